@@ -1,0 +1,1 @@
+"""Token Factory: a large recommendation model that reads signals as soft tokens."""

@@ -1,0 +1,186 @@
+"""Every knob of a run on one page: frozen dataclasses and named presets.
+
+A preset is a function of nothing that returns a `RunConfig`. The resolved configuration travels inside the model
+artifact as JSON, so a version can always say how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+from lrm.errors import SchemaError
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value <= 0:
+            raise ValueError(f"{type(owner).__name__}.{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokensConfig:
+    """How signals become tokens."""
+
+    n_query_tokens: int = 2
+    """Prompt positions that all query signals share."""
+    width: int = 16
+    """Width of one signal's own embedding, before a maker mixes all of them."""
+    n_buckets: int = 32
+    """Quantile buckets of a dense signal; each bucket has an embedding, the value inside is added as a number."""
+    min_item_count: int = 5
+    """Training events below which an item shares the out-of-vocabulary row and lives by its content."""
+    min_category_count: int = 10
+    """Training rows below which a category is out of vocabulary."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "n_buckets", "min_item_count", "min_category_count")
+        if self.n_query_tokens < 0:
+            raise ValueError(f"TokensConfig.n_query_tokens must be at least 0, got {self.n_query_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The decoder."""
+
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    n_kv_heads: int = 2
+    """Key and value heads; fewer than `n_heads` is grouped-query attention (2305.13245)."""
+    ffn_multiple: float = 2.0
+    """Hidden width of the SwiGLU feed-forward layer over `d_model`."""
+    max_history: int = 256
+    """Events of a user that the decoder reads at most: the most recent ones."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(f"d_model {self.d_model} must be an even multiple of n_heads {self.n_heads}")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} must be a multiple of n_kv_heads {self.n_kv_heads}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """Pretraining of the token factory, without the decoder."""
+
+    steps: int = 300
+    batch_rows: int = 2048
+    """Rows of each table in a step."""
+    learning_rate: float = 3e-3
+    mask_share: float = 0.3
+    """Share of an example's signals hidden from the factory, to be predicted from its tokens."""
+    temperature: float = 0.1
+    """Of the contrastive agreement between items bought close together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Joint training of factory and decoder."""
+
+    epochs: int = 4
+    """At most; early stopping on the validation window ends it sooner."""
+    patience: int = 1
+    """Epochs without a better validation score before training stops."""
+    batch_tokens: int = 16_384
+    """Valid tokens in a step: history, query and candidate together."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    ranking_weight: float = 1.0
+    """Weight of the ranking loss; the retrieval loss has weight 1."""
+    n_negatives: int = 1024
+    """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use them all."""
+    full_softmax_items: int = 20_000
+    checkpoint_every_steps: int = 200
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "patience", "batch_tokens", "learning_rate", "clip_norm", "n_negatives")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Targets, baselines and the gate."""
+
+    k: int = 10
+    max_retrieval_requests: int = 4000
+    """Test requests ranked against the whole catalogue; a seeded sample above that."""
+    n_bootstrap: int = 1000
+    confidence: float = 0.95
+    min_users: int = 50
+    """Test users below which a comparison is inconclusive."""
+    max_guard_drop: float = 0.005
+    """How far the lower bound of any guarded metric may fall below the champion's."""
+    n_trees: int = 300
+    """Boosting rounds at most of the gradient-boosted-trees baseline."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """All of a run's knobs; `name` is the preset it came from."""
+
+    name: str = "default"
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def default() -> RunConfig:
+    """A laptop's run: minutes on two cores."""
+    return RunConfig()
+
+
+def tiny() -> RunConfig:
+    """Seconds: for tests and for a first look at new data. Not meant to recommend well."""
+    return RunConfig(
+        name="tiny",
+        tokens=TokensConfig(width=8, n_buckets=8, min_item_count=1, min_category_count=1),
+        model=ModelConfig(d_model=16, n_layers=1, n_heads=1, n_kv_heads=1, max_history=32, dropout=0.0),
+        pretrain=PretrainConfig(steps=20, batch_rows=128),
+        training=TrainingConfig(epochs=2, batch_tokens=2048, warmup_steps=5, checkpoint_every_steps=10),
+        evaluation=EvaluationConfig(max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20),
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {"default": default, "tiny": tiny}
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration of that name.
+
+    Raises:
+        SchemaError: no preset has that name.
+    """
+    if name not in PRESETS:
+        raise SchemaError(f"no preset is called {name!r}; lrm/config.py has {', '.join(PRESETS)}")
+    return replace(PRESETS[name](), name=name)
+
+
+def to_json(config: RunConfig) -> str:
+    """The configuration as JSON."""
+    return json.dumps(asdict(config), indent=1)
+
+
+def from_json(text: str) -> RunConfig:
+    """The configuration that `to_json` wrote.
+
+    Raises:
+        SchemaError: a knob in the text is not one of this version's.
+    """
+    return _build(RunConfig, json.loads(text))
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    unknown = set(values) - {knob.name for knob in fields(kind)}
+    if unknown:
+        raise SchemaError(f"{kind.__name__} has no knob {sorted(unknown)[0]!r}; it was written by another version")
+    return kind(**{k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()})

@@ -1,0 +1,29 @@
+"""The errors raised on purpose. Each message says what is wrong, what was seen, and what to do."""
+
+
+class LrmError(Exception):
+    """Any error this project raises on purpose: its message is meant for the person at the keyboard."""
+
+
+class DataError(LrmError):
+    """A data file is missing, damaged, or says something impossible."""
+
+
+class SchemaError(LrmError):
+    """The declarations in the feature repo and the data do not fit together."""
+
+
+class ValidationFailed(LrmError):
+    """A critical expectation broke; training must not start on this data."""
+
+
+class TrainingDiverged(LrmError):
+    """A loss or gradient is not finite; the optimizer has not moved on it."""
+
+
+class RegistryError(LrmError):
+    """The model registry does not hold what was asked for, or another promoter came first."""
+
+
+class ServingError(LrmError):
+    """The server could not start, or answers differently from the offline model."""

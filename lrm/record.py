@@ -1,0 +1,114 @@
+"""What a step leaves for the report: its state, times, memory, metrics and the files worth showing.
+
+A door decorated with `recorded` writes `record.json` into its own output folder, so that the record travels with the
+artifact and survives caching, and copies it with the kept files to `$LRM_RUN_DIR/steps/<step>/` for the report. A step
+that starts also copies the records of its inputs there, marked `reused` where that step did not run this time.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+Metrics = dict[str, Any]
+RECORD = "record.json"
+RUN_DIR = "LRM_RUN_DIR"
+
+
+def recorded(
+    step: str, *, output: str, keep: tuple[str, ...] = ()
+) -> Callable[[Callable[P, Metrics]], Callable[P, Metrics]]:
+    """Record a door's work.
+
+    Args:
+        step: the pipeline step's name, as in `components/`.
+        output: the door's parameter that names its output folder (the door finds it made).
+        keep: files of that folder which the report shows; copied if present, also after a failure.
+    """
+
+    def decorate(door: Callable[P, Metrics]) -> Callable[P, Metrics]:
+        @functools.wraps(door)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Metrics:
+            given = inspect.signature(door).bind(*args, **kwargs).arguments
+            folder = Path(given[output])
+            folder.mkdir(parents=True, exist_ok=True)
+            for value in given.values():
+                if isinstance(value, Path) and value != folder:
+                    _publish(value, reused=True)
+            record: dict[str, Any] = {
+                "step": step,
+                "state": "running",
+                "started": datetime.now(UTC).isoformat(),
+                "files": list(keep),
+                "metrics": {},
+                "error": None,
+            }
+            _save(folder, record)
+            start, cpu = time.perf_counter(), _cpu_seconds()
+            try:
+                record["metrics"] = metrics = door(*args, **kwargs)
+                record["state"] = "succeeded"
+                return metrics
+            except BaseException as error:
+                record["state"] = "failed"
+                record["error"] = {"type": type(error).__name__, "message": str(error)}
+                raise
+            finally:
+                record["seconds"] = round(time.perf_counter() - start, 3)
+                record["cpu_seconds"] = round(_cpu_seconds() - cpu, 3)
+                record["peak_memory_mb"] = round(_peak_memory_mb(), 1)
+                _save(folder, record)
+
+        return run
+
+    return decorate
+
+
+def read_records(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """Every record of a run by step name, in the order in which the steps started."""
+    records = [json.loads(path.read_text()) for path in run_dir.glob(f"steps/*/{RECORD}")]
+    return {record["step"]: record for record in sorted(records, key=lambda record: record["started"])}
+
+
+def _save(folder: Path, record: dict[str, Any]) -> None:
+    partial = folder / f".{RECORD}.partial"
+    partial.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    partial.replace(folder / RECORD)
+    _publish(folder, reused=False)
+
+
+def _publish(folder: Path, *, reused: bool) -> None:
+    run_dir, source = os.environ.get(RUN_DIR), folder / RECORD
+    if not run_dir or not source.is_file():
+        return
+    record = json.loads(source.read_text())
+    target = Path(run_dir) / "steps" / record["step"]
+    if reused and (target / RECORD).exists():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for name in record["files"]:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    if reused:
+        record["state"] = "reused"
+    (target / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident set of this process, in MB (Linux reports kilobytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,181 @@
+"""Column names, signal kinds and units: one spelling for all rooms.
+
+A *signal* is declared once, as one Feast `Field` in the feature repo whose tags come from `dense`, `sparse`, `bag`,
+`embedding` or `label` below. `retrieve_features` reads those tags into `Signal` records, and writes them as
+`signals.json` beside the examples; every later room reads that file and nothing else about signals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lrm.errors import SchemaError
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+EVENT_TIME = "event_time"
+"""UTC instant, microseconds: when the event happened, the request was made, or the signal value became true."""
+CREATED_TIME = "created_time"
+"""UTC instant at which a signal value was written; a value created after a request is not visible to it."""
+EVENT_ID = "event_id"
+REQUEST_ID = "request_id"
+CANDIDATE_ID = "candidate_id"
+LABEL = "label"
+SPLIT = "split"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+KEYS = frozenset({USER_ID, ITEM_ID, EVENT_TIME, CREATED_TIME, EVENT_ID, REQUEST_ID, CANDIDATE_ID, LABEL, SPLIT})
+
+DENSE, SPARSE, BAG, EMBEDDING = "dense", "sparse", "bag", "embedding"
+KINDS = (DENSE, SPARSE, BAG, EMBEDDING)
+QUERY, HISTORY, CANDIDATE = "query", "history", "candidate"
+MAKERS = (QUERY, HISTORY, CANDIDATE)
+REQUEST_TIME, AFTER_ACTION = "request", "after"
+"""Known when the request is made, or only after the user acted (so legal in history tokens alone)."""
+USER, ITEM, PAIR, REQUEST = "user", "item", "pair", "request"
+ENTITIES = (USER, ITEM, PAIR, REQUEST)
+
+ROLE = "role"
+"""Tag of a feature *view* whose source is one of the three tables below; every other view is joined point in time."""
+EVENTS, REQUESTS, CANDIDATES = "events", "requests", "candidates"
+
+TAG_KIND, TAG_MAKER, TAG_KNOWN, TAG_ENTITY = "kind", "maker", "known", "entity"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signal:
+    """One input feature, as declared in the feature repo.
+
+    `minimum` and `maximum` are the declared range of a dense signal, `max_null_rate` the declared share of nulls (1.0
+    where nothing is declared), `categories` the declared category set of a sparse or bag signal, `dim` the width of an
+    embedding.
+    """
+
+    name: str
+    kind: str
+    makers: tuple[str, ...]
+    entity: str
+    view: str
+    known: str = REQUEST_TIME
+    description: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    max_null_rate: float = 1.0
+    categories: tuple[str, ...] | None = None
+    dim: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = {
+            f"kind {self.kind!r} is not one of {KINDS}": self.kind not in KINDS,
+            f"makers {self.makers} are not among {MAKERS}": not self.makers or not set(self.makers) <= set(MAKERS),
+            f"entity {self.entity!r} is not one of {ENTITIES}": self.entity not in ENTITIES,
+            f"known {self.known!r} is neither 'request' nor 'after'": self.known not in (REQUEST_TIME, AFTER_ACTION),
+            "it is known only after the action, so only the history maker may read it": self.known == AFTER_ACTION
+            and set(self.makers) != {HISTORY},
+            "an embedding needs dim": self.kind == EMBEDDING and not self.dim,
+            "its name is reserved for a key column": self.name in KEYS,
+        }
+        for problem, is_so in problems.items():
+            if is_so:
+                raise SchemaError(f"signal {self.name!r} of view {self.view!r}: {problem}; mend its tags in views.py")
+
+
+def _tags(kind: str, maker: str, entity: str, known: str, **extra: Any) -> dict[str, str]:
+    tags = {TAG_KIND: kind, TAG_MAKER: maker, TAG_ENTITY: entity, TAG_KNOWN: known}
+    return tags | {name: str(value) for name, value in extra.items() if value is not None}
+
+
+def dense(
+    maker: str,
+    entity: str,
+    *,
+    known: str = REQUEST_TIME,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    max_null_rate: float | None = None,
+) -> dict[str, str]:
+    """Tags of a number. `maker` may name several, separated by commas: `"history,candidate"`."""
+    return _tags(DENSE, maker, entity, known, minimum=minimum, maximum=maximum, max_null_rate=max_null_rate)
+
+
+def sparse(
+    maker: str,
+    entity: str,
+    *,
+    known: str = REQUEST_TIME,
+    categories: Iterable[str] | None = None,
+    max_null_rate: float | None = None,
+) -> dict[str, str]:
+    """Tags of a category."""
+    listed = json.dumps(list(categories)) if categories is not None else None
+    return _tags(SPARSE, maker, entity, known, categories=listed, max_null_rate=max_null_rate)
+
+
+def bag(
+    maker: str,
+    entity: str,
+    *,
+    known: str = REQUEST_TIME,
+    categories: Iterable[str] | None = None,
+    max_null_rate: float | None = None,
+) -> dict[str, str]:
+    """Tags of a set of categories."""
+    return sparse(maker, entity, known=known, categories=categories, max_null_rate=max_null_rate) | {TAG_KIND: BAG}
+
+
+def embedding(
+    maker: str, entity: str, *, dim: int, known: str = REQUEST_TIME, max_null_rate: float | None = None
+) -> dict[str, str]:
+    """Tags of a precomputed vector of `dim` floats."""
+    return _tags(EMBEDDING, maker, entity, known, dim=dim, max_null_rate=max_null_rate)
+
+
+def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[str, str]) -> Signal:
+    """Read one `Field`'s tags.
+
+    Raises:
+        SchemaError: a tag is missing or its value is not one of those this module spells.
+    """
+    absent = [tag for tag in (TAG_KIND, TAG_MAKER, TAG_ENTITY) if tag not in tags]
+    if absent:
+        raise SchemaError(
+            f"signal {name!r} of view {view!r} has no tag {absent[0]!r}; write tags=dense(...), sparse(...), bag(...) "
+            "or embedding(...) from lrm.schema in views.py"
+        )
+    return Signal(
+        name=name,
+        kind=tags[TAG_KIND],
+        makers=tuple(maker.strip() for maker in tags[TAG_MAKER].split(",")),
+        entity=tags[TAG_ENTITY],
+        view=view,
+        known=tags.get(TAG_KNOWN, REQUEST_TIME),
+        description=description,
+        minimum=float(tags["minimum"]) if "minimum" in tags else None,
+        maximum=float(tags["maximum"]) if "maximum" in tags else None,
+        max_null_rate=float(tags.get("max_null_rate", 1.0)),
+        categories=tuple(json.loads(tags["categories"])) if "categories" in tags else None,
+        dim=int(tags["dim"]) if "dim" in tags else None,
+    )
+
+
+def write_signals(signals: Iterable[Signal], path: Path) -> None:
+    """Write `signals.json`."""
+    path.write_text(json.dumps([asdict(signal) for signal in signals], indent=1) + "\n")
+
+
+def read_signals(path: Path) -> tuple[Signal, ...]:
+    """Read `signals.json`."""
+    rows = json.loads(path.read_text())
+    tuples = ("makers", "categories")
+    return tuple(
+        Signal(**{k: tuple(v) if k in tuples and v is not None else v for k, v in row.items()}) for row in rows
+    )
+
+
+def for_maker(signals: Iterable[Signal], maker: str) -> tuple[Signal, ...]:
+    """The signals that one token maker reads, in declared order."""
+    return tuple(signal for signal in signals if maker in signal.makers)
