@@ -1,0 +1,67 @@
+"""The decoder: pre-norm blocks of attention and SwiGLU over prompts in flat form.
+
+Shape suffixes: N flat tokens, D model width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lrm.config import ModelConfig
+from lrm.model.attention import Attention, rotations
+from lrm.tokens.prompt import Layout
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (2002.05202)."""
+
+    def __init__(self, *, d_model: int, d_hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(d_model, 2 * d_hidden, bias=False)
+        self.down = nn.Linear(d_hidden, d_model, bias=False)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """(N, D) to (N, D)."""
+        gate, up = self.gate_up(x_ND).chunk(2, dim=-1)
+        mixed_ND: Tensor = self.down(functional.silu(gate) * up)
+        return mixed_ND
+
+
+class Block(nn.Module):
+    """One pre-norm layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model = config.d_model
+        self.attention_norm, self.ffn_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
+        self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
+        """(N, D) to (N, D)."""
+        attended_ND = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, n_query_tokens=n_query_tokens)
+        x_ND = x_ND + self.dropout(attended_ND)
+        mixed_ND: Tensor = x_ND + self.dropout(self.ffn(self.ffn_norm(x_ND)))
+        return mixed_ND
+
+
+class Decoder(nn.Module):
+    """A stack of blocks and a final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_width = config.d_model // config.n_heads
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.RMSNorm(config.d_model)
+
+    def forward(self, x_ND: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
+        """(N, D) tokens to (N, D) states."""
+        rotation_NZ = rotations(layout.position_N, width=self.head_width)
+        x_ND = self.dropout(x_ND)
+        for block in self.blocks:
+            x_ND = block(x_ND, rotation_NZ, layout, n_query_tokens=n_query_tokens)
+        states_ND: Tensor = self.norm(x_ND)
+        return states_ND

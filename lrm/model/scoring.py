@@ -1,0 +1,92 @@
+"""Scores from a trained recommender: the one path that evaluation and the server share.
+
+Shape suffixes: R requests, V items of the catalogue, D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrm.features.tables import Tables
+from lrm.model.recommender import Recommender, States
+from lrm.tokens.corpus import Corpus, encode_corpus
+from lrm.tokens.prompt import Batch, build_batch, scoring_segments, segment_tokens, token_batches
+
+CATALOGUE_CHUNK = 16_384
+SCORING_TOKENS = 32_768
+"""Valid tokens scored at a time: bounds memory, changes no score."""
+
+
+class Scorer:
+    """A recommender over a set of tables, encoded once.
+
+    Each request reads exactly its latest `max_history` events, offline as online.
+    """
+
+    def __init__(self, recommender: Recommender, tables: Tables) -> None:
+        self._recommender = recommender.eval()
+        self._corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
+        self._item_vectors_VD: Tensor | None = None
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """(V,) the catalogue, in the order of the columns of `item_scores`."""
+        return self._corpus.item_ids
+
+    def item_scores(self, request_ids: np.ndarray) -> np.ndarray:
+        """(R, V) float32, higher is better. Ask for a few hundred requests at a time."""
+        if self._item_vectors_VD is None:
+            self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
+        state_RD = torch.zeros(self._corpus.n_requests, self._item_vectors_VD.shape[1])
+        for batch, states in self._run(request_ids, with_candidates=False):
+            state_RD[batch.requests] = states.request_RD
+        scores_RV: np.ndarray = (state_RD[request_ids] @ self._item_vectors_VD.T).numpy()
+        return scores_RV
+
+    def candidate_logits(self, request_ids: np.ndarray) -> np.ndarray:
+        """One float32 log-odds for each candidate row of these requests, in the order of the candidates table."""
+        n_candidates = len(self._corpus.candidate_order_C)
+        logits = np.full(n_candidates, np.nan, dtype=np.float32)
+        is_wanted = np.zeros(n_candidates, dtype=bool)
+        for batch, states in self._run(request_ids, with_candidates=True):
+            rows = self._corpus.candidate_order_C[batch.candidates]
+            logits[rows] = states.candidate_logit_C.numpy()
+            is_wanted[rows] = True
+        return logits[is_wanted]
+
+    @torch.inference_mode()
+    def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> list[tuple[Batch, States]]:
+        corpus = self._corpus if with_candidates else without_candidates(self._corpus)
+        n_query_tokens = self._recommender.n_query_tokens
+        max_history = self._recommender.config.model.max_history
+        segments = scoring_segments(corpus, np.unique(request_ids), max_history=max_history)
+        lengths = segment_tokens(corpus, segments, n_query_tokens=n_query_tokens)
+        done = []
+        for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
+            batch = build_batch(corpus, segments.pick(rows), n_query_tokens=n_query_tokens)
+            done.append((batch, self._recommender(batch)))
+        return done
+
+
+@torch.inference_mode()
+def item_vectors(recommender: Recommender, corpus: Corpus) -> Tensor:
+    """(V, D) the vector of every item of the corpus' catalogue."""
+    rows = np.arange(len(corpus.item_ids))
+    chunks = [rows[i : i + CATALOGUE_CHUNK] for i in range(0, len(rows), CATALOGUE_CHUNK)]
+    return torch.cat(
+        [
+            recommender.factory.item_vectors(
+                torch.from_numpy(corpus.item_identity_V[chunk]), corpus.content_V.take(chunk)
+            )
+            for chunk in chunks
+        ]
+    )
+
+
+def without_candidates(corpus: Corpus) -> Corpus:
+    """The corpus with every request's candidate list empty."""
+    return replace(corpus, candidate_offset_R=np.zeros_like(corpus.candidate_offset_R))

@@ -1,0 +1,47 @@
+"""Checkpoints: enough to go on from a killed run and end exactly where an unbroken one would."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_ROOT = "LRM_CHECKPOINTS"
+"""Folder that outlives a killed run; without it, no checkpoint is kept."""
+
+
+def folder_for(*identity: str) -> Path | None:
+    """Where a run with this identity (data snapshot, configuration, seed, start weights) keeps its checkpoint."""
+    root = os.environ.get(CHECKPOINT_ROOT)
+    if not root:
+        return None
+    return Path(root) / hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
+
+
+def save(folder: Path | None, state: dict[str, Any]) -> None:
+    """Write atomically, replacing the last one."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".checkpoint.pt.partial"
+    torch.save(state, partial)
+    partial.replace(folder / "checkpoint.pt")
+
+
+def load(folder: Path | None) -> dict[str, Any] | None:
+    """The last checkpoint, or None."""
+    path = folder / "checkpoint.pt" if folder else None
+    if path is None or not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def discard(folder: Path | None) -> None:
+    """Forget the checkpoint of a finished run."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

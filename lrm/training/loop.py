@@ -1,0 +1,154 @@
+"""Joint training of factory and decoder on retrieval and ranking.
+
+All randomness of a step is derived from (seed, epoch, step), so that a resumed run needs no generator state.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import SCORING_TOKENS
+from lrm.progress import progress
+from lrm.tokens.corpus import Corpus
+from lrm.tokens.prompt import (
+    Batch,
+    Segments,
+    build_batch,
+    scoring_segments,
+    segment_tokens,
+    token_batches,
+    training_segments,
+)
+from lrm.training import checkpoint
+from lrm.training.loss import Negatives, forget, predictions, ranking_loss, retrieval_loss
+from lrm.training.optimizer import learning_rate, make_optimizer, step
+
+MAX_VALIDATION_REQUESTS = 4000
+Curves = dict[str, list[list[float]]]
+
+
+@dataclass
+class Progress:
+    """Where training stands: what a checkpoint holds besides weights and optimizer."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_loss: float = float("inf")
+    curves: Curves = field(default_factory=dict)
+
+    def log(self, series: str, value: float) -> None:
+        """Append to a curve at the current step."""
+        self.curves.setdefault(series, []).append([self.step, round(value, 6)])
+
+
+def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Path | None) -> Progress:
+    """Train in place until the validation loss stops falling; the weights end as those of the best epoch."""
+    config = recommender.config.training
+    optimizer = make_optimizer(recommender, config)
+    state, best = Progress(), copy.deepcopy(recommender.state_dict())
+    saved = checkpoint.load(checkpoints)
+    if saved is not None:
+        recommender.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state, best = Progress(**saved["progress"]), saved["best"]
+
+    def save() -> None:
+        parts: dict[str, Any] = {"model": recommender.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
+        checkpoint.save(checkpoints, parts | {"progress": vars(state)})
+
+    segments = training_segments(corpus, max_history=recommender.config.model.max_history)
+    lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
+    negatives = Negatives(
+        np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids)),
+        n_negatives=config.n_negatives,
+        full_up_to=config.full_softmax_items,
+    )
+    while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
+        rng = np.random.default_rng((seed, state.epoch))
+        plan = list(token_batches(lengths, batch_tokens=config.batch_tokens, rng=rng))
+        total_steps = config.epochs * len(plan)
+        rest = range(state.step_in_epoch, len(plan))
+        for place in progress(rest, what=f"train, epoch {state.epoch + 1}", total=len(rest), unit="step"):
+            losses = _train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
+            rate = learning_rate(state.step, total_steps=total_steps, config=config)
+            where = f"step {state.step} (epoch {state.epoch + 1}, batch {place})"
+            total = losses["retrieval"] + config.ranking_weight * losses["ranking"]
+            norm = step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=where)
+            for name, loss in (losses | {"gradient_norm": torch.tensor(norm)}).items():
+                state.log(f"train/{name}_loss" if name in losses else f"train/{name}", loss.item())
+            state.step, state.step_in_epoch = state.step + 1, place + 1
+            if state.step % config.checkpoint_every_steps == 0:
+                save()
+        for name, value in validate(recommender, corpus, negatives).items():
+            state.log(f"validation/{name}_loss", value)
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        judged = _judged_loss(state.curves)
+        if judged <= state.best_loss:
+            state.best_loss, state.best_epoch = judged, state.epoch - 1
+            best = copy.deepcopy(recommender.state_dict())
+        save()
+    recommender.load_state_dict(best)
+    return state
+
+
+def _judged_loss(curves: Curves) -> float:
+    """Early stopping reads the ranking loss where there is a ranking task, else the retrieval loss."""
+    series = curves.get("validation/ranking_loss") or curves.get("validation/retrieval_loss")
+    return series[-1][1] if series else float("inf")
+
+
+def _train_step(
+    recommender: Recommender, corpus: Corpus, segments: Segments, negatives: Negatives, *, seed: int, at: int
+) -> dict[str, Tensor]:
+    """Both losses of one batch, every random choice taken from (seed, at)."""
+    torch.manual_seed(hash((seed, at)) & 0x7FFFFFFF)  # dropout reads the global generator
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
+    rng = np.random.default_rng((seed, at, 1))
+    recommender.train()
+    batch = forget(build_batch(corpus, segments, n_query_tokens=recommender.n_query_tokens), generator)
+    states = recommender(batch)
+    made = predictions(states, batch, corpus)
+    retrieval = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=generator)
+    return {"retrieval": retrieval, "ranking": ranking_loss(states, batch, corpus)}
+
+
+@torch.inference_mode()
+def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> dict[str, float]:
+    """Mean losses over the validation window: each task that has validation targets."""
+    recommender.eval()
+    requests = np.flatnonzero(corpus.split_R == 1)
+    requests = requests[:: max(1, len(requests) // MAX_VALIDATION_REQUESTS)]
+    totals = {"retrieval": [0.0, 0.0], "ranking": [0.0, 0.0]}
+    for batch in _scoring_batches(recommender, corpus, requests):
+        states = recommender(batch)
+        made = predictions(states._replace(event_ED=states.event_ED[:0]), _requests_only(batch), corpus)
+        if len(made.row_P):
+            loss = retrieval_loss(recommender, corpus, made, negatives, rng=np.random.default_rng(0), generator=None)
+            weight = float(made.weight_P.sum())
+            totals["retrieval"] = [totals["retrieval"][0] + loss.item() * weight, totals["retrieval"][1] + weight]
+        loss, n = ranking_loss(states, batch, corpus), len(batch.candidates)
+        totals["ranking"] = [totals["ranking"][0] + loss.item() * n, totals["ranking"][1] + n]
+    return {task: total / weight for task, (total, weight) in totals.items() if weight}
+
+
+def _scoring_batches(recommender: Recommender, corpus: Corpus, requests: np.ndarray) -> Iterator[Batch]:
+    segments = scoring_segments(corpus, requests, max_history=recommender.config.model.max_history)
+    lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
+    for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
+        yield build_batch(corpus, segments.pick(rows), n_query_tokens=recommender.n_query_tokens)
+
+
+def _requests_only(batch: Batch) -> Batch:
+    """The batch seen as requests alone: no event is a target."""
+    return batch._replace(is_first_E=np.ones_like(batch.is_first_E))

@@ -1,0 +1,113 @@
+"""The training room's doors: pretrain the token factory, then train it jointly with the decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lrm import config as configuration
+from lrm.errors import SchemaError
+from lrm.features.tables import MANIFEST, read, read_declared, read_manifest
+from lrm.record import recorded
+
+KEPT = ("curves.json", "metrics.json", "config.json")
+
+
+@recorded("pretrain_token_factory", output="factory", keep=KEPT)
+def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: int = 0) -> dict[str, Any]:
+    """Fit the vocabulary, build a recommender, and pretrain its token factory without the decoder.
+
+    Args:
+        examples: folder of retrieve_features.
+        factory: folder to write; a recommender whose decoder is still random.
+        preset: name of a configuration in `lrm.config`.
+        seed: of every random choice.
+
+    Returns:
+        The last value of each pretraining loss.
+    """
+    import torch
+
+    from lrm.model import artifact
+    from lrm.model.recommender import Recommender
+    from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+    from lrm.training.pretrain import pretrain
+
+    config = configuration.preset(preset)
+    tables, signals = read(examples), read_declared(examples)
+    torch.manual_seed(seed)
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    recommender = Recommender(config, signals, vocabulary)
+    corpus = encode_corpus(tables, signals, vocabulary)
+    curves = pretrain(recommender.factory, corpus, config.pretrain, seed=seed)
+    metrics = {name: series[-1][1] for name, series in curves.items() if series}
+    _leave(factory, examples, curves, metrics)
+    artifact.save(recommender, factory)
+    return metrics
+
+
+@recorded("train_lrm", output="model", keep=KEPT)
+def train_lrm(
+    examples: Path, factory: Path, validation: Path, model: Path, *, preset: str, seed: int = 0
+) -> dict[str, Any]:
+    """Train factory and decoder together, from the pretrained factory.
+
+    Args:
+        examples: folder of retrieve_features.
+        factory: folder of pretrain_token_factory, made with the same preset.
+        validation: folder of validate_data; its statistics travel with the model, for the next run's drift.
+        model: folder to write.
+        preset: name of a configuration in `lrm.config`.
+        seed: of every random choice.
+
+    Returns:
+        Best epoch, steps, parameters, and the best epoch's losses.
+
+    Raises:
+        SchemaError: the factory was made with another configuration.
+        TrainingDiverged: a loss or gradient is not finite.
+    """
+    from lrm.model import artifact
+    from lrm.tokens.corpus import encode_corpus
+    from lrm.training import checkpoint
+    from lrm.training.loop import fit
+
+    config = configuration.preset(preset)
+    recommender = artifact.load(factory)
+    if recommender.config != config:
+        raise SchemaError(
+            f"the factory was pretrained with preset {recommender.config.name!r}, and {preset!r} was asked for; "
+            "run pretrain_token_factory again with the same preset"
+        )
+    corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
+    weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
+    kept = checkpoint.folder_for(
+        read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights
+    )
+    done = fit(recommender, corpus, seed=seed, checkpoints=kept)
+    metrics: dict[str, Any] = {
+        "best_epoch": done.best_epoch + 1,
+        "epochs": done.epoch,
+        "steps": done.step,
+        "parameters": sum(p.numel() for p in recommender.parameters()),
+        "factory_parameters": sum(p.numel() for p in recommender.factory.parameters()),
+        "seed": seed,
+    }
+    for name, series in done.curves.items():
+        if name.startswith("validation/"):
+            metrics[name.replace("/", "_")] = series[done.best_epoch][1]
+    _leave(model, examples, done.curves, metrics)
+    shutil.copyfile(validation / "statistics.json", model / "statistics.json")
+    artifact.save(recommender, model)
+    checkpoint.discard(kept)
+    return metrics
+
+
+def _leave(folder: Path, examples: Path, curves: dict[str, list[list[float]]], metrics: dict[str, Any]) -> None:
+    """Write what the report and the registry read beside the weights."""
+    (folder / "curves.json").write_text(json.dumps(curves) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    shutil.copyfile(examples / MANIFEST, folder / MANIFEST)
