@@ -39,7 +39,7 @@ class Attention(nn.Module):
 
     def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
         """Attend."""
-        heads_NHZ = self.qkv(x_ND).view(len(x_ND), -1, self.width)
+        heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
         q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
         q_NHZ, k_NJZ = rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ)
         n_events = len(layout.history_slot_E)
@@ -106,5 +106,5 @@ def rotations(position_N: Tensor, *, width: int, base: float = 10_000.0) -> Tens
 
 def rotate(x_NHZ: Tensor, rotation_NZ: Tensor) -> Tensor:
     """Turn each pair of a head's numbers by the token's position."""
-    pairs = torch.view_as_complex(x_NHZ.float().reshape(*x_NHZ.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x_NHZ.float().reshape(*x_NHZ.shape[:-1], x_NHZ.shape[-1] // 2, 2))
     return torch.view_as_real(pairs * rotation_NZ.unsqueeze(1)).flatten(-2).to(x_NHZ.dtype)

@@ -27,10 +27,11 @@ class Scorer:
     Each request reads exactly its latest `max_history` events, offline as online.
     """
 
-    def __init__(self, recommender: Recommender, tables: Tables) -> None:
+    def __init__(self, recommender: Recommender, tables: Tables, *, item_vectors_VD: Tensor | None = None) -> None:
+        """`item_vectors_VD` are those of a catalogue encoded before; then the items of the tables are not read."""
         self._recommender = recommender.eval()
         self._corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
-        self._item_vectors_VD: Tensor | None = None
+        self._item_vectors_VD = item_vectors_VD
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -44,7 +45,7 @@ class Scorer:
         state_RD = torch.zeros(self._corpus.n_requests, self._item_vectors_VD.shape[1])
         for batch, states in self._run(request_ids, with_candidates=False):
             state_RD[batch.requests] = states.request_RD
-        scores_RV: np.ndarray = (state_RD[request_ids] @ self._item_vectors_VD.T).numpy()
+        scores_RV: np.ndarray = (state_RD[np.array(request_ids)] @ self._item_vectors_VD.T).numpy()
         return scores_RV
 
     def candidate_logits(self, request_ids: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class TokenFactory(nn.Module):
             return TokenMaker(of, vocabulary, config, n_tokens=n_tokens, d_model=d_model)
 
         self.history = maker(history_signals(signals))
-        self.query = maker(query_signals(signals), config.n_query_tokens)
+        self.query = maker(query_signals(signals), config.n_query_tokens) if config.n_query_tokens else None
         self.candidate = maker(for_maker(signals, CANDIDATE))
         self.content = maker(content_signals(signals))
         self.identity = nn.Embedding(vocabulary.n_identities, d_model)
@@ -55,7 +55,9 @@ class TokenFactory(nn.Module):
         return tokens_ND
 
     def query_tokens(self, signals: SignalTensors) -> Tensor:
-        """(N, K, D): the user and the request."""
+        """(N, K, D): the user and the request; K may be 0."""
+        if self.query is None:
+            return self.identity.weight.new_zeros(len(signals.bucket_NF), 0, self.identity.embedding_dim)
         tokens_NKD: Tensor = self.query(signals)
         return tokens_NKD
 

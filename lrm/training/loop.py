@@ -118,7 +118,7 @@ def _train_step(
     recommender.train()
     batch = forget(build_batch(corpus, segments, n_query_tokens=recommender.n_query_tokens), generator)
     states = recommender(batch)
-    made = predictions(states, batch, corpus)
+    made = predictions(states, batch, corpus, rng)
     retrieval = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=generator)
     return {"retrieval": retrieval, "ranking": ranking_loss(states, batch, corpus)}
 
@@ -132,9 +132,10 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
     totals = {"retrieval": [0.0, 0.0], "ranking": [0.0, 0.0]}
     for batch in _scoring_batches(recommender, corpus, requests):
         states = recommender(batch)
-        made = predictions(states._replace(event_ED=states.event_ED[:0]), _requests_only(batch), corpus)
+        rng = np.random.default_rng(0)
+        made = predictions(states._replace(event_ED=states.event_ED[:0]), _requests_only(batch), corpus, rng)
         if len(made.row_P):
-            loss = retrieval_loss(recommender, corpus, made, negatives, rng=np.random.default_rng(0), generator=None)
+            loss = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=None)
             weight = float(made.weight_P.sum())
             totals["retrieval"] = [totals["retrieval"][0] + loss.item() * weight, totals["retrieval"][1] + weight]
         loss, n = ranking_loss(states, batch, corpus), len(batch.candidates)

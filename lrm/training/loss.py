@@ -19,6 +19,8 @@ from lrm.tokens.prompt import Batch
 
 SAMPLING_POWER = 0.75
 """Negatives are drawn in proportion to popularity to this power (word2vec, 1310.4546)."""
+MAX_TARGETS = 8
+"""Targets of a request that one step uses: neighbours in the target list from a random start."""
 FORGET_SHARE = 0.1
 """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
 
@@ -33,15 +35,17 @@ class Predictions(NamedTuple):
     """Events weigh 1; the targets of a request share 1."""
 
 
-def predictions(states: States, batch: Batch, corpus: Corpus) -> Predictions:
-    """Next-item predictions at every training event, and at every request for each of its targets."""
+def predictions(states: States, batch: Batch, corpus: Corpus, rng: np.random.Generator) -> Predictions:
+    """Next-item predictions at every training event, and at every request for (a sample of) its targets."""
     is_target_E = ~batch.is_first_E & corpus.event_is_train_E[batch.events] & (batch.events >= batch.target_from_E)
     events = np.flatnonzero(is_target_E)
-    counts = np.diff(corpus.target_offset_R)[batch.requests]
+    n_targets = np.diff(corpus.target_offset_R)[batch.requests]
+    counts = np.minimum(n_targets, MAX_TARGETS)
     requests = np.repeat(np.arange(len(batch.requests)), counts)
-    starts = np.repeat(corpus.target_offset_R[batch.requests], counts)
     places = np.arange(len(requests)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.concatenate([corpus.event_row_E[batch.events[events]], corpus.target_row_T[starts + places]])
+    places = (places + rng.integers(0, n_targets.clip(1))[requests]) % n_targets[requests]
+    targets = corpus.target_offset_R[batch.requests][requests] + places
+    rows = np.concatenate([corpus.event_row_E[batch.events[events]], corpus.target_row_T[targets]])
     state_PD = torch.cat([states.event_ED[torch.from_numpy(events - 1)], states.request_RD[torch.from_numpy(requests)]])
     weight_P = torch.cat([torch.ones(len(events)), torch.from_numpy(1.0 / counts[requests]).float()])
     return Predictions(state_PD, rows, weight_P)

@@ -125,7 +125,7 @@ class PretrainTasks(nn.Module):
 def makers(factory: TokenFactory) -> dict[str, TokenMaker]:
     """The factory's makers that read at least one signal."""
     named = {name: getattr(factory, name) for name in ("history", "query", "candidate", "content")}
-    return {name: maker for name, maker in named.items() if maker.signals}
+    return {name: maker for name, maker in named.items() if maker is not None and maker.signals}
 
 
 def columns(corpus: Corpus) -> dict[str, SignalArrays]:

@@ -50,15 +50,12 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
 
 @recorded("train_lrm", output="model", keep=KEPT)
-def train_lrm(
-    examples: Path, factory: Path, validation: Path, model: Path, *, preset: str, seed: int = 0
-) -> dict[str, Any]:
+def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: int = 0) -> dict[str, Any]:
     """Train factory and decoder together, from the pretrained factory.
 
     Args:
         examples: folder of retrieve_features.
         factory: folder of pretrain_token_factory, made with the same preset.
-        validation: folder of validate_data; its statistics travel with the model, for the next run's drift.
         model: folder to write.
         preset: name of a configuration in `lrm.config`.
         seed: of every random choice.
@@ -100,7 +97,7 @@ def train_lrm(
         if name.startswith("validation/"):
             metrics[name.replace("/", "_")] = series[done.best_epoch][1]
     _leave(model, examples, done.curves, metrics)
-    shutil.copyfile(validation / "statistics.json", model / "statistics.json")
+    shutil.copyfile(examples / "items.parquet", model / "items.parquet")
     artifact.save(recommender, model)
     checkpoint.discard(kept)
     return metrics

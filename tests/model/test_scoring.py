@@ -1,0 +1,105 @@
+"""What a score may depend on: checked on a model with random weights, which would show any leak."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lrm.config import ModelConfig, RunConfig, TokensConfig, preset, replace
+from lrm.errors import DataError
+from lrm.features.tables import Tables, read, read_declared
+from lrm.model import artifact
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.tokens.corpus import fit_vocabulary
+from tests.worlds import write_examples
+
+REQUESTS = np.arange(40)
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Tables:
+    return read(write_examples(tmp_path_factory.mktemp("world"), n_users=8))
+
+
+@pytest.fixture(scope="module", params=["query tokens", "no query tokens", "grouped heads"])
+def recommender(request, tables, tmp_path_factory) -> Recommender:
+    torch.manual_seed(0)
+    folder = write_examples(tmp_path_factory.mktemp("declared"), n_users=8)
+    config: RunConfig = preset("tiny")
+    if request.param == "no query tokens":
+        config = replace(config, tokens=replace(config.tokens, n_query_tokens=0))
+    if request.param == "grouped heads":
+        config = replace(config, model=ModelConfig(d_model=16, n_heads=4, n_kv_heads=2, max_history=10))
+    signals = read_declared(folder)
+    return Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)).eval()
+
+
+def test_candidates_scored_together_score_as_if_each_were_alone(recommender, tables):
+    together = Scorer(recommender, tables).candidate_logits(REQUESTS)
+    one_each = tables.candidates.group_by("request_id", maintain_order=True).head(1)
+    alone = Scorer(recommender, tables._replace(candidates=one_each)).candidate_logits(REQUESTS)
+    assert together[::6] == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_a_later_event_never_moves_an_earlier_score(recommender, tables):
+    before = tables.requests["event_time"][6]
+    past = tables._replace(events=tables.events.filter(pl.col("event_time") < before))
+    early = tables.requests.filter(pl.col("event_time") <= before)["request_id"].to_numpy()
+    whole, cut = Scorer(recommender, tables), Scorer(recommender, past)
+    assert whole.candidate_logits(early) == pytest.approx(cut.candidate_logits(early), abs=TOLERANCE)
+    assert whole.item_scores(early) == pytest.approx(cut.item_scores(early), abs=TOLERANCE)
+
+
+def test_batch_mates_and_padding_change_nothing(recommender, tables):
+    scorer = Scorer(recommender, tables)
+    alone = np.concatenate([scorer.item_scores(REQUESTS[i : i + 1]) for i in range(len(REQUESTS))])
+    assert scorer.item_scores(REQUESTS) == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_a_past_event_does_move_the_score(recommender, tables):
+    swapped = tables.events.with_columns(item_id=pl.lit(100, dtype=pl.Int64))
+    moved = Scorer(recommender, tables._replace(events=swapped)).item_scores(REQUESTS)
+    assert np.abs(moved - Scorer(recommender, tables).item_scores(REQUESTS)).max() > 1e-3
+
+
+def test_a_user_without_history_still_gets_finite_scores(recommender, tables):
+    scorer = Scorer(recommender, tables._replace(events=tables.events.clear()))
+    assert np.isfinite(scorer.item_scores(REQUESTS)).all()
+    assert np.isfinite(scorer.candidate_logits(REQUESTS)).all()
+
+
+def test_a_never_trained_item_is_scored_by_its_content(recommender, tables):
+    new = tables.items[:2].with_columns(item_id=pl.Series([900, 901]))
+    scorer = Scorer(recommender, tables._replace(items=pl.concat([tables.items, new])))
+    scores = scorer.item_scores(REQUESTS)
+    assert scorer.item_ids[-2:].tolist() == [900, 901]
+    assert np.abs(scores[:, -1] - scores[:, -2]).max() > 1e-4
+
+
+def test_an_artifact_round_trips_exactly(recommender, tables, tmp_path):
+    artifact.save(recommender, tmp_path)
+    loaded = artifact.load(tmp_path)
+    assert loaded.config == recommender.config
+    assert loaded.signals == recommender.signals
+    again, first = (Scorer(model, tables).item_scores(REQUESTS) for model in (loaded, recommender))
+    assert (again == first).all()
+
+
+def test_an_unfinished_model_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"config.json is missing.*not a finished model folder"):
+        artifact.load(tmp_path)
+
+
+def test_only_the_latest_events_count_and_where_they_stand_in_the_past_does_not(tables):
+    """Nine events give the eight that the decoder reads, and the time since the one before them."""
+    torch.manual_seed(0)
+    tokens = TokensConfig(min_item_count=1, min_category_count=1)
+    config = RunConfig(tokens=tokens, model=ModelConfig(d_model=16, n_heads=2, max_history=8))
+    recommender = Recommender(config, (), fit_vocabulary(tables, (), tokens)).eval()
+    last = tables.requests.group_by("user_id", maintain_order=True).last()["request_id"].to_numpy()
+    seen = tables.events.filter(pl.col("event_time") < tables.requests["event_time"][11])
+    recent = seen.group_by("user_id", maintain_order=True).tail(9)
+    whole, cut = (Scorer(recommender, tables._replace(events=events)).item_scores(last) for events in (seen, recent))
+    assert whole == pytest.approx(cut, abs=TOLERANCE)

@@ -1,0 +1,74 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lrm.config import TokensConfig
+from lrm.tokens.maker import BagEmbedding, TokenMaker
+from lrm.tokens.signals import encode
+from tests.tokens.test_vocabulary import COLOUR, FITTED, PRICE, TAGS, VECTOR
+
+SIGNALS = (PRICE, COLOUR, TAGS, VECTOR)
+FRAME = pl.DataFrame(
+    {
+        "price": [0.0, None, 2.0],
+        "colour": ["red", None, "violet"],
+        "tags": [["a"], None, ["a", "b"]],
+        "vector": [[0.0, 0.0], None, [1.0, 2.0]],
+    }
+)
+
+
+@pytest.fixture
+def maker() -> TokenMaker:
+    torch.manual_seed(0)
+    return TokenMaker(SIGNALS, FITTED, TokensConfig(width=3, n_buckets=4), n_tokens=2, d_model=8)
+
+
+def tokens(maker: TokenMaker, frame: pl.DataFrame) -> torch.Tensor:
+    arrays = encode(frame, SIGNALS, FITTED)
+    return maker(arrays.take(np.arange(frame.height)))
+
+
+def test_a_maker_gives_a_fixed_number_of_tokens_whatever_is_missing(maker):
+    assert tokens(maker, FRAME).shape == (3, 2, 8)
+
+
+@pytest.mark.parametrize("column", FRAME.columns)
+def test_an_absent_signal_makes_another_token_than_a_present_one(maker, column):
+    present = tokens(maker, FRAME[:1])
+    absent = tokens(maker, FRAME[:1].with_columns(pl.lit(None, dtype=FRAME.schema[column]).alias(column)))
+    assert (present - absent).abs().max() > 1e-4
+
+
+def test_batch_mates_change_nothing(maker):
+    alone = torch.cat([tokens(maker, FRAME[i : i + 1]) for i in range(3)])
+    assert torch.allclose(tokens(maker, FRAME), alone, atol=1e-6)
+
+
+def test_a_bag_is_the_mean_of_its_members():
+    bag = BagEmbedding(n_categories=5, width=3)
+    weight = bag.table.weight
+    embedded = bag(torch.tensor([[2, 3], [2, 0], [0, 0]]))
+    assert torch.allclose(embedded, torch.stack([(weight[2] + weight[3]) / 2, weight[2], weight[0]]))
+
+
+def test_hiding_everything_leaves_no_trace_of_the_values(maker):
+    arrays = encode(FRAME, SIGNALS, FITTED).take(np.arange(3))
+    masked, hidden = maker.hide(arrays, share=1.1, generator=torch.Generator().manual_seed(0))
+    assert hidden.all()
+    made = maker(masked)
+    assert torch.allclose(made[0], made[2], atol=1e-6)
+
+
+def test_hiding_nothing_changes_nothing(maker):
+    arrays = encode(FRAME, SIGNALS, FITTED).take(np.arange(3))
+    masked, hidden = maker.hide(arrays, share=0.0, generator=torch.Generator().manual_seed(0))
+    assert not hidden.any()
+    assert torch.equal(maker(masked), maker(arrays))
+
+
+def test_a_group_without_signals_gets_learned_constant_tokens():
+    empty = TokenMaker((), FITTED, TokensConfig(), n_tokens=2, d_model=8)
+    arrays = encode(FRAME, (), FITTED).take(np.arange(3))
+    assert torch.equal(empty(arrays), empty.constant_KD.expand(3, -1, -1))

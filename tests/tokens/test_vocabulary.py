@@ -1,0 +1,88 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from lrm.config import TokensConfig
+from lrm.errors import SchemaError
+from lrm.features.tables import read, read_declared
+from lrm.schema import Signal
+from lrm.tokens import vocabulary as vocabularies
+from lrm.tokens.corpus import fit_vocabulary
+from lrm.tokens.signals import encode
+from lrm.tokens.vocabulary import Vocabulary
+from tests.worlds import write_examples
+
+PRICE = Signal(name="price", kind="dense", makers=("candidate",), entity="item", view="v")
+COLOUR = Signal(name="colour", kind="sparse", makers=("candidate",), entity="item", view="v")
+TAGS = Signal(name="tags", kind="bag", makers=("candidate",), entity="item", view="v")
+VECTOR = Signal(name="vector", kind="embedding", makers=("candidate",), entity="item", view="v", dim=2)
+FITTED = Vocabulary(
+    item_ids=np.array([10, 20, 30]),
+    item_counts=np.array([5, 0, 9]),
+    min_item_count=5,
+    n_buckets=4,
+    categories={"colour": ["blue", "red"], "tags": ["a", "b"]},
+    edges={"price": [1.0, 2.0, 3.0]},
+    scales={"price": (0.0, 1.0)},
+    bag_widths={"tags": 2},
+)
+
+
+def test_a_missing_number_and_zero_stay_different():
+    arrays = encode(pl.DataFrame({"price": [None, 0.0, float("nan"), float("inf")]}), [PRICE], FITTED)
+    assert arrays.bucket_NF[:, 0].tolist() == [0, 1, 0, 0]
+    assert arrays.value_NF[:, 0].tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_a_number_falls_into_its_quantile_bucket_and_keeps_its_signed_logarithm():
+    arrays = encode(pl.DataFrame({"price": [0.5, 1.0, 2.5, 100.0]}), [PRICE], FITTED)
+    assert arrays.bucket_NF[:, 0].tolist() == [1, 2, 3, 4]
+    assert arrays.value_NF[:, 0] == pytest.approx([np.log(1.5), np.log(2), np.log(3.5), np.log(101)])
+
+
+def test_a_missing_category_an_unknown_one_and_a_known_one_have_three_kinds_of_row():
+    arrays = encode(pl.DataFrame({"colour": [None, "violet", "blue", "red"]}), [COLOUR], FITTED)
+    assert arrays.sparse_NS[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_bag_keeps_its_members_up_to_its_width_and_a_missing_bag_is_empty():
+    arrays = encode(pl.DataFrame({"tags": [["b", "a", "b"], None, [], ["z"]]}), [TAGS], FITTED)
+    assert arrays.bags[0].tolist() == [[3, 2], [0, 0], [0, 0], [1, 0]]
+
+
+def test_an_embedding_of_the_wrong_width_or_with_infinity_counts_as_missing():
+    frame = pl.DataFrame({"vector": [[1.0, 2.0], None, [1.0], [float("inf"), 0.0]]})
+    vectors = encode(frame, [VECTOR], FITTED).embeddings[0]
+    assert vectors[0].tolist() == [1.0, 2.0]
+    assert np.isnan(vectors[1:]).all()
+
+
+def test_an_item_seen_too_rarely_and_an_item_never_seen_share_identity_row_zero():
+    assert FITTED.identity(np.array([10, 20, 30, 99])).tolist() == [1, 0, 2, 0]
+
+
+def test_string_item_ids_work_like_numbers():
+    known = np.array(["apple", "pear"])
+    assert vocabularies.rows_of(np.array(["pear", "plum", "apple"]), known).tolist() == [1, -1, 0]
+
+
+def test_a_vocabulary_survives_the_disk(tmp_path):
+    vocabularies.save(FITTED, tmp_path / "v.json")
+    loaded = vocabularies.load(tmp_path / "v.json")
+    assert loaded.identity(np.array([30])).tolist() == [2]
+    assert (loaded.categories, loaded.edges, loaded.scales) == (FITTED.categories, FITTED.edges, FITTED.scales)
+
+
+def test_the_vocabulary_is_fitted_on_the_training_split_alone(tmp_path):
+    tables = read(write_examples(tmp_path))
+    poisoned = tables.requests.with_columns(
+        country=pl.when(pl.col("split") == "train").then("country").otherwise(pl.lit("from the future"))
+    )
+    fitted = fit_vocabulary(tables._replace(requests=poisoned), read_declared(tmp_path), TokensConfig())
+    assert fitted.categories["country"] == ["c0", "c1", "c2", "c3"]
+
+
+def test_a_declared_signal_that_no_table_holds_is_named(tmp_path):
+    tables = read(write_examples(tmp_path))
+    with pytest.raises(SchemaError, match="signal 'price' of view 'v' is in no table"):
+        fit_vocabulary(tables._replace(candidates=tables.candidates.drop("price")), [PRICE], TokensConfig())

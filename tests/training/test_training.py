@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lrm.config import PRESETS, preset, replace
+from lrm.errors import SchemaError, TrainingDiverged
+from lrm.features.tables import Tables, read, read_declared
+from lrm.model import artifact
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
+from lrm.training import checkpoint, loop
+from lrm.training.loss import Negatives
+from lrm.training.optimizer import learning_rate, make_optimizer, step
+from lrm.training.pretrain import pretrain
+from lrm.training.run import pretrain_token_factory, train_lrm
+from tests.worlds import write_examples
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    return write_examples(tmp_path_factory.mktemp("world"), n_users=120)
+
+
+def build(world: Path, **training: float) -> tuple[Recommender, Corpus, Tables]:
+    """A fresh small recommender; the same weights every time."""
+    torch.manual_seed(0)
+    config = preset("tiny")
+    config = replace(config, model=replace(config.model, d_model=32), training=replace(config.training, **training))
+    tables, signals = read(world), read_declared(world)
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    return Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary), tables
+
+
+def test_a_small_world_is_learned_in_both_tasks(world):
+    """The next item follows the last in nine of ten cases; a candidate's outcome hangs on one pair signal."""
+    recommender, corpus, tables = build(world, epochs=20, patience=20, learning_rate=5e-3)
+    loop.fit(recommender, corpus, seed=0, checkpoints=None)
+    test = np.flatnonzero(corpus.split_R == 2)
+    scorer = Scorer(recommender, tables)
+    best = scorer.item_ids[scorer.item_scores(test).argmax(1)]
+    target = tables.targets.filter(pl.col("request_id").is_in(test.tolist()))["item_id"].to_numpy()
+    assert (best == target).mean() > 0.7
+    label = tables.candidates.filter(pl.col("request_id").is_in(test.tolist()))["label"].to_numpy()
+    logit = scorer.candidate_logits(test)
+    assert (logit[label == 1][:, None] > logit[label == 0]).mean() > 0.9
+
+
+def test_resumed_training_ends_exactly_where_unbroken_training_does(world, tmp_path, monkeypatch):
+    unbroken, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    done = loop.fit(unbroken, corpus, seed=7, checkpoints=None)
+
+    killed, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    real_step = loop.step
+
+    def dies(*args, where: str, **kwargs):
+        if where.startswith("step 5 "):
+            raise KeyboardInterrupt
+        return real_step(*args, where=where, **kwargs)
+
+    monkeypatch.setattr(loop, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(killed, corpus, seed=7, checkpoints=tmp_path)
+    monkeypatch.undo()
+    resumed, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    again = loop.fit(resumed, corpus, seed=7, checkpoints=tmp_path)
+
+    assert again.curves == done.curves
+    for name, weight in unbroken.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move():
+    model = torch.nn.Linear(2, 1)
+    before = model.weight.clone()
+    optimizer = make_optimizer(model, preset("tiny").training)
+    loss = model(torch.ones(1, 2)).sum() * float("nan")
+    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 \(epoch 1, batch 2\)"):
+        step(model, optimizer, loss, rate=0.1, clip=1.0, where="step 3 (epoch 1, batch 2)")
+    assert torch.equal(model.weight, before)
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter_group():
+    model = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.zero_()
+    optimizer = make_optimizer(model, preset("tiny").training)
+    loss = model.weight.abs().sqrt().sum()  # finite at zero, with an infinite slope
+    with pytest.raises(TrainingDiverged, match="parameter group 'weight' is not finite at step 0"):
+        step(model, optimizer, loss, rate=0.1, clip=1.0, where="step 0")
+    assert model.weight.item() == 0.0
+
+
+def test_the_learning_rate_warms_up_then_falls_to_a_tenth():
+    config = replace(preset("tiny").training, learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(at, total_steps=110, config=config) for at in (0, 9, 10, 60, 110)]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1])
+
+
+def test_sampled_negatives_hold_every_target_and_know_how_often_each_item_is_drawn():
+    negatives = Negatives(np.array([100, 50, 10, 0]), n_negatives=2, full_up_to=0)
+    rows, log_q, place = negatives.classes(np.array([3, 3, 0]), np.random.default_rng(0))
+    assert rows[place].tolist() == [3, 3, 0]
+    weight = (np.array([100, 50, 10, 0]) + 1e-3) ** 0.75
+    expected = 1 - (1 - weight / weight.sum()) ** 2
+    assert log_q == pytest.approx(np.log(expected)[rows], rel=1e-5)
+
+
+def test_a_small_catalogue_is_compared_whole():
+    negatives = Negatives(np.array([1, 2, 3]), n_negatives=2, full_up_to=3)
+    rows, log_q, place = negatives.classes(np.array([2, 0]), np.random.default_rng(0))
+    assert (rows.tolist(), log_q.tolist(), place.tolist()) == ([0, 1, 2], [0.0, 0.0, 0.0], [2, 0])
+
+
+def test_pretraining_lowers_each_of_its_losses(world):
+    recommender, corpus, _ = build(world)
+    curves = pretrain(recommender.factory, corpus, replace(preset("tiny").pretrain, steps=120), seed=0)
+    assert set(curves) == {"pretrain/masked_signals", "pretrain/cooccurrence", "pretrain/next_item"}
+    for name, series in curves.items():
+        values = [value for _, value in series]
+        assert np.mean(values[-10:]) < 0.95 * np.mean(values[:10]), name
+
+
+def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_weights(world, tmp_path, monkeypatch):
+    monkeypatch.setenv(checkpoint.CHECKPOINT_ROOT, str(tmp_path / "checkpoints"))
+    for run in ("a", "b"):
+        pretrain_token_factory(world, tmp_path / run / "factory", preset="tiny", seed=3)
+        metrics = train_lrm(world, tmp_path / run / "factory", tmp_path / run / "model", preset="tiny", seed=3)
+    assert metrics["parameters"] > metrics["factory_parameters"] > 0
+    first, second = (artifact.load(tmp_path / run / "model").state_dict() for run in ("a", "b"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "validation/ranking_loss" in json.loads((tmp_path / "a" / "model" / "curves.json").read_text())
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_factory_of_another_preset_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "other", lambda: replace(preset("tiny"), training=preset("default").training))
+    pretrain_token_factory(world, tmp_path / "factory", preset="tiny")
+    with pytest.raises(SchemaError, match="pretrained with preset 'tiny', and 'other' was asked for"):
+        train_lrm(world, tmp_path / "factory", tmp_path / "model", preset="other")
