@@ -1,8 +1,9 @@
 """What a step leaves for the report: its state, times, memory, metrics and the files worth showing.
 
 A door decorated with `recorded` writes `record.json` into its own output folder, so that the record travels with the
-artifact and survives caching, and copies it with the kept files to `$LRM_RUN_DIR/steps/<step>/` for the report. A step
-that starts also copies the records of its inputs there, marked `reused` where that step did not run this time.
+artifact and survives caching, and copies it with the kept files to `steps/<step>/` of the run's folder for the report.
+A step that starts also copies the records of its inputs there, and those of their inputs, marked `reused` where that
+step did not run this time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ P = ParamSpec("P")
 Metrics = dict[str, Any]
 RECORD = "record.json"
 RUN_DIR = "LRM_RUN_DIR"
+"""The run's folder, where one process starts all steps."""
+RUNS_ROOT, RUN_ID = "LRM_RUNS_ROOT", "LRM_RUN_ID"
+"""The folder of all runs and this run's id, which a cluster knows apart."""
 
 
 def recorded(
@@ -40,16 +44,17 @@ def recorded(
         @functools.wraps(door)
         def run(*args: P.args, **kwargs: P.kwargs) -> Metrics:
             given = inspect.signature(door).bind(*args, **kwargs).arguments
-            folder = Path(given[output])
+            folder = Path(given.pop(output))
             folder.mkdir(parents=True, exist_ok=True)
-            for value in given.values():
-                if isinstance(value, Path) and value != folder:
-                    _publish(value, reused=True)
+            inputs = [path for path in given.values() if isinstance(path, Path) and (path / RECORD).is_file()]
+            for path in inputs:
+                _publish(path, reused=True)
             record: dict[str, Any] = {
                 "step": step,
                 "state": "running",
                 "started": datetime.now(UTC).isoformat(),
                 "files": list(keep),
+                "inputs": [str(path) for path in inputs],
                 "metrics": {},
                 "error": None,
             }
@@ -74,6 +79,20 @@ def recorded(
     return decorate
 
 
+def current_run() -> Path | None:
+    """The folder of the run that this process is a step of, if it is one."""
+    if folder := os.environ.get(RUN_DIR):
+        return Path(folder)
+    root, run_id = os.environ.get(RUNS_ROOT), os.environ.get(RUN_ID)
+    return Path(root, run_id) if root and run_id else None
+
+
+def run_id() -> str:
+    """The id of the run that this process is a step of, "" where it is none."""
+    run_dir = current_run()
+    return run_dir.name if run_dir else ""
+
+
 def read_records(run_dir: Path) -> dict[str, dict[str, Any]]:
     """Every record of a run by step name, in the order in which the steps started."""
     records = [json.loads(path.read_text()) for path in run_dir.glob(f"steps/*/{RECORD}")]
@@ -81,18 +100,16 @@ def read_records(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _save(folder: Path, record: dict[str, Any]) -> None:
-    partial = folder / f".{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=1, default=str) + "\n")
-    partial.replace(folder / RECORD)
+    _write(folder / RECORD, record)
     _publish(folder, reused=False)
 
 
 def _publish(folder: Path, *, reused: bool) -> None:
-    run_dir, source = os.environ.get(RUN_DIR), folder / RECORD
-    if not run_dir or not source.is_file():
+    run_dir, source = current_run(), folder / RECORD
+    if run_dir is None or not source.is_file():
         return
     record = json.loads(source.read_text())
-    target = Path(run_dir) / "steps" / record["step"]
+    target = run_dir / "steps" / record["step"]
     if reused and (target / RECORD).exists():
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -101,7 +118,15 @@ def _publish(folder: Path, *, reused: bool) -> None:
             shutil.copyfile(folder / name, target / name)
     if reused:
         record["state"] = "reused"
-    (target / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for path in record["inputs"]:
+            _publish(Path(path), reused=True)
+    _write(target / RECORD, record)
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    partial = path.with_name(f".{RECORD}.partial")
+    partial.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    partial.replace(path)
 
 
 def _cpu_seconds() -> float:

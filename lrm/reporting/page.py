@@ -1,0 +1,50 @@
+"""`report.html`: one self-contained page, written from the sections by a template that escapes all text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lrm.reporting import results, sections, svg, words, workflow
+from lrm.reporting.kept import Json, Kept
+
+TEMPLATE = "report.html.j2"
+STYLE = "report.css"
+
+
+def render(summary: Json, kept: Kept) -> str:
+    """The page of a run."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"icon": workflow.icon, "swatch": svg.swatch, "model_name": words.model_name}
+    return environment.get_template(TEMPLATE).render(style=(here / STYLE).read_text(), **context(summary, kept))
+
+
+def context(summary: Json, kept: Kept) -> Json:
+    """Everything that the template names."""
+    shown = {
+        "data": sections.data_card(kept),
+        "validation": sections.validation(kept),
+        "pretraining": sections.curves(kept.pretraining_curves),
+        "training": sections.curves(kept.training_curves, best_epoch=kept.training_metrics.get("best_epoch")),
+        "metrics": results.metrics(kept),
+        "comparisons": results.comparisons(kept),
+        "slices": results.slices(kept),
+        "calibration": results.calibration(kept),
+        "examples": results.examples(kept),
+        "signals": sections.signals(kept),
+    }
+    return shown | {
+        "summary": summary,
+        "banner": sections.banner(summary, kept),
+        "tiles": sections.tiles(summary, kept),
+        "workflow_wide": workflow.wide(summary["steps"]),
+        "workflow_narrow": workflow.narrow(summary["steps"]),
+        "lineage": sections.lineage(summary, kept),
+        "timings": sections.timings(summary),
+        "unreadable": kept.unreadable,
+        "missing": [name for name, content in shown.items() if not content],
+    }

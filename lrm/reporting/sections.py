@@ -1,0 +1,272 @@
+"""What each section of the report says: plain values and finished drawings, ready for the template.
+
+Every function returns an empty dictionary or list where the run did not get that far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lrm.reporting import plots, results, words
+from lrm.reporting.kept import Json, Kept
+from lrm.reporting.summary import broken_steps
+
+MAX_DRIFT = 8
+MAX_EXAMPLES = 3
+_TITLES = {
+    "promote": "The challenger is the new champion",
+    "keep": "The champion stays",
+    "reject": "The challenger is rejected",
+}
+_TONES = {"promote": "good", "keep": "calm", "reject": "warn"}
+
+
+def banner(summary: Json, kept: Kept) -> Json:
+    """The outcome first: a failure before any verdict, a verdict before any number."""
+    error, verdict = summary["error"], summary["verdict"]
+    if error:
+        broken = broken_steps(summary)
+        ended = "was interrupted" if broken and _state(summary, error["step"]) == "interrupted" else "failed"
+        title = f"{error['step'] or 'The workflow'} {ended}"
+        return {
+            "tone": "bad",
+            "icon": "failed",
+            "title": title,
+            "error": error,
+            "service": _in_service(summary, kept),
+        }
+    model = summary["model"] or {}
+    title = _TITLES.get(verdict, f"Verdict: {verdict}" if verdict else "The run succeeded")
+    if verdict == "promote" and model.get("version"):
+        title = f"Version {model['version']} is the new champion"
+    icon = {"keep": "kept", "reject": "interrupted"}.get(verdict, "succeeded")
+    return {"tone": _TONES.get(verdict, "calm"), "icon": icon, "title": title, "reasons": summary["reasons"]}
+
+
+def tiles(summary: Json, kept: Kept) -> list[Json]:
+    """The numbers that a person asks for first."""
+    found = []
+    for task, metric in results.headline_metrics(kept):
+        own = summary["metrics"].get("challenger", {}).get(task, {}).get(metric)
+        if own:
+            label = f"{words.TASKS.get(task, task)} {words.metric_name(metric)}"
+            note = f"{words.number(own.get('low'))} to {words.number(own.get('high'))}"
+            found.append(_tile(label, words.number(own.get("value")), note, results.change(kept, task, metric)))
+    ran = [step["seconds"] for step in summary["steps"] if step["state"] != "reused" and step["seconds"] is not None]
+    n_reused = sum(step["state"] == "reused" for step in summary["steps"])
+    note = f"{len(ran)} steps ran" + (f", {n_reused} reused" if n_reused else "")
+    found.append(_tile("Time", words.seconds(sum(ran)), note))
+    data = summary["data"]
+    if data["events"] is not None:
+        sizes = [f"{words.count(data[what])} {what}" for what in ("users", "items") if data[what] is not None]
+        found.append(_tile("Events", words.count(data["events"]), " · ".join(sizes)))
+    return found
+
+
+def data_card(kept: Kept) -> Json:
+    """Which data, cut where."""
+    if not kept.manifest:
+        return {}
+    data = kept.manifest.get("data", {})
+    facts = [
+        ("Snapshot", kept.manifest.get("snapshot_id")),
+        ("Data sha256", data.get("sha256")),
+        ("Protocol", data.get("protocol")),
+        ("Retrieval horizon", _days(data.get("horizon_seconds"))),
+        ("Terms", data.get("terms")),
+    ]
+    return {
+        "name": data.get("name"),
+        "description": data.get("description"),
+        "rows": [(table, words.count(n)) for table, n in kept.manifest.get("rows", {}).items()],
+        "facts": [(name, value) for name, value in facts if value],
+        "windows": _windows(kept.manifest),
+    }
+
+
+def validation(kept: Kept) -> Json:
+    """How many checks held, the ones that did not, and which signals drifted most."""
+    checks = kept.validation.get("checks", [])
+    if not kept.validation:
+        return {}
+    broken = [check for check in checks if not check.get("success")]
+    critical = [check for check in broken if check.get("severity") == "critical"]
+    drift = sorted(kept.validation.get("drift", []), key=_drift_share, reverse=True)
+    most = max((max(row["distance"] or 0, row["threshold"] or 0) for row in drift), default=1.0)
+    return {
+        "n_passed": len(checks) - len(broken),
+        "n_warned": len(broken) - len(critical),
+        "n_failed": len(critical),
+        "broken": [
+            check | {"examples": [_row_text(row) for row in check.get("examples", [])[:MAX_EXAMPLES]]}
+            for check in sorted(broken, key=lambda check: check.get("severity") != "critical")
+        ],
+        "drift": [
+            row | {"bar": plots.bar(row["distance"] or 0.0, most * 1.05, threshold=row["threshold"],
+                                    tone="warn" if row["drifted"] else "plain")}
+            for row in drift[:MAX_DRIFT]
+        ],
+        "n_drifted": sum(bool(row["drifted"]) for row in drift),
+        "n_compared": len(drift),
+        "has_page": kept.has_validation_page,
+    }  # fmt: skip
+
+
+def curves(series: Json, *, best_epoch: int | None = None) -> list[Json]:
+    """One panel for each quantity, its groups together: `train/loss` and `validation/loss` share one.
+
+    Args:
+        series: {"group/quantity": [[step, value], ...]}, the group `validation` with one point for each epoch.
+        best_epoch: the epoch, from 1, whose weights were kept.
+    """
+    kept_at = best_epoch - 1 if best_epoch else None
+    quantities: dict[str, Json] = {}
+    for name, points in series.items():
+        group, _, quantity = name.rpartition("/")
+        quantities.setdefault(quantity, {})[group or "other"] = points
+    return [
+        {"title": words.metric_name(name), "groups": list(groups), "chart": plots.curve(name, groups, kept_at=kept_at)}
+        for name, groups in quantities.items()
+    ]
+
+
+def signals(kept: Kept) -> list[Json]:
+    """Every declared signal, with its share of nulls where validation measured it, and whether it drifted."""
+    nulls = null_rates(kept)
+    drifted = {row["signal"] for row in kept.validation.get("drift", []) if row["drifted"]}
+    return [
+        {
+            "name": signal["name"],
+            "kind": signal["kind"],
+            "makers": signal["makers"],
+            "entity": signal["entity"],
+            "after": signal.get("known") == "after",
+            "description": signal.get("description", ""),
+            "null_rate": nulls.get(signal["name"]),
+            "drifted": signal["name"] in drifted,
+        }
+        for signal in kept.signals
+    ]
+
+
+def null_rates(kept: Kept) -> dict[str, float]:
+    """The share of nulls of each signal, as validation measured it: the largest where several tables carry it."""
+    found: dict[str, float] = {}
+    for table in kept.statistics.values():
+        for name, measured in table.get("signals", {}).items():
+            found[name] = max(measured["null_rate"], found.get(name, 0.0))
+    return found
+
+
+def lineage(summary: Json, kept: Kept) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Where the model came from and what it ran on, in titled lists."""
+    run, model = kept.run, summary["model"] or {}
+    made = [
+        ("Run", summary["run_id"]),
+        ("Started", words.instant(run["started"]) if run.get("started") else None),
+        ("Command", run.get("command")),
+        ("Code version", run.get("code_version")),
+        ("Preset", run.get("preset")),
+        ("Seed", run.get("seed")),
+        ("As of", run.get("as_of")),
+        ("Data snapshot", summary["data"]["snapshot_id"]),
+        ("Data sha256", summary["data"]["sha256"]),
+        ("Feature service", _service(kept.manifest)),
+        ("Join engine", kept.manifest.get("engine")),
+    ]
+    version = [
+        ("Name", model.get("name")),
+        ("Version", model.get("version")),
+        ("Aliases", ", ".join(model.get("aliases", []))),
+        ("Compared with", kept.lineage.get("parent_version")),
+        ("Content sha256", kept.returned("register_model").get("content_sha256")),
+    ]
+    lists = [
+        ("Run", made),
+        ("Model", version if model else []),
+        ("Promotion", _scalars(kept.returned("promote_model"))),
+        ("Roll-out", _scalars(kept.returned("roll_out"))),
+        ("Parameters", _scalars(run.get("parameters", {}))),
+        ("Versions", list(summary["versions"].items())),
+    ]
+    filled = [(title, [(name, value) for name, value in rows if value not in (None, "", [])]) for title, rows in lists]
+    return [(title, rows) for title, rows in filled if rows]
+
+
+def timings(summary: Json) -> list[Json]:
+    """Seconds, CPU-seconds and memory of every step."""
+    most = max((step["seconds"] or 0.0 for step in summary["steps"]), default=1.0)
+    return [
+        {
+            **step,
+            "seconds": words.seconds(step["seconds"]),
+            "cpu_seconds": words.seconds(step["cpu_seconds"]),
+            "peak_memory_mb": words.memory(step["peak_memory_mb"]),
+            "bar": plots.bar(step["seconds"], most, tone=step["state"]) if step["seconds"] is not None else "",
+        }
+        for step in summary["steps"]
+    ]
+
+
+def _in_service(summary: Json, kept: Kept) -> str:
+    """What a failed run did to the version in service."""
+    if _state(summary, "promote_model") in ("failed", "interrupted"):
+        return "Whether the alias “champion” has moved is not known from here: look at the registry."
+    if kept.returned("promote_model").get("is_moved"):
+        return "The alias “champion” had already moved to the new version."
+    return "The version in service has not changed."
+
+
+def _tile(label: str, value: str, note: str, change: Json | None = None) -> Json:
+    return {"label": label, "value": value, "note": note, "change": change or {}}
+
+
+def _state(summary: Json, name: str) -> str:
+    return next((step["state"] for step in summary["steps"] if step["name"] == name), "")
+
+
+def _windows(manifest: Json) -> list[Json]:
+    """The three windows in time, or nothing where the protocol does not cut by time."""
+    cuts = [manifest.get(name) for name in ("validation_from", "test_from", "as_of")]
+    if not all(cuts):
+        return []
+    validation_from, test_from, as_of = (words.instant(cut) for cut in cuts)
+    return [
+        {"name": "train", "span": f"until {validation_from}"},
+        {"name": "validation", "span": f"{validation_from} to {test_from}"},
+        {"name": "test", "span": f"{test_from} to {as_of}"},
+    ]
+
+
+def _days(horizon: Any) -> str:
+    if not words.is_number(horizon):
+        return ""
+    return f"{horizon / 86_400:.3g} days" if horizon >= 86_400 else f"{horizon / 3600:.3g} hours"
+
+
+def _drift_share(row: Json) -> float:
+    return float(row["distance"] or 0.0) / float(row["threshold"] or 1.0)
+
+
+def _service(manifest: Json) -> str:
+    return " ".join(str(manifest[name]) for name in ("service", "service_version") if manifest.get(name))
+
+
+def _row_text(row: Any) -> str:
+    if not isinstance(row, dict):
+        return str(row)
+    return ", ".join(f"{name} {'null' if value is None else value}" for name, value in row.items())
+
+
+def _scalars(content: Json) -> list[tuple[str, Any]]:
+    """The entries as lines; those of an inner dictionary under its name."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in content.items():
+        said = name.replace("_", " ").capitalize()
+        if isinstance(value, dict):
+            rows += [(f"{said}: {inner}", deep) for inner, deep in value.items()]
+        elif isinstance(value, bool):
+            rows.append((said, "yes" if value else "no"))
+        else:
+            rows.append((said, ", ".join(str(part) for part in value) if isinstance(value, list) else value))
+    return rows

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.reporting import runs
+from tests.reporting.browser import Page, browser_page
+
+HOSTILE = '<script>alert("x")</script><img src=http://outside.test/a.png onerror=alert(1)>'
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Tags in order, checking that each that opens closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+
+def outline(page: str) -> Outline:
+    parsed = Outline()
+    parsed.feed(page)
+    assert not parsed.open
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with browser_page(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.mark.parametrize("ending", ["promoted", "kept", "failed", "killed"])
+def test_every_element_that_opens_closes_and_no_script_is_there(run_dir, report, ending):
+    getattr(runs, ending)(run_dir)
+    _, page = report()
+    assert "script" not in outline(page).seen
+
+
+def test_hostile_text_from_any_file_is_shown_and_never_run(run_dir, report):
+    runs.promoted(run_dir)
+    evil = json.loads(json.dumps(runs.EVALUATION))
+    evil["reasons"] = [HOSTILE]
+    evil["recommendations"][0]["recommended"][0]["title"] = HOSTILE
+    evil["slices"][0]["slice"] = HOSTILE
+    evil["models"][HOSTILE] = evil["models"]["trees"]
+    runs.write(run_dir, runs.EVALUATION_FILE, evil)
+    runs.write(run_dir, "run.json", runs.RUN | {"command": HOSTILE, "versions": {HOSTILE: HOSTILE}})
+    runs.write(run_dir, "steps/train_lrm/curves.json", {f"{HOSTILE}/{HOSTILE}": [[0, 1.0], [1, 2.0]]})
+    runs.write(run_dir, "steps/retrieve_features/signals.json", [runs.SIGNALS[0] | {"description": HOSTILE}])
+    summary, page = report()
+    seen = outline(page).seen
+    assert "script" not in seen
+    assert "img" not in seen
+    assert "&lt;script&gt;alert(" in page
+    assert summary["reasons"] == [HOSTILE]
+
+
+def test_the_best_value_of_each_metric_is_marked_also_where_lower_is_better(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    best = re.findall(r'<td class="n best">([\d.]+)<', page)
+    challenger_ranks, trees_rank, challenger_retrieves = best[:3], best[3:4], best[4:]
+    assert challenger_ranks == ["0.8131", "0.3842", "0.4652"]
+    assert trees_rank == ["0.0057"]
+    assert challenger_retrieves == ["0.1184", "0.1312", "0.4471", "0.2214"]
+
+
+def test_a_fallen_log_loss_reads_as_better_and_a_risen_calibration_error_as_worse(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    table = page[page.index("Challenger against each") :]
+    readings = re.findall(r"<th scope=\"row\">(.*?)</th><td>(.*?)</td>.*?<span class=\"tag t-\w+\">(.*?)</span>", table)
+    assert ("Ranking Log loss", "Champion", "better") in readings
+    assert ("Ranking ECE", "Boosted trees", "worse") in readings
+    assert ("Retrieval NDCG @10", "Champion", "no clear difference") in readings
+
+
+def test_every_signal_is_listed_with_its_nulls_and_its_drift(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    table = page[page.index('<section id="signals"') : page.index('<section id="lineage"')]
+    rows = re.findall(r"<tr><th scope=\"row\"><code>(\w+)</code>(.*?)</tr>", table, flags=re.S)
+    assert [name for name, _ in rows] == [signal["name"] for signal in runs.SIGNALS]
+    cells = dict(rows)
+    assert "67.1 %" in cells["income"]
+    assert "drifted" in cells["store_id"]
+    assert "after the action" in cells["quantity"]
+
+
+def test_sections_that_the_run_did_not_reach_are_named_not_drawn_empty(run_dir, report):
+    runs.failed(run_dir)
+    _, page = report(state="FAILED")
+    assert '<section id="metrics"' not in page
+    assert "nothing to show for: pretraining, training, metrics" in page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (420, "dark")])
+def test_a_browser_shows_the_page_in_silence_alone_and_within_its_width(run_dir, report, browser: Page, width, scheme):
+    runs.promoted(run_dir)
+    report()
+    browser.open(run_dir / "report.html", width=width, scheme=scheme)
+    assert browser.complaints() == []
+    assert browser.requests() == [(run_dir / "report.html").resolve().as_uri()]
+    assert browser.evaluate("document.querySelector('h1').innerText") == "Version 7 is the new champion"
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    shown = "[...document.querySelectorAll('svg.workflow')].filter(svg => svg.getBoundingClientRect().width > 0)"
+    assert browser.evaluate(f"{shown}.map(svg => svg.classList[1])") == (["wide"] if width == 1280 else ["narrow"])
+    assert browser.evaluate("[...document.querySelectorAll('svg.chart')].every(svg => svg.clientHeight > 60)")
+
+
+def test_dark_and_light_differ_in_ink_and_paper(run_dir, report, browser: Page):
+    runs.promoted(run_dir)
+    report()
+    seen = []
+    for scheme in ("light", "dark"):
+        browser.open(run_dir / "report.html", scheme=scheme)
+        seen.append(browser.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert seen == ["rgb(245, 246, 248)", "rgb(16, 19, 26)"]
+
+
+def test_the_browser_check_would_notice_an_outside_request_and_an_error(tmp_path, browser: Page):
+    page = tmp_path / "talkative.html"
+    page.write_text('<img src="http://outside.test/pixel.png"><script>console.error("no")</script>')
+    browser.open(page)
+    assert "http://outside.test/pixel.png" in browser.requests()
+    assert any("no" in complaint for complaint in browser.complaints())
