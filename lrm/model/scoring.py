@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender, States
+from lrm.model.repeats import repeat_bonus
 from lrm.tokens.corpus import Corpus, encode_corpus
-from lrm.tokens.prompt import Batch, build_batch, scoring_segments, segment_tokens, token_batches
+from lrm.tokens.prompt import Batch, build_batch, event_rows, scoring_segments, segment_tokens, token_batches
 
 CATALOGUE_CHUNK = 16_384
 SCORING_TOKENS = 32_768
@@ -42,11 +43,16 @@ class Scorer:
         """(R, V) float32, higher is better. Ask for a few hundred requests at a time."""
         if self._item_vectors_VD is None:
             self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
-        state_RD = torch.zeros(self._corpus.n_requests, self._item_vectors_VD.shape[1])
+        distinct, place = np.unique(request_ids, return_inverse=True)
+        scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
         for batch, states in self._run(request_ids, with_candidates=False):
-            state_RD[batch.requests] = states.request_RD
-        scores_RV: np.ndarray = (state_RD[np.array(request_ids)] @ self._item_vectors_VD.T).numpy()
-        return scores_RV
+            rows_RT = torch.from_numpy(event_rows(batch, self._corpus))
+            bonus_RV = repeat_bonus(states.repeat_RT, rows_RT, n_classes=len(self.item_ids))
+            scores_RV[np.searchsorted(distinct, batch.requests)] = (
+                states.request_RD @ self._item_vectors_VD.T + bonus_RV
+            ).numpy()
+        wanted: np.ndarray = scores_RV[place]
+        return wanted
 
     def candidate_logits(self, request_ids: np.ndarray) -> np.ndarray:
         """One float32 log-odds for each candidate row of these requests, in the order of the candidates table."""

@@ -62,6 +62,9 @@ class Layout(NamedTuple):
     request_GS: Tensor
     """Row of its request in the batch."""
     is_candidate_GS: Tensor
+    segment_R: Tensor
+    visible_R: Tensor
+    """How many of its segment's events each request sees."""
     last_event_R: Tensor
     """Flat row of the last event visible to each request, -1 where there is none."""
     history_shape: tuple[int, int]
@@ -206,6 +209,8 @@ def build_batch(corpus: Corpus, segments: Segments, *, n_query_tokens: int) -> B
         visible_GS=torch.from_numpy(visible_GS),
         request_GS=torch.from_numpy(request_GS),
         is_candidate_GS=torch.from_numpy(is_candidate_GS),
+        segment_R=torch.from_numpy(request_segment),
+        visible_R=torch.from_numpy(visible),
         last_event_R=torch.from_numpy(last_event),
         history_shape=(n_segments, longest),
         suffix_shape=padded,
@@ -223,6 +228,14 @@ def build_batch(corpus: Corpus, segments: Segments, *, n_query_tokens: int) -> B
         event_place == 0,
         segments.target_from_G[event_segment],
     )
+
+
+def event_rows(batch: Batch, corpus: Corpus) -> np.ndarray:
+    """(R, T) catalogue row of each event of a request's segment, -1 where the segment has none."""
+    row_GT = np.full(batch.layout.history_shape, -1, dtype=np.int64)
+    row_GT.flat[batch.layout.history_slot_E.numpy()] = corpus.event_row_E[batch.events]
+    row_RT: np.ndarray = row_GT[batch.layout.segment_R.numpy()]
+    return row_RT
 
 
 def _places(counts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The two losses of joint training: which item comes next, and what becomes of a candidate.
 
-Shape suffixes: P predictions, C candidates or classes, D model width, V items of the catalogue.
+Shape suffixes: P predictions, Q predictions at requests, T events of the longest segment, C candidates or classes,
+D model width, V items of the catalogue.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from lrm.model.recommender import Recommender, States
+from lrm.model.repeats import repeat_bonus
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import forget_identities
-from lrm.tokens.prompt import Batch
+from lrm.tokens.prompt import Batch, event_rows
+from lrm.tokens.vocabulary import rows_of
 
 SAMPLING_POWER = 0.75
 """Negatives are drawn in proportion to popularity to this power (word2vec, 1310.4546)."""
@@ -33,6 +36,10 @@ class Predictions(NamedTuple):
     """Row of the catalogue."""
     weight_P: Tensor
     """Events weigh 1; the targets of a request share 1."""
+    repeat_QT: Tensor
+    """Log-weights of past events, for the last Q predictions: those of requests."""
+    repeat_row_QT: np.ndarray
+    """Catalogue rows of those events."""
 
 
 def predictions(states: States, batch: Batch, corpus: Corpus, rng: np.random.Generator) -> Predictions:
@@ -48,7 +55,8 @@ def predictions(states: States, batch: Batch, corpus: Corpus, rng: np.random.Gen
     rows = np.concatenate([corpus.event_row_E[batch.events[events]], corpus.target_row_T[targets]])
     state_PD = torch.cat([states.event_ED[torch.from_numpy(events - 1)], states.request_RD[torch.from_numpy(requests)]])
     weight_P = torch.cat([torch.ones(len(events)), torch.from_numpy(1.0 / counts[requests]).float()])
-    return Predictions(state_PD, rows, weight_P)
+    repeated = torch.from_numpy(requests)
+    return Predictions(state_PD, rows, weight_P, states.repeat_RT[repeated], event_rows(batch, corpus)[requests])
 
 
 class Negatives:
@@ -91,7 +99,11 @@ def retrieval_loss(
     if generator is not None:
         identity_C = forget_identities(identity_C, share=FORGET_SHARE, generator=generator)
     item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(rows))
+    class_QT = torch.from_numpy(rows_of(made.repeat_row_QT.ravel(), rows).reshape(made.repeat_row_QT.shape))
+    bonus_QC = repeat_bonus(made.repeat_QT, class_QT, n_classes=len(rows))
     logits_PC = made.state_PD @ item_CD.T - torch.from_numpy(log_q)
+    n_events = len(logits_PC) - len(bonus_QC)
+    logits_PC = torch.cat([logits_PC[:n_events], logits_PC[n_events:] + bonus_QC])
     loss_P = functional.cross_entropy(logits_PC, torch.from_numpy(class_P), reduction="none")
     return (loss_P * made.weight_P).sum() / made.weight_P.sum().clamp(min=1e-6)
 
