@@ -1,0 +1,116 @@
+"""The door: from a data folder and a feature repo to point-in-time training examples (docs/artifacts.md, section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lrm.errors import DataError, SchemaError
+from lrm.features import store
+from lrm.features.assemble import Join, assemble
+from lrm.features.declarations import View
+from lrm.features.events import DATASET, TEMPORAL, read_base, read_dataset
+from lrm.features.join import point_in_time
+from lrm.features.split import cutoffs, parse_instant, require_windows, with_split
+from lrm.features.tables import MANIFEST, SIGNALS, Tables
+from lrm.record import Metrics, recorded
+from lrm.schema import USER_ID, Signal, write_signals
+
+DUCKDB, FEAST = "duckdb", "feast"
+
+
+@recorded("retrieve_features", output="examples", keep=(MANIFEST, SIGNALS))
+def retrieve_features(
+    data: Path, feature_repo: Path, examples: Path, *, as_of: str = "", seed: int = 0, engine: str = DUCKDB
+) -> Metrics:
+    """Write the examples folder: every signal of every row as it was known at the row's instant.
+
+    Args:
+        data: a data folder.
+        feature_repo: the declarations over it.
+        examples: the folder to write.
+        as_of: ISO instant at which the world ends for this run; empty: where the data ends.
+        seed: kept in the manifest; nothing here is drawn at random.
+        engine: `duckdb`, this project's as-of join, or `feast`, the feature store's own (slower, the same answer).
+
+    Raises:
+        DataError: the data folder is missing, damaged, or has no events or an empty window.
+        SchemaError: the declarations break a rule or do not fit the data.
+    """
+    (examples / MANIFEST).unlink(missing_ok=True)  # a folder that has one is whole
+    if engine not in (DUCKDB, FEAST):
+        raise SchemaError(f"engine must be {DUCKDB!r} or {FEAST!r}, got {engine!r}")
+    dataset = read_dataset(data)
+    ends = parse_instant(dataset["as_of"], "as_of in dataset.json")
+    until = parse_instant(as_of, "as_of") if as_of else ends
+    if until > ends:
+        raise DataError(
+            f"as_of {until.isoformat()} lies after the end of the data, {ends.isoformat()}; take an earlier one"
+        )
+    declared = store.declarations(feature_repo, data)
+    base = read_base(data, declared, as_of=until, dataset=dataset)
+    cuts = None
+    if dataset["protocol"] == TEMPORAL:
+        cuts = cutoffs(until, validation_days=dataset["validation_days"], test_days=dataset["test_days"])
+        base = base._replace(events=with_split(base.events, cuts), requests=with_split(base.requests, cuts))
+    require_windows(base.requests)
+    tables = assemble(
+        base,
+        declared,
+        join=point_in_time if engine == DUCKDB else _feast_join(feature_repo, data),
+        until=until,
+        known_at=cuts.test_from if cuts else until,
+        horizon_seconds=dataset["horizon_seconds"],
+    )
+    rows = {name: table.height for name, table in tables._asdict().items()}
+    manifest = {
+        "data": dataset | {"sha256": _folder_sha256(data)},
+        "service": declared.service,
+        "service_version": declared.service_version,
+        "as_of": until.isoformat(),
+        "validation_from": cuts.validation_from.isoformat() if cuts else None,
+        "test_from": cuts.test_from.isoformat() if cuts else None,
+        "rows": rows,
+        "cut": base.cut,
+        "engine": engine,
+        "seed": seed,
+    }
+    _write(examples, tables, declared.signals, manifest)
+    return {f"n_{name}": count for name, count in rows.items()} | {
+        "n_users": tables.events[USER_ID].n_unique(),
+        "n_signals": len(declared.signals),
+    }
+
+
+def _feast_join(feature_repo: Path, data: Path) -> Join:
+    def join(rows: pl.DataFrame, instant: str, view: View, _source: pl.DataFrame) -> pl.DataFrame:
+        return store.retrieve(feature_repo, data, rows, instant, view)
+
+    return join
+
+
+def _write(examples: Path, tables: Tables, signals: tuple[Signal, ...], manifest: dict[str, Any]) -> None:
+    """Write the folder, its manifest last."""
+    write_signals(signals, examples / SIGNALS)
+    snapshot = hashlib.sha256((examples / SIGNALS).read_bytes())
+    for name, table in tables._asdict().items():
+        path = examples / f"{name}.parquet"
+        table.write_parquet(path, statistics=False)
+        snapshot.update(_sha256(path).encode())
+    partial = examples / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps({"snapshot_id": snapshot.hexdigest()} | manifest, indent=1) + "\n")
+    partial.replace(examples / MANIFEST)
+
+
+def _folder_sha256(data: Path) -> str:
+    paths = sorted([data / DATASET, *data.glob("*.parquet")])
+    return hashlib.sha256("".join(f"{path.name} {_sha256(path)}\n" for path in paths).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""Where the data is cut, and what a request's retrieval targets are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import polars as pl
+
+from lrm.errors import DataError
+from lrm.features.sql import query
+from lrm.schema import EVENT_TIME, ITEM_ID, REQUEST_ID, SPLIT, SPLITS, TEST, TRAIN, USER_ID, VALIDATION
+
+
+class Cutoffs(NamedTuple):
+    """The instants that divide a temporal split: training rows lie before the first, test rows from the second on."""
+
+    validation_from: datetime
+    test_from: datetime
+
+
+def cutoffs(as_of: datetime, *, validation_days: float, test_days: float) -> Cutoffs:
+    """Count the windows back from the instant at which the data ends."""
+    test_from = as_of - timedelta(days=test_days)
+    return Cutoffs(test_from - timedelta(days=validation_days), test_from)
+
+
+def parse_instant(text: str, what: str) -> datetime:
+    """Read an ISO instant; without a zone it means UTC.
+
+    Raises:
+        DataError: the text is no instant.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DataError(f"{what} must be an ISO instant such as 2024-05-01T00:00:00Z, got {text!r}") from error
+    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def with_split(table: pl.DataFrame, at: Cutoffs) -> pl.DataFrame:
+    """Add `split`: train, validation or test, by `event_time`."""
+    return table.with_columns(
+        pl.when(pl.col(EVENT_TIME) >= at.test_from)
+        .then(pl.lit(TEST))
+        .when(pl.col(EVENT_TIME) >= at.validation_from)
+        .then(pl.lit(VALIDATION))
+        .otherwise(pl.lit(TRAIN))
+        .alias(SPLIT)
+    )
+
+
+def require_windows(requests: pl.DataFrame) -> None:
+    """Refuse a split in which a window holds no request.
+
+    Raises:
+        DataError: there is no train, validation or test request, or a `split` is not one of these words.
+    """
+    counts = dict(requests.group_by(SPLIT).len().iter_rows())
+    strange = sorted(str(split) for split in counts if split not in SPLITS)
+    if strange:
+        raise DataError(f"requests.parquet: split {strange[0]!r} is not one of {', '.join(SPLITS)}; mend the column")
+    for split in SPLITS:
+        if not counts.get(split):
+            seen = ", ".join(f"{counts.get(name, 0)} {name}" for name in SPLITS)
+            raise DataError(
+                f"no request falls into the {split} window ({seen}); widen validation_days or test_days in "
+                "dataset.json, or take another as_of"
+            )
+
+
+def targets(requests: pl.DataFrame, events: pl.DataFrame, *, horizon_seconds: float) -> pl.DataFrame:
+    """The distinct items of the user's events in [t, t + horizon], for each request at t.
+
+    Returns:
+        `request_id`, `item_id`, ordered by both.
+    """
+    asked = requests.select(REQUEST_ID, USER_ID, pl.col(EVENT_TIME).to_physical().alias("opens"))
+    happened = events.select(USER_ID, ITEM_ID, pl.col(EVENT_TIME).to_physical().alias("happens"))
+    found = query(
+        f"""SELECT DISTINCT {REQUEST_ID}, {ITEM_ID} FROM asked JOIN happened USING ({USER_ID})
+        WHERE happens BETWEEN opens AND opens + {int(horizon_seconds * 1_000_000)}
+        ORDER BY {REQUEST_ID}, {ITEM_ID}""",
+        asked=asked,
+        happened=happened,
+    )
+    return found.cast({REQUEST_ID: pl.Int64, ITEM_ID: events.schema[ITEM_ID]})

@@ -1,0 +1,251 @@
+"""The feature store's edge: the one module that imports Feast.
+
+Feast is the contract: its definitions say what a signal is, its online store serves it, and its own retrieval engine is
+the yardstick that `join.py` is held against.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from lrm.errors import SchemaError, ServingError
+from lrm.features.declarations import Declarations, View, check
+from lrm.features.join import latest
+from lrm.features.sources import column_types, read_view
+from lrm.progress import progress
+from lrm.schema import ROLE, signal_from_tags
+
+DATA_DIR = "LRM_DATA_DIR"
+"""Environment variable by which a feature repo's sources find the data folder."""
+YAML = "feature_store.yaml"
+_ROW = "lrm_row"
+_CHUNK = 10_000
+"""Rows written to the online store in one transaction."""
+
+
+class Online(NamedTuple):
+    """An open online store and what is declared about its views."""
+
+    store: Any
+    views: tuple[View, ...]
+
+
+def declarations(feature_repo: Path, data: Path) -> Declarations:
+    """Read what the feature repo declares over a data folder.
+
+    Raises:
+        SchemaError: the repo cannot be read, has not exactly one feature service, or breaks a rule of `check`.
+    """
+    service, entities = _definitions(feature_repo, data)
+    keys = {entity.name: entity.join_key for entity in entities}
+    projections = {projection.name: projection for projection in service.feature_view_projections}
+    views = tuple(_view(view, projections[view.name], keys) for view in service._features)
+    check(views)
+    return Declarations(views, service.name, _version(views, service.name))
+
+
+def applied(feature_repo: Path, data: Path, state: Path) -> Any:
+    """Register the definitions, and give the feature store that holds them.
+
+    Args:
+        feature_repo: the folder of definitions.
+        data: the data folder that they are read over.
+        state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
+    """
+    service, entities = _definitions(feature_repo, data)
+    store = _store(feature_repo, state)
+    with _quiet():
+        store.apply([*entities, *service._features, service])
+    return store
+
+
+def retrieve(feature_repo: Path, data: Path, rows: pl.DataFrame, instant: str, view: View) -> pl.DataFrame:
+    """`join.point_in_time`, answered by Feast's own engine."""
+    signals = [signal.name for signal in view.signals]
+    asked = rows.select(*view.keys, pl.col(instant).alias("event_timestamp")).with_row_index(_ROW)
+    with tempfile.TemporaryDirectory() as state:
+        store = applied(feature_repo, data, Path(state))
+        with _quiet():
+            answer = store.get_historical_features(
+                entity_df=asked.drop_nulls(list(view.keys)).to_pandas(),
+                features=[f"{view.name}:{name}" for name in signals],
+                filter_by_created_timestamp=True,  # without it a correction is served before it was written
+            ).to_arrow()
+    found = pl.DataFrame(pl.from_arrow(answer)).select(_ROW, *signals).cast(column_types(view.signals))
+    return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").drop(_ROW)
+
+
+def materialise_online(feature_repo: Path, data: Path, until: datetime, *, state: Path) -> dict[str, int]:
+    """Write every joined view's values, as known at `until`, to the online store; return the rows of each view.
+
+    Values that have expired by `until` are left out. Feast's own `materialize` would also write values created after
+    `until`, which the offline join does not show. Writing the same values again changes nothing, so an interrupted call
+    can be repeated.
+
+    Args:
+        feature_repo: the folder of definitions.
+        data: the data folder that they are read over.
+        until: UTC instant.
+        state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
+    """
+    store = applied(feature_repo, data, state)
+    values = {view.name: latest(view, read_view(view), until) for view in declarations(feature_repo, data).joined}
+    chunks = [(name, chunk) for name, table in values.items() for chunk in table.iter_slices(_CHUNK)]
+    for name, chunk in progress(chunks, what="materialise online", unit="chunk"):
+        with _quiet():
+            store.write_to_online_store(name, df=chunk.to_pandas())
+    return {name: table.height for name, table in values.items()}
+
+
+def open_online(feature_repo: Path, data: Path, *, state: Path) -> Online:
+    """Open the online store that `materialise_online` filled."""
+    return Online(_store(feature_repo, state), declarations(feature_repo, data).joined)
+
+
+def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
+    """The online values of the views whose keys the rows hold.
+
+    Feast serves a value for ever; here one older than its view's time-to-live at `at` is null, as it is offline. The
+    store keeps instants to the second.
+
+    Args:
+        online: from `open_online`.
+        rows: one mapping of join key to value for each row, all with the same keys.
+        at: UTC instant of the request.
+
+    Returns:
+        One row for each of `rows`, one column for each signal of those views, in the types of docs/artifacts.md.
+
+    Raises:
+        ServingError: no view can be read by these keys.
+    """
+    held = set(rows[0]) if rows else set()
+    views = [view for view in online.views if set(view.keys) <= held]
+    if not views:
+        declared = "; ".join(f"{view.name} by {', '.join(view.keys)}" for view in online.views)
+        raise ServingError(f"no view can be read by the keys {sorted(held)}; the feature repo declares {declared}")
+    return pl.concat([_online_values(online.store, view, rows, at) for view in views], how="horizontal")
+
+
+def _online_values(store: Any, view: View, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
+    names = [signal.name for signal in view.signals]
+    with _quiet():
+        answer = store.get_online_features(
+            features=[f"{view.name}:{name}" for name in names],
+            entity_rows=[{key: row[key] for key in view.keys} for row in rows],
+        ).to_dict(include_event_timestamps=True)
+    oldest = (at - view.ttl).timestamp() if view.ttl else float("-inf")
+    columns = {
+        name: [
+            value if seconds >= oldest else None
+            for value, seconds in zip(answer[name], answer[f"{name}__ts"], strict=True)
+        ]
+        for name in names
+    }
+    return pl.DataFrame(columns, schema=column_types(view.signals), strict=False)
+
+
+def _definitions(feature_repo: Path, data: Path) -> tuple[Any, list[Any]]:
+    """The one feature service and the entities of a feature repo."""
+    from feast import Entity, FeatureService
+
+    if not (feature_repo / YAML).is_file():
+        raise SchemaError(f"{feature_repo / YAML} is missing; a feature repo is a folder such as feature_repo/")
+    found = {id(thing): thing for module in _modules(feature_repo, data) for thing in vars(module).values()}
+    services = [thing for thing in found.values() if isinstance(thing, FeatureService)]
+    if len(services) != 1:
+        names = ", ".join(repr(service.name) for service in services) or "none"
+        raise SchemaError(f"{feature_repo}: exactly one FeatureService is needed, got {names}; see services.py")
+    return services[0], [thing for thing in found.values() if isinstance(thing, Entity)]
+
+
+def _modules(feature_repo: Path, data: Path) -> list[Any]:
+    """Import a feature repo's modules, leaving no trace in `sys.modules`, so that another repo may use their names."""
+    names = [path.stem for path in sorted(feature_repo.glob("*.py")) if path.stem != "__init__"]
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    data_dir, no_bytecode = os.environ.get(DATA_DIR), sys.dont_write_bytecode
+    sys.path.insert(0, str(feature_repo.resolve()))
+    os.environ[DATA_DIR] = str(data.resolve())
+    sys.dont_write_bytecode = True  # an edit within the same second would else run the old bytecode
+    importlib.invalidate_caches()
+    try:
+        with _quiet():
+            return [importlib.import_module(name) for name in names]
+    except SchemaError:
+        raise
+    except Exception as error:
+        raise SchemaError(f"{feature_repo}: its definitions do not load ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.remove(str(feature_repo.resolve()))
+        sys.dont_write_bytecode = no_bytecode
+        os.environ.pop(DATA_DIR)
+        if data_dir is not None:
+            os.environ[DATA_DIR] = data_dir
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _view(view: Any, projection: Any, join_keys: Mapping[str, str]) -> View:
+    source = view.batch_source
+    signals = tuple(
+        signal_from_tags(name=field.name, view=view.name, description=field.description, tags=field.tags)
+        for field in projection.features
+    )
+    return View(
+        name=view.name,
+        role=view.tags.get(ROLE),
+        keys=tuple(join_keys[entity] for entity in view.entities),
+        ttl=view.ttl or None,
+        path=Path(source.path),
+        timestamp=source.timestamp_field,
+        created=source.created_timestamp_column or None,
+        signals=signals,
+    )
+
+
+def _version(views: tuple[View, ...], service: str) -> str:
+    facts = [
+        view._asdict()
+        | {"path": view.path.name, "ttl": view.ttl and view.ttl.total_seconds()}
+        | {"signals": [asdict(signal) for signal in view.signals]}
+        for view in views
+    ]
+    return hashlib.sha256(json.dumps([service, facts]).encode()).hexdigest()
+
+
+def _store(feature_repo: Path, state: Path) -> Any:
+    from feast import FeatureStore
+    from feast.repo_config import load_repo_config
+
+    state.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        config = load_repo_config(feature_repo.resolve(), feature_repo / YAML)
+        if config.registry.registry_type == "file" and "://" not in config.registry.path:
+            config.registry.path = str(state.resolve() / "registry.db")
+        if config.online_store.type == "sqlite":
+            config.online_store.path = str(state.resolve() / "online.db")
+        return FeatureStore(config=config)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Feast's deprecation notices and progress chatter off the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
