@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from lrm.config import preset
+from lrm.evaluation.exam import ask, ask_baselines, prepare
+from lrm.features.tables import read
+from tests.worlds import SIGNALS, write_examples
+
+
+class Oracle:
+    """Knows the targets and the planted signal; `noise` blurs both."""
+
+    def __init__(self, tables, *, noise=0.0, seed=0):
+        self.item_ids = tables.items["item_id"].to_numpy()
+        self.tables, self.noise, self.rng = tables, noise, np.random.default_rng(seed)
+
+    def item_scores(self, request_ids):
+        scores = self.noise * self.rng.normal(size=(len(request_ids), len(self.item_ids)))
+        for request_id, item_id in self.tables.targets.iter_rows():
+            scores[np.ix_(request_ids == request_id, self.item_ids == item_id)] += 1
+        return scores
+
+    def candidate_logits(self, request_ids):
+        rows = self.tables.candidates.filter(self.tables.candidates["request_id"].is_in(request_ids.tolist()))
+        affinity = rows["affinity"].fill_null(0).to_numpy()
+        return (6 * affinity + 6 * self.noise * self.rng.normal(size=rows.height)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory):
+    return write_examples(tmp_path_factory.mktemp("world") / "examples")
+
+
+@pytest.fixture(scope="session")
+def tables(examples):
+    return read(examples)
+
+
+@pytest.fixture(scope="session")
+def config():
+    return preset("tiny").evaluation
+
+
+@pytest.fixture(scope="session")
+def exam(tables, config):
+    return prepare(tables, SIGNALS, config, seed=0)
+
+
+@pytest.fixture(scope="session")
+def baselines(exam, config):
+    return ask_baselines(exam, config, seed=0)
+
+
+@pytest.fixture(scope="session")
+def oracle(exam):
+    return ask(exam, "challenger", retriever=Oracle(exam.tables), ranker=Oracle(exam.tables))

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from lrm.evaluation.estimates import as_json, compare, number, ranking_statistics, retrieval_statistics
+from lrm.evaluation.ranking import Ranking, Ranks, Retrieval
+from lrm.evaluation.statistics import draw_users, mean
+
+DRAWS = draw_users(2, 200, np.random.default_rng(0))
+
+
+def test_retrieval_metrics_are_means_over_requests():
+    task = Retrieval(np.array([4, 9]), np.array([0, 1]), np.array([0, 0, 1]), np.array([0, 1, 2]))
+    ranks = Ranks(np.array([1, 5, 3]), np.array([1, 4, 2]), 0)
+    found = retrieval_statistics(DRAWS, task, ranks, k=3, masked=True)
+    assert found["hit_rate@3"].value == 1
+    assert found["recall@3"].value == pytest.approx((1 / 2 + 1) / 2)
+    assert found["ndcg@3"].value == pytest.approx((1 / (1 + 1 / np.log2(3)) + 1 / 2) / 2)
+    assert found["mrr_masked"].value == pytest.approx((1 + 1 / 2) / 2)
+    assert found["ndcg@3"].n_users == 2
+
+
+def test_ndcg_of_candidates_skips_requests_without_a_positive():
+    task = Ranking(
+        np.array([4, 9]), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), np.arange(4), np.array([0.0, 1.0, 0.0, 0.0])
+    )
+    found = ranking_statistics(DRAWS, task, np.array([2.0, 1.0, 0.0, 0.0]), k=10)
+    assert found["ndcg@10"].value == pytest.approx(1 / np.log2(3))
+    assert found["ndcg@10"].n_users == 1
+    assert found["auc"].value == pytest.approx(2 / 3)
+
+
+def test_a_lower_log_loss_is_the_better_one():
+    loss = {"challenger": 0.5, "champion": 0.6}
+    models = {name: {"log_loss": mean(DRAWS, np.arange(2), np.full(2, value))} for name, value in loss.items()}
+    (row,) = compare(models, task="ranking", confidence=0.95)
+    assert row.difference == pytest.approx(-0.1)
+    assert row.p_worse == pytest.approx(1 / 201)
+
+
+def test_a_slice_knows_its_share_of_the_users():
+    models = {name: {"auc": mean(DRAWS, np.array([0]), np.ones(1))} for name in ("challenger", "champion")}
+    (row,) = compare(models, task="ranking", confidence=0.95, slice_name="new users", n_users=4)
+    assert (row.slice, row.n_users, row.share_of_users) == ("new users", 1, 0.25)
+
+
+def test_what_could_not_be_computed_is_null():
+    assert [number(value) for value in (float("nan"), float("-inf"), 0.12345678)] == [None, None, 0.123457]
+    cell = as_json(mean(DRAWS, np.arange(2), np.full(2, np.nan)), confidence=0.95)
+    assert cell == {"value": None, "low": None, "high": None, "n_users": 0}

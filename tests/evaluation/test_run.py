@@ -1,0 +1,96 @@
+import json
+import re
+import shutil
+
+import pytest
+
+from lrm.errors import DataError
+from lrm.evaluation.page import page
+from lrm.evaluation.run import evaluate_model
+
+
+@pytest.fixture(scope="module")
+def models(examples, tmp_path_factory):
+    """Two models of different seeds, trained for seconds."""
+    from lrm.training.run import pretrain_token_factory, train_lrm
+
+    folder = tmp_path_factory.mktemp("models")
+    for seed in (0, 1):
+        pretrain_token_factory(examples, folder / f"factory-{seed}", preset="tiny", seed=seed)
+        train_lrm(examples, folder / f"factory-{seed}", folder / f"model-{seed}", preset="tiny", seed=seed)
+    return folder / "model-0", folder / "model-1"
+
+
+@pytest.fixture(scope="module")
+def judged(examples, models, tmp_path_factory):
+    """The door's metrics, and the folder it wrote: model 0 against champion model 1."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    return evaluate_model(examples, models[0], models[1], folder, preset="tiny", seed=3), folder
+
+
+def test_the_door_writes_what_the_contract_promises(judged):
+    metrics, folder = judged
+    result = json.loads((folder / "evaluation.json").read_text())
+    promised = {"verdict", "reasons", "models", "comparisons", "slices", "calibration", "recommendations"}
+    assert promised <= set(result)
+    assert list(result["models"]) == ["challenger", "champion", "popular", "own_history", "ease_markov", "trees"]
+    assert set(result["models"]["challenger"]["ranking"]["auc"]) == {"value", "low", "high", "n_users"}
+    assert {"metric", "task", "against", "difference", "low", "high", "p_worse"} <= set(result["comparisons"][0])
+    assert set(result["slices"][0]) >= {"slice", "task", "metric", "model", "value", "low", "high", "n_users"}
+    assert result["data"] | {"name": "tiny-world", "sha256": "0" * 64, "protocol": "temporal"} == result["data"]
+    assert result["settings"]["seed"] == 3
+    assert result["about"]["challenger"]["n_parameters"] > 0
+    assert result["machine"]["cores"] >= 1
+    assert metrics["verdict"] == result["verdict"]
+    assert metrics["ranking_auc"] == result["models"]["challenger"]["ranking"]["auc"]["value"]
+
+
+def test_the_record_keeps_the_page_and_the_numbers(judged):
+    record = json.loads((judged[1] / "record.json").read_text())
+    assert (record["step"], record["state"]) == ("evaluate_model", "succeeded")
+    assert record["files"] == ["evaluation.json", "evaluation.html"]
+
+
+def test_the_page_stands_alone_and_shows_every_model_and_reason(judged):
+    text = (judged[1] / "evaluation.html").read_text()
+    assert not re.search(r"https?://|src=|@import|<link|<script", text)
+    for shown in ("Challenger", "Champion", "Most popular", "EASE + Markov", "Boosted trees", "Calibration"):
+        assert shown in text
+
+
+def test_the_page_escapes_what_the_data_say(judged):
+    result = json.loads((judged[1] / "evaluation.json").read_text())
+    result["recommendations"][0]["recommended"][0]["title"] = "<script>"
+    result["slices"][0]["slice"] = "a < b"
+    text = page(result)
+    assert "<script>" not in text
+    assert "a &lt; b" in text
+
+
+def test_the_page_of_a_broken_challenger_still_renders(judged):
+    result = json.loads((judged[1] / "evaluation.json").read_text())
+    result |= {"verdict": "reject", "comparisons": [], "slices": [], "calibration": [], "recommendations": []}
+    result["models"]["challenger"] = {}
+    assert "The challenger is not fit to serve." in page(result)
+
+
+def test_the_same_weights_in_another_folder_are_not_promoted(examples, models, tmp_path):
+    shutil.copytree(models[0], tmp_path / "copy")
+    metrics = evaluate_model(examples, models[0], tmp_path / "copy", tmp_path / "evaluation", preset="tiny")
+    assert metrics["verdict"] != "promote"
+    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert result["about"]["challenger"]["weights_sha256"] == result["about"]["champion"]["weights_sha256"]
+    assert all(row["difference"] == 0 for row in result["comparisons"] if row["against"] == "champion")
+
+
+def test_a_model_is_not_compared_with_its_own_folder(examples, models, tmp_path):
+    with pytest.raises(DataError, match="champion and challenger are both"):
+        evaluate_model(examples, models[0], models[0] / ".." / models[0].name, tmp_path / "evaluation", preset="tiny")
+
+
+def test_without_a_champion_the_bar_is_popularity(examples, models, tmp_path):
+    evaluate_model(examples, models[0], None, tmp_path / "evaluation", preset="tiny")
+    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert "champion" not in result["models"]
+    assert "slice_comparisons" in result
+    assert result["verdict"] in ("promote", "keep", "reject")
