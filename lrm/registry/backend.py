@@ -1,0 +1,218 @@
+"""The one edge to MLflow: versions, aliases and artifacts.
+
+Every call goes through a client that is bound to one store, so nothing here depends on MLflow's process-wide settings.
+Importing this module imports MLflow, which takes seconds: doors do it inside.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from lrm.errors import RegistryError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
+    import mlflow.pyfunc
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+
+SCHEME = "sqlite:///"
+CHAMPION, CHALLENGER = "champion", "challenger"
+LOADER = "lrm.serving.pyfunc"
+"""The module that MLflow imports to load a version as a Python function."""
+DATA = "data/bundle"
+"""Where the bundle lies inside a version's artifact."""
+LONGEST_PARAM = 6000
+
+
+class Registry(NamedTuple):
+    """One store and one registered model in it."""
+
+    client: MlflowClient
+    name: str
+    home: Path
+    """The folder that holds the store, its artifacts and the promotion ledger."""
+
+
+class Version(NamedTuple):
+    """One immutable version."""
+
+    version: str
+    source: str
+    tags: Mapping[str, str]
+
+
+def path_of(registry: str) -> Path:
+    """The SQLite file of a registry.
+
+    Raises:
+        RegistryError: the registry is not named as `sqlite:///PATH`.
+    """
+    path = registry.removeprefix(SCHEME)
+    if path == registry or not path:
+        raise RegistryError(
+            f"registry {registry!r} is not a {SCHEME}PATH; MLflow no longer keeps a registry in plain files (file:), "
+            f"and promotions need a lock beside the store: name {SCHEME}state/mlflow.db"
+        )
+    return Path(path).absolute()
+
+
+def connect(registry: str, name: str) -> Registry:
+    """Open a store, and make it on first use.
+
+    Raises:
+        RegistryError: the registry is not named as `sqlite:///PATH`.
+    """
+    path = path_of(registry)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    is_new = not path.is_file()
+    if is_new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"model registry: making {path} (once, up to half a minute)", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    uri = f"{SCHEME}{path}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's models use what SQLAlchemy 2.1 deprecates
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if is_new:
+        print(f"model registry: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return Registry(client, name, path.parent)
+
+
+def names(registry: Registry) -> list[str]:
+    """The registered models of a store."""
+    return sorted(model.name for model in registry.client.search_registered_models())
+
+
+def versions(registry: Registry) -> list[Version]:
+    """All versions of the model, oldest first; none when there is no such model."""
+    found = registry.client.search_model_versions(f"name='{registry.name}'", max_results=1000)
+    return sorted((_version(one) for one in found), key=lambda one: int(one.version))
+
+
+def version(registry: Registry, number: str) -> Version:
+    """One version.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    for one in versions(registry):
+        if one.version == number:
+            return one
+    known = ", ".join(one.version for one in versions(registry)) or "none"
+    raise RegistryError(f"{registry.name} has no version {number!r}; its versions are: {known}")
+
+
+def alias(registry: Registry, alias_name: str) -> str:
+    """The version that an alias names, "" when it names none."""
+    try:
+        return str(registry.client.get_model_version_by_alias(registry.name, alias_name).version)
+    except MlflowException as error:
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            return ""
+        raise
+
+
+def move_alias(registry: Registry, alias_name: str, number: str) -> None:
+    """Make an alias name a version."""
+    registry.client.set_registered_model_alias(registry.name, alias_name, number)
+
+
+def bundle_of(one: Version) -> Path:
+    """The folder of a version's bundle, which never changes once it is registered.
+
+    Raises:
+        RegistryError: the artifact is gone.
+    """
+    folder = local_path(one.source) / DATA
+    if not folder.is_dir():
+        raise RegistryError(
+            f"the artifact of version {one.version} is gone: {folder} is no folder; restore it, or roll back to "
+            "another version"
+        )
+    return folder
+
+
+def local_path(uri: str) -> Path:
+    """The folder that a `file:` address names."""
+    return Path(url2pathname(urlparse(uri).path))
+
+
+def register(
+    registry: Registry,
+    bundle: Path,
+    *,
+    signature: Mapping[str, Any],
+    example: Mapping[str, Any],
+    requirements: list[str],
+    metrics: Mapping[str, float],
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> Version:
+    """Log a bundle with what is known of it, and make it the next version, under the alias `challenger`."""
+    client = registry.client
+    run = client.create_run(_experiment(registry), run_name=tags["run_id"] or None)
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key.replace("@", "_at_"), value, now, 0) for key, value in metrics.items()],
+        params=[Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    logged = client.create_logged_model(run.info.experiment_id, registry.name, run.info.run_id, dict(tags))
+    folder = bundle.with_name(f".{bundle.name}.mlflow")
+    shutil.rmtree(folder, ignore_errors=True)
+    mlflow.pyfunc.save_model(
+        str(folder),
+        loader_module=LOADER,
+        data_path=str(bundle),
+        signature=ModelSignature.from_dict({side: json.dumps(columns) for side, columns in signature.items()}),
+        input_example=_as_frame(example, signature["inputs"]),
+        pip_requirements=requirements,
+        mlflow_model=Model(model_id=logged.model_id, run_id=run.info.run_id, metadata=dict(tags)),
+    )
+    client.log_model_artifacts(logged.model_id, str(folder))
+    shutil.rmtree(folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.set_terminated(run.info.run_id)
+    if registry.name not in names(registry):
+        client.create_registered_model(registry.name)
+    made = client.create_model_version(
+        registry.name, logged.artifact_location, run.info.run_id, tags=dict(tags), model_id=logged.model_id
+    )
+    return _version(made)
+
+
+def _as_frame(example: Mapping[str, Any], inputs: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row; its numbers in float32 where the signature says so, because MLflow does not narrow them itself."""
+    return pd.DataFrame([example]).astype({one["name"]: "float32" for one in inputs if one["type"] == "float"})
+
+
+def _experiment(registry: Registry) -> str:
+    """The experiment of the model's runs; its artifacts lie beside the store."""
+    found = registry.client.get_experiment_by_name(registry.name)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(registry.client.create_experiment(registry.name, (registry.home / "artifacts").as_uri()))
+
+
+def _version(made: Any) -> Version:
+    return Version(str(made.version), str(made.source), dict(made.tags))

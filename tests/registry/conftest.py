@@ -1,0 +1,91 @@
+"""A real registry per test: one store is migrated per session, and copied."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lrm.schema import write_signals
+from tests.worlds import SIGNALS
+
+NAME = "tiny-world"
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lrm.registry import backend
+
+    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    backend.connect(f"sqlite:///{path}", NAME)
+    return path
+
+
+@pytest.fixture
+def registry(migrated: Path, tmp_path: Path) -> str:
+    path = tmp_path / "state" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copyfile(migrated, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Write a model folder, and one with its evaluation and statistics; `weights` tells two models apart."""
+
+    def write(weights: str = "a", *, verdict: str = "promote") -> tuple[Path, Path]:
+        model, evaluation = tmp_path / f"model-{weights}", tmp_path / f"evaluation-{weights}"
+        model.mkdir(exist_ok=True)
+        evaluation.mkdir(exist_ok=True)
+        write_signals(SIGNALS, model / "signals.json")
+        (model / "weights.pt").write_text(weights)
+        (model / "config.json").write_text(json.dumps({"name": "tiny", "model": {"d_model": 16}}))
+        (model / "vocabulary.json").write_text(json.dumps({"item_ids": [100, 101, 102]}))
+        (model / "metrics.json").write_text(json.dumps({"seed": 7}))
+        manifest = {"data": {"name": "tiny-world", "sha256": "d" * 64}, "snapshot_id": "s" * 64, "as_of": "2024-01-25"}
+        (model / "manifest.json").write_text(json.dumps(manifest | {"service": "world", "service_version": "v1"}))
+        cell = {"value": 0.25, "low": 0.2, "high": 0.3, "n_users": 60}
+        models = {"challenger": {"retrieval": {"ndcg@10": cell, "mrr": cell | {"value": None}}}}
+        judged = {"verdict": verdict, "reasons": ["ndcg@10 rose by 0.02"], "models": models}
+        (evaluation / "evaluation.json").write_text(json.dumps(judged))
+        (evaluation / "statistics.json").write_text("{}")
+        return model, evaluation
+
+    return write
+
+
+@pytest.fixture
+def register(registry: str, trained: Callable[..., tuple[Path, Path]], tmp_path: Path) -> Callable[..., str]:
+    """Register a model folder and return its version."""
+    from lrm.registry.run import register_model
+
+    def make(weights: str = "a", *, verdict: str = "promote", champion: str | None = None) -> str:
+        model, evaluation = trained(weights, verdict=verdict)
+        done = register_model(
+            model,
+            evaluation,
+            tmp_path / f"registered-{weights}",
+            registry=registry,
+            name=NAME,
+            code_version="c1",
+            run_id=f"run-{weights}",
+            validation=evaluation,
+            champion=champion,
+        )
+        return str(done["version"])
+
+    return make
+
+
+@pytest.fixture
+def promote(registry: str, tmp_path: Path) -> Callable[..., dict[str, object]]:
+    """Promote a version."""
+    from lrm.registry.run import promote_model
+
+    def make(version: str, *, run_id: str = "run") -> dict[str, object]:
+        return promote_model(
+            tmp_path / f"promoted-{run_id}", registry=registry, name=NAME, version=version, run_id=run_id
+        )
+
+    return make

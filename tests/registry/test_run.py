@@ -1,0 +1,242 @@
+"""Register, promote and roll back, in a real MLflow store."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lrm.errors import RegistryError
+from lrm.registry import backend, bundle
+from lrm.registry.__main__ import main
+from lrm.registry.run import find_champion, register_model, resolve, rollback, show
+from tests.registry.conftest import NAME
+
+LEDGER = "promotions.jsonl"
+
+
+def ledger_of(registry: str) -> Path:
+    return backend.path_of(registry).parent / LEDGER
+
+
+def test_no_champion_is_no_error(registry, tmp_path):
+    assert find_champion(registry, NAME, tmp_path / "found")["bundle"] == ""
+    assert json.loads((tmp_path / "found" / "champion.json").read_text())["version"] == ""
+
+
+def test_a_registered_version_says_where_it_came_from(registry, register):
+    version = register("a", verdict="keep")
+    held = show(registry)
+    (one,) = held["versions"]
+    assert (held["challenger"], held["champion"]) == (version, "")
+    assert (one["verdict"], one["data"], one["code_version"], one["run_id"]) == ("keep", "tiny-world", "c1", "run-a")
+    bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), version))
+    lineage = json.loads((bundle / "bundle.json").read_text())["lineage"]
+    assert lineage["snapshot_id"] == "s" * 64
+    assert (lineage["seed"], lineage["feature_service_version"], lineage["parent_version"]) == (7, "v1", "")
+    assert {"numpy", "polars", "torch"} <= lineage["environment"]["packages"].keys()
+
+
+def test_metrics_parameters_and_a_float32_signature_are_logged(registry, register):
+    version = register("a")
+    store = backend.connect(registry, NAME)
+    made = store.client.get_model_version(NAME, version)
+    run = store.client.get_run(made.run_id)
+    assert run.data.metrics == {"retrieval.ndcg_at_10": 0.25}
+    assert run.data.params["model.d_model"] == "16"
+    logged = backend.Model.load(backend.local_path(made.source))
+    price = [column.type.name for column in logged.signature.inputs if column.name in ("age", "hour")]
+    assert price == ["float", "float"]
+    assert logged.saved_input_example_info is not None
+
+
+def test_registering_the_same_content_again_returns_the_version_that_holds_it(registry, register):
+    assert [register("a"), register("b"), register("a")] == ["1", "2", "1"]
+    assert show(registry)["challenger"] == "1"
+
+
+def test_a_version_compared_with_a_champion_names_it_as_its_parent(registry, register, promote):
+    promote(register("a"))
+    champion = resolve(registry, NAME)
+    register("b", champion=champion["bundle"])
+    register("c", champion="")
+    assert [one["parent_version"] for one in show(registry)["versions"]] == ["", "1", ""]
+
+
+def test_a_bundle_from_elsewhere_cannot_have_been_the_champion(register, trained, tmp_path):
+    register("a")
+    model, evaluation = trained("z")
+    bundle.build(model, evaluation, evaluation, tmp_path / "elsewhere", lineage={})
+    with pytest.raises(RegistryError, match="is no version of tiny-world"):
+        register("b", champion=str(tmp_path / "elsewhere"))
+
+
+def test_promote_then_roll_back_ends_where_it_began(registry, register, promote):
+    promote(register("a"))
+    before = resolve(registry, NAME)
+    assert promote(register("b"))["previous"] == "1"
+    assert resolve(registry, NAME)["version"] == "2"
+    assert rollback(registry, NAME, reason="returns rose") == {"version": "1", "previous": "2"}
+    assert resolve(registry, NAME) == before
+    assert [move["action"] for move in show(registry)["moves"]] == ["promote", "promote", "rollback"]
+
+
+def test_two_rollbacks_go_back_two_champions_and_a_third_has_nowhere_to_go(registry, register, promote):
+    for weights in "abc":
+        promote(register(weights), run_id=weights)
+    assert [rollback(registry, NAME)["version"] for _ in range(2)] == ["2", "1"]
+    with pytest.raises(RegistryError, match="no earlier champion to roll back to"):
+        rollback(registry, NAME)
+
+
+def test_the_same_promotion_twice_is_a_no_op(registry, register, promote):
+    version = register("a")
+    assert promote(version)["is_moved"]
+    assert not promote(version)["is_moved"]
+    assert len(show(registry)["moves"]) == 1
+
+
+def test_a_step_tried_again_does_not_undo_a_rollback(registry, register, promote):
+    promote(register("a"), run_id="first")
+    version = register("b")
+    promote(version, run_id="second")
+    rollback(registry, NAME)
+    again = promote(version, run_id="second")
+    assert (again["is_moved"], again["champion"]) == (False, "1")
+
+
+def test_of_two_promoters_the_second_fails(registry, register, promote):
+    promote(register("a"))
+    second, third = register("b"), register("c")
+    promote(second, run_id="b")
+    with pytest.raises(RegistryError, match=r"compared with version 1, but the champion is now version 2"):
+        promote(third, run_id="c")
+    assert resolve(registry, NAME)["version"] == second
+
+
+def test_of_promoters_at_the_same_moment_exactly_one_wins(register, promote):
+    promote(register("a"))
+    rivals = [register(weights) for weights in "bcd"]
+
+    def attempt(version):
+        try:
+            return promote(version, run_id=version)["is_moved"]
+        except RegistryError:
+            return False
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(attempt, rivals)) == [False, False, True]
+
+
+def test_only_the_verdict_promote_makes_a_champion(register, promote):
+    with pytest.raises(RegistryError, match="has the verdict 'keep'"):
+        promote(register("a", verdict="keep"))
+
+
+def test_a_version_that_is_not_there_is_named_with_those_that_are(register, promote):
+    register("a")
+    with pytest.raises(RegistryError, match=r"no version '9'; its versions are: 1"):
+        promote("9")
+
+
+def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next_call(registry, register, promote):
+    promote(register("a"))
+    version = register("b")
+    kill_before_the_alias_moves(registry, version)
+    assert backend.alias(backend.connect(registry, NAME), "champion") == "1"
+    assert resolve(registry, NAME)["version"] == version
+    assert [move["version"] for move in show(registry)["moves"]] == ["1", "2"]
+
+
+def test_a_promotion_killed_before_it_was_written_down_is_not_made_twice(registry, register, promote):
+    promote(register("a"))
+    version = register("b")
+    kill_before_the_alias_moves(registry, version)
+    backend.move_alias(backend.connect(registry, NAME), "champion", version)
+    assert not promote(version, run_id="killed")["is_moved"]
+    assert [move["version"] for move in show(registry)["moves"]] == ["1", "2"]
+
+
+def kill_before_the_alias_moves(registry, version):
+    """What a process leaves that is killed between its intent and the alias."""
+    from lrm.registry.ledger import intend
+
+    intend(ledger_of(registry), name=NAME, action="promote", version=version, previous="1", run_id="killed", reason="")
+
+
+def test_a_champion_moved_by_other_means_is_not_rolled_back_blindly(registry, register, promote):
+    for weights in "ab":
+        promote(register(weights), run_id=weights)
+    backend.move_alias(backend.connect(registry, NAME), "champion", register("c"))
+    with pytest.raises(RegistryError, match="moved by other means"):
+        rollback(registry, NAME)
+
+
+@pytest.mark.parametrize(("damage", "message"), [("change", "was changed"), ("remove", "is missing"), ("add", "added")])
+def test_a_tampered_bundle_is_refused(registry, register, promote, damage, message):
+    version = register("a")
+    bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), version))
+    if damage == "remove":
+        (bundle / "weights.pt").unlink()
+    else:
+        (bundle / ("weights.pt" if damage == "change" else "more.pt")).write_text("evil")
+    with pytest.raises(RegistryError, match=message):
+        promote(version)
+    assert resolve(registry, NAME)["version"] == ""
+
+
+def test_a_rollback_to_a_tampered_bundle_leaves_the_champion(registry, register, promote):
+    for weights in "ab":
+        promote(register(weights), run_id=weights)
+    bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), "1"))
+    (bundle / "weights.pt").write_text("evil")
+    with pytest.raises(RegistryError, match=r"weights\.pt was changed"):
+        rollback(registry, NAME)
+    assert resolve(registry, NAME)["version"] == "2"
+
+
+def test_an_artifact_that_is_gone_is_named(registry, register, promote):
+    promote(register("a"))
+    bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), "1"))
+    bundle.rename(bundle.with_name("moved"))
+    with pytest.raises(RegistryError, match="the artifact of version 1 is gone"):
+        resolve(registry, NAME)
+
+
+@pytest.mark.parametrize("registry_name", ["file:./mlruns", "state/mlflow.db", "sqlite:///"])
+def test_a_registry_that_is_no_sqlite_file_is_refused(registry_name, tmp_path):
+    with pytest.raises(RegistryError, match="is not a sqlite:///PATH"):
+        find_champion(registry_name, NAME, tmp_path)
+
+
+def test_a_model_folder_without_weights_or_evaluation_is_refused(registry, trained, tmp_path):
+    model, evaluation = trained("a")
+    (evaluation / "evaluation.json").unlink()
+    ask = {"registry": registry, "name": NAME, "code_version": "c1", "run_id": "r"} | {"validation": evaluation}
+    with pytest.raises(RegistryError, match="only an evaluated model"):
+        register_model(model, evaluation, tmp_path / "registered", **ask)
+    (model / "manifest.json").unlink()
+    with pytest.raises(RegistryError, match="has no lineage"):
+        register_model(model, evaluation, tmp_path / "registered", **ask)
+
+
+def test_the_command_line_shows_the_history_and_rolls_back(registry, register, promote, capsys):
+    for weights in "ab":
+        promote(register(weights), run_id=weights)
+    ask = ["--registry", registry]
+    assert main(["rollback", *ask, "--reason", "returns rose"]) == 0
+    assert "version 1 is the champion again (was 2)" in capsys.readouterr().out
+    main(["history", *ask])
+    assert "none -> 1" in (text := capsys.readouterr().out)
+    assert "2 -> 1    returns rose" in text
+    main(["show", *ask])
+    assert "champion" in capsys.readouterr().out
+    assert main(["rollback", *ask]) == 1
+    assert "no earlier champion" in capsys.readouterr().err
+
+
+def test_the_command_line_names_what_is_missing(registry, tmp_path, capsys):
+    assert main(["show", "--registry", f"sqlite:///{tmp_path}/none.db"]) == 1
+    assert "there is no registry at" in capsys.readouterr().err
+    assert main(["show", "--registry", registry]) == 1
+    assert "there are none yet" in capsys.readouterr().err
