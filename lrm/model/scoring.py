@@ -6,6 +6,7 @@ Shape suffixes: R requests, V items of the catalogue, D model width.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +15,22 @@ from torch import Tensor
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import repeat_bonus
+from lrm.schema import ITEM_ID
 from lrm.tokens.corpus import Corpus, encode_corpus
 from lrm.tokens.prompt import Batch, build_batch, event_rows, scoring_segments, segment_tokens, token_batches
+from lrm.tokens.vocabulary import rows_of
 
 CATALOGUE_CHUNK = 16_384
 SCORING_TOKENS = 32_768
 """Valid tokens scored at a time: bounds memory, changes no score."""
+
+
+class Catalogue(NamedTuple):
+    """The items that can be recommended, encoded once for many small sets of tables."""
+
+    item_ids: np.ndarray
+    """(V,)"""
+    vectors_VD: Tensor
 
 
 class Scorer:
@@ -28,11 +39,15 @@ class Scorer:
     Each request reads exactly its latest `max_history` events, offline as online.
     """
 
-    def __init__(self, recommender: Recommender, tables: Tables, *, item_vectors_VD: Tensor | None = None) -> None:
-        """`item_vectors_VD` are those of a catalogue encoded before; then the items of the tables are not read."""
+    def __init__(self, recommender: Recommender, tables: Tables, *, catalogue: Catalogue | None = None) -> None:
+        """Encode the tables; with a `catalogue` encoded before, their items are not read."""
         self._recommender = recommender.eval()
         self._corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
-        self._item_vectors_VD = item_vectors_VD
+        self._item_vectors_VD: Tensor | None = None
+        if catalogue is not None:
+            rows_E = rows_of(tables.events[ITEM_ID].to_numpy(), catalogue.item_ids)
+            self._corpus = replace(self._corpus, item_ids=catalogue.item_ids, event_row_E=rows_E)
+            self._item_vectors_VD = catalogue.vectors_VD
 
     @property
     def item_ids(self) -> np.ndarray:

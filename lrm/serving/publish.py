@@ -1,0 +1,97 @@
+"""Build a release: a verified bundle, packed histories, and a fresh online store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from lrm.config import from_json
+from lrm.errors import ServingError
+from lrm.features import store
+from lrm.features.declarations import Declarations
+from lrm.features.sources import read_table
+from lrm.features.tables import read_manifest
+from lrm.registry import bundle as bundles
+from lrm.schema import EVENT_TIME, EVENTS, ITEM_ID, REQUESTS, USER_ID, Signal, read_signals
+from lrm.serving.features import write_histories
+from lrm.serving.release import BUNDLE, FEATURE_REPO, HISTORIES, ONLINE, Release, root_of, write_release
+
+
+def build_release(
+    bundle: Path, examples: Path, data: Path, feature_repo: Path, *, state: Path, name: str, version: str
+) -> Release:
+    """Build a release beside its place; nothing in service is touched.
+
+    Args:
+        bundle: the registered bundle.
+        examples: folder of retrieve_features; its events become the histories, its `as_of` the instant of the store.
+        data: the data folder.
+        feature_repo: the declarations over it.
+        state: the folder that holds `serving/`.
+        name: the registered model.
+        version: the registered version.
+
+    Raises:
+        RegistryError: the bundle was tampered with.
+        ServingError: the model was trained on a signal that the feature repo no longer declares so.
+    """
+    bundles.verify(bundle)
+    signals = read_signals(bundle / "signals.json")
+    declared = declared_for(signals, feature_repo, data)
+    as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
+    max_history = from_json((bundle / "config.json").read_text()).model.max_history
+    folder = root_of(state, name) / f".{version}.partial"
+    folder.mkdir(parents=True)
+    shutil.copytree(bundle, folder / BUNDLE)
+    bundles.verify(folder / BUNDLE)
+    shutil.copytree(feature_repo, folder / FEATURE_REPO, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
+    store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
+    release = Release(folder, name, version, as_of, key_types(data, declared))
+    write_release(release)
+    return release
+
+
+def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> Declarations:
+    """The declarations, without the signals that were added after the model was trained.
+
+    Raises:
+        ServingError: a signal that the model reads is no longer declared, or is declared otherwise.
+    """
+    declared = store.declarations(feature_repo, data)
+    lost = [signal.name for signal in signals if signal not in declared.signals]
+    if lost:
+        raise ServingError(
+            f"the model reads {', '.join(lost)}, which {feature_repo} no longer declares as it was trained on; train "
+            "and promote a new version, or bring the declaration back"
+        )
+    views = tuple(view._replace(signals=tuple(s for s in view.signals if s in signals)) for view in declared.views)
+    return declared._replace(views=tuple(view for view in views if view.signals))
+
+
+def request_keys(declared: Declarations) -> tuple[str, ...]:
+    """The join keys that a request brings: all but those of user and item."""
+    keys = dict.fromkeys(key for view in declared.joined for key in view.keys)
+    return tuple(key for key in keys if key not in (USER_ID, ITEM_ID))
+
+
+def key_types(data: Path, declared: Declarations) -> dict[str, str]:
+    """`int64` or `string` for each join key, as the data folder's events and requests have it."""
+    events = pl.scan_parquet(data / f"{EVENTS}.parquet").collect_schema()
+    requests = pl.scan_parquet(data / f"{REQUESTS}.parquet").collect_schema()
+    held = {USER_ID: events[USER_ID], ITEM_ID: events[ITEM_ID]} | {key: requests[key] for key in request_keys(declared)}
+    return {key: "string" if kind == pl.String else "int64" for key, kind in held.items()}
+
+
+def last_requests(data: Path, declared: Declarations, *, as_of: datetime) -> pl.DataFrame:
+    """Each user's last request before `as_of`: `user_id`, `event_time`, join keys and the request's own signals."""
+    path = data / f"{REQUESTS}.parquet"
+    table = read_table(
+        path, keys=(USER_ID, *request_keys(declared)), times=(EVENT_TIME,), signals=declared.of_role(REQUESTS)
+    )
+    earlier = table.filter(pl.col(EVENT_TIME) < as_of).sort(EVENT_TIME, USER_ID)
+    return earlier.unique(USER_ID, keep="last", maintain_order=True)

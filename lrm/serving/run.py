@@ -1,0 +1,116 @@
+"""The serving room's door: prove a version, and put it in service."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lrm.record import recorded
+
+N_PROBES = 16
+"""Users whose requests are compared with the offline scores."""
+
+
+@recorded("roll_out", output="rolled_out", keep=("roll_out.json",))
+def roll_out(
+    examples: Path,
+    rolled_out: Path,
+    *,
+    registry: str,
+    name: str,
+    data: Path,
+    feature_repo: Path,
+    state: Path,
+    version: str = "",
+) -> dict[str, Any]:
+    """Put a registered version in service, if it serves what it scores offline.
+
+    The release (bundle, packed histories, fresh online store) is built beside its place, a server is started from it,
+    and the requests of several users are compared with offline scores. Only then does the release move to
+    `state/serving/<name>/<version>/` and `current` beside it name it; after any failure both are as they were.
+
+    Args:
+        examples: folder of retrieve_features; its `as_of` is the instant of the release.
+        rolled_out: output folder; gets `roll_out.json` and the server's log.
+        registry: the store, `sqlite:///PATH`.
+        name: the registered model.
+        data: the data folder.
+        feature_repo: the declarations over it.
+        state: the folder that holds `serving/`.
+        version: the version to serve; the champion if left out.
+
+    Returns:
+        `version`, `n_probes`, `start_seconds` (until the server was ready), `latency_p50_ms`, `latency_p99_ms`,
+        `max_score_difference`, `max_probability_difference`; `version` is "" where nothing was promoted yet, and then
+        nothing is done.
+
+    Raises:
+        RegistryError: there is no such version, or its bundle was tampered with.
+        ServingError: the model reads a signal that is no longer declared so, the server does not start, or it answers
+            differently.
+    """
+    from lrm.registry.ledger import locked
+    from lrm.registry.run import resolve
+    from lrm.serving.publish import build_release
+    from lrm.serving.release import put_in_service, remove_unfinished, root_of
+
+    found = resolve(registry, name, version=version)
+    if not found["version"]:
+        metrics = {"name": name, "version": "", "n_probes": 0}
+        _write(rolled_out, metrics)
+        return metrics
+    root = root_of(state, name)
+    with locked(root / "roll_out"):
+        remove_unfinished(root)
+        try:
+            release = build_release(
+                Path(found["bundle"]), examples, data, feature_repo, state=state, name=name, version=found["version"]
+            )
+            metrics = _probe(release, examples, rolled_out, data=data, feature_repo=feature_repo)
+            put_in_service(release)
+        finally:
+            remove_unfinished(root)
+    _write(rolled_out, metrics)
+    return metrics
+
+
+def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, feature_repo: Path) -> dict[str, Any]:
+    import numpy as np
+    import polars as pl
+
+    from lrm.features.tables import read
+    from lrm.model.artifact import load
+    from lrm.serving.process import running
+    from lrm.serving.publish import declared_for
+    from lrm.serving.release import BUNDLE
+    from lrm.serving.replay import TOLERANCE, choose_probes, compare, offline_tables
+
+    recommender, known = load(release.folder / BUNDLE), read(examples)
+    declared = declared_for(recommender.signals, feature_repo, data)
+    probes = choose_probes(known, data, declared, release, n=N_PROBES)
+    items = pl.read_parquet(release.folder / BUNDLE / "items.parquet")
+    tables = offline_tables(probes, known, items, declared, release)
+    start = time.perf_counter()
+    with running(release.folder, log=rolled_out / "server.log") as address:
+        start_seconds = time.perf_counter() - start
+        outcome = compare(address, probes, recommender, tables, release)
+    milliseconds = 1000 * np.array(outcome.seconds)
+    return {
+        "name": release.name,
+        "version": release.version,
+        "as_of": release.as_of.isoformat(),
+        "n_probes": len(outcome.seconds),
+        "n_users": len(probes),
+        "start_seconds": round(start_seconds, 3),
+        "latency_p50_ms": round(float(np.percentile(milliseconds, 50)), 3),
+        "latency_p99_ms": round(float(np.percentile(milliseconds, 99)), 3),
+        "max_score_difference": outcome.score_difference,
+        "max_probability_difference": outcome.probability_difference,
+        "tolerance": TOLERANCE,
+    }
+
+
+def _write(rolled_out: Path, metrics: dict[str, Any]) -> None:
+    (rolled_out / "roll_out.json").write_text(json.dumps(metrics, indent=1) + "\n")

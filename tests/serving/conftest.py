@@ -1,0 +1,100 @@
+"""One shop, retrieved, trained, registered, promoted, rolled out and served, for all tests of the room."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from lrm.serving.release import Release, read_release
+from tests.serving.shop import write_shop
+
+NAME = "shop"
+
+
+class World(NamedTuple):
+    root: Path
+    data: Path
+    feature_repo: Path
+    examples: Path
+    registry: str
+    state: Path
+    metrics: dict[str, Any]
+    """What the roll-out of version 1 found."""
+
+    @property
+    def releases(self) -> Path:
+        return self.state / "serving" / NAME
+
+    @property
+    def release(self) -> Release:
+        return read_release(self.releases / "1")
+
+    def asked(self, **changed: Any) -> dict[str, Any]:
+        """What a roll-out is told."""
+        told = {"registry": self.registry, "name": NAME, "data": self.data, "feature_repo": self.feature_repo}
+        return told | {"state": self.state} | changed
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    from lrm.features.run import retrieve_features
+    from lrm.registry.run import promote_model
+    from lrm.serving.run import roll_out
+    from lrm.training.run import pretrain_token_factory, train_lrm
+
+    root = tmp_path_factory.mktemp("shop")
+    data, repo = write_shop(root)
+    examples, state = root / "examples", root / "state"
+    registry = f"sqlite:///{state}/mlflow.db"
+    retrieve_features(data, repo, examples)
+    pretrain_token_factory(examples, root / "factory", preset="tiny")
+    train_lrm(examples, root / "factory", root / "model", preset="tiny")
+    version = register(root, registry, "1")
+    promote_model(root / "promoted", registry=registry, name=NAME, version=version, run_id="run-1")
+    world = World(root, data, repo, examples, registry, state, {})
+    return world._replace(metrics=roll_out(examples, root / "rolled_out", **world.asked()))
+
+
+def register(root: Path, registry: str, reason: str, *, name: str = NAME) -> str:
+    """Register the trained model; another reason makes another version."""
+    from lrm.registry.run import register_model
+
+    judged = root / f"judged-{reason}"
+    judged.mkdir(exist_ok=True)
+    (judged / "statistics.json").write_text("{}")
+    (judged / "evaluation.json").write_text(json.dumps({"verdict": "promote", "reasons": [reason], "models": {}}))
+    done = register_model(
+        root / "model",
+        judged,
+        root / f"registered-{reason}",
+        registry=registry,
+        name=name,
+        code_version="c1",
+        run_id=f"run-{reason}",
+        validation=judged,
+    )
+    return str(done["version"])
+
+
+@pytest.fixture(scope="session")
+def address(world: World) -> Iterator[str]:
+    """A real server of version 1, in a thread: roll_out has already started one as a process."""
+    import uvicorn
+
+    from lrm.serving.process import free_port, is_ready
+    from lrm.serving.server import make_app
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(make_app(world.release), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    address = f"http://127.0.0.1:{port}"
+    while not is_ready(address):
+        time.sleep(0.05)
+    yield address
+    server.should_exit = True
+    thread.join(10)

@@ -1,0 +1,51 @@
+"""What can be wrong with a request, without a server."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lrm.schema import Signal
+from lrm.serving.question import RANK, RECOMMEND, Fields, Question, problem
+
+AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
+FIELDS = Fields(
+    {"user_id": "string", "item_id": "string", "store_id": "int64"},
+    (
+        Signal(name="hour", kind="dense", makers=("query",), entity="request", view="requests"),
+        Signal(name="mood", kind="bag", makers=("query",), entity="request", view="requests"),
+        Signal(name="taste", kind="embedding", makers=("query",), entity="request", view="requests", dim=2),
+    ),
+    (Signal(name="shelf", kind="sparse", makers=("candidate",), entity="pair", view="candidates"),),
+    AS_OF,
+)
+
+
+def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None):
+    return problem(Question(kind, user_id, time, context or {}, candidates), FIELDS)
+
+
+def test_a_good_question_has_no_problem():
+    context = {"store_id": 3, "hour": 5, "mood": ["calm"], "taste": [0.5, 1]}
+    assert asked(RANK, context=context, candidates=({"item_id": "tea", "shelf": "top"},)) == ""
+
+
+def test_an_absent_value_is_no_problem():
+    assert asked(context={"hour": None, "mood": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"user_id": 1}, "user_id: must be a string, got 1"),
+        ({"time": AS_OF - timedelta(seconds=1)}, "the answer would know the future"),
+        ({"context": {"store_id": True}}, "context.store_id: must be a whole number, got True"),
+        ({"context": {"hour": float("nan")}}, "context.hour: must be a finite number, got nan"),
+        ({"context": {"mood": "calm"}}, "context.mood: must be a list of strings, got 'calm'"),
+        ({"context": {"taste": [1.0]}}, "context.taste: must be a list of 2 finite numbers"),
+        ({"candidates": ({"item_id": "tea", "shelf": 3},)}, "candidates[0].shelf: must be a string, got 3"),
+        ({"kind": RANK}, "candidates: none were sent"),
+        ({"kind": RANK, "candidates": ()}, "candidates: none were sent"),
+    ],
+)
+def test_what_is_wrong_is_named(question, message):
+    assert message in asked(**question)
