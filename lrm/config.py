@@ -96,7 +96,7 @@ class TrainingConfig:
     ranking_weight: float = 1.0
     """Weight of the ranking loss; the retrieval loss has weight 1."""
     n_negatives: int = 1024
-    """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use them all."""
+    """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use all."""
     full_softmax_items: int = 20_000
     checkpoint_every_steps: int = 200
 
@@ -139,13 +139,15 @@ def default() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """Seconds: for tests and for a first look at new data. Not meant to recommend well."""
+    """Seconds on small data: for tests and for a first look at new data. Not meant to recommend well."""
     return RunConfig(
         name="tiny",
         tokens=TokensConfig(width=8, n_buckets=8, min_item_count=1, min_category_count=1),
         model=ModelConfig(d_model=16, n_layers=1, n_heads=1, n_kv_heads=1, max_history=32, dropout=0.0),
         pretrain=PretrainConfig(steps=20, batch_rows=128),
-        training=TrainingConfig(epochs=2, batch_tokens=2048, warmup_steps=5, checkpoint_every_steps=10),
+        training=TrainingConfig(
+            epochs=4, batch_tokens=2048, learning_rate=1e-2, warmup_steps=5, checkpoint_every_steps=10
+        ),
         evaluation=EvaluationConfig(max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20),
     )
 
@@ -175,7 +177,8 @@ def from_json(text: str) -> RunConfig:
     Raises:
         SchemaError: a knob in the text is not one of this version's.
     """
-    return _build(RunConfig, json.loads(text))
+    config: RunConfig = _build(RunConfig, json.loads(text))
+    return config
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:

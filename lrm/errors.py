@@ -13,11 +13,11 @@ class SchemaError(LrmError):
     """The declarations in the feature repo and the data do not fit together."""
 
 
-class ValidationFailed(LrmError):
+class ValidationFailed(LrmError):  # noqa: N818 - says what happened
     """A critical expectation broke; training must not start on this data."""
 
 
-class TrainingDiverged(LrmError):
+class TrainingDiverged(LrmError):  # noqa: N818 - says what happened
     """A loss or gradient is not finite; the optimizer has not moved on it."""
 
 

@@ -169,11 +169,10 @@ def write_signals(signals: Iterable[Signal], path: Path) -> None:
 
 def read_signals(path: Path) -> tuple[Signal, ...]:
     """Read `signals.json`."""
-    rows = json.loads(path.read_text())
-    tuples = ("makers", "categories")
-    return tuple(
-        Signal(**{k: tuple(v) if k in tuples and v is not None else v for k, v in row.items()}) for row in rows
-    )
+    rows: list[dict[str, Any]] = json.loads(path.read_text())
+    for row in rows:
+        row |= {name: tuple(row[name]) for name in ("makers", "categories") if row.get(name) is not None}
+    return tuple(Signal(**row) for row in rows)
 
 
 def for_maker(signals: Iterable[Signal], maker: str) -> tuple[Signal, ...]:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from lrm.model.attention import pad
 from lrm.tokens.prompt import Layout
 
-
 REACH = 10.0
-"""An optimizer step moves a lone number by about the learning rate; scaled so, it can cross several nats in an epoch."""
+"""An optimizer step moves a lone number by about the learning rate; scaled so, it crosses several nats an epoch."""
 
 
 class Repeats(nn.Module):
@@ -38,8 +37,8 @@ class Repeats(nn.Module):
         self.key = nn.Linear(d_model, width, bias=False)
         self.worth = nn.Parameter(torch.tensor(0.3))
         """Weight of any past event, in units of `REACH`."""
-        self.fading = nn.Parameter(torch.tensor(0.03))
-        """Weight lost per natural logarithm of the number of events since, in units of `REACH`."""
+        self.fading = nn.Parameter(torch.tensor(0.05))
+        """Weight lost per hundred events since, in units of `REACH`."""
 
     def forward(self, request_RD: Tensor, event_ED: Tensor, layout: Layout) -> Tensor:
         """Weigh."""
@@ -47,7 +46,7 @@ class Repeats(nn.Module):
         query_RW = self.query(request_RD) / math.sqrt(key_GTW.shape[-1])
         weight_RT = torch.einsum("rw,rtw->rt", query_RW, key_GTW[layout.segment_R])
         since_RT = layout.visible_R.unsqueeze(1) - torch.arange(key_GTW.shape[1])
-        faded_RT = weight_RT + REACH * (self.worth - self.fading * since_RT.clamp(min=1).log())
+        faded_RT = weight_RT + REACH * (self.worth - self.fading * since_RT / 100)
         return faded_RT.masked_fill(since_RT < 1, float("-inf"))
 
 

@@ -35,13 +35,13 @@ class SignalArrays(NamedTuple):
     """(N, W) float32 each, NaN where missing."""
 
     def take(self, rows: np.ndarray) -> SignalTensors:
-        """The chosen rows as tensors."""
+        """The chosen rows as tensors; vectors in torch's own aligned memory, or a product's last bit may differ."""
         return SignalTensors(
             torch.from_numpy(self.bucket_NF[rows]).int(),
             torch.from_numpy(self.value_NF[rows]),
             torch.from_numpy(self.sparse_NS[rows]),
             tuple(torch.from_numpy(bag[rows]) for bag in self.bags),
-            tuple(torch.from_numpy(embedding[rows]) for embedding in self.embeddings),
+            tuple(torch.from_numpy(embedding[rows]).clone() for embedding in self.embeddings),
         )
 
 

@@ -136,8 +136,8 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
         made = predictions(states._replace(event_ED=states.event_ED[:0]), _requests_only(batch), corpus, rng)
         if len(made.row_P):
             loss = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=None)
-            weight = float(made.weight_P.sum())
-            totals["retrieval"] = [totals["retrieval"][0] + loss.item() * weight, totals["retrieval"][1] + weight]
+            n = int(np.count_nonzero(np.diff(corpus.target_offset_R)[batch.requests]))
+            totals["retrieval"] = [totals["retrieval"][0] + loss.item() * n, totals["retrieval"][1] + n]
         loss, n = ranking_loss(states, batch, corpus), len(batch.candidates)
         totals["ranking"] = [totals["ranking"][0] + loss.item() * n, totals["ranking"][1] + n]
     return {task: total / weight for task, (total, weight) in totals.items() if weight}

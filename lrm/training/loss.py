@@ -35,7 +35,7 @@ class Predictions(NamedTuple):
     row_P: np.ndarray
     """Row of the catalogue."""
     weight_P: Tensor
-    """Events weigh 1; the targets of a request share 1."""
+    """Sums to 1 over the events, and to 1 over the requests, whose targets share their request's weight."""
     repeat_QT: Tensor
     """Log-weights of past events, for the last Q predictions: those of requests."""
     repeat_row_QT: np.ndarray
@@ -54,9 +54,12 @@ def predictions(states: States, batch: Batch, corpus: Corpus, rng: np.random.Gen
     targets = corpus.target_offset_R[batch.requests][requests] + places
     rows = np.concatenate([corpus.event_row_E[batch.events[events]], corpus.target_row_T[targets]])
     state_PD = torch.cat([states.event_ED[torch.from_numpy(events - 1)], states.request_RD[torch.from_numpy(requests)]])
-    weight_P = torch.cat([torch.ones(len(events)), torch.from_numpy(1.0 / counts[requests]).float()])
+    per_event, per_request = 1.0 / max(1, len(events)), 1.0 / max(1, int(np.count_nonzero(counts)))
+    weight_P = np.concatenate([np.full(len(events), per_event), per_request / counts[requests]]).astype(np.float32)
     repeated = torch.from_numpy(requests)
-    return Predictions(state_PD, rows, weight_P, states.repeat_RT[repeated], event_rows(batch, corpus)[requests])
+    return Predictions(
+        state_PD, rows, torch.from_numpy(weight_P), states.repeat_RT[repeated], event_rows(batch, corpus)[requests]
+    )
 
 
 class Negatives:
@@ -93,7 +96,7 @@ def retrieval_loss(
     rng: np.random.Generator,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Weighted mean cross-entropy, in nats; with `generator`, a share of identities is forgotten."""
+    """Mean cross-entropy at events plus that at requests, in nats; with `generator`, some identities are forgotten."""
     rows, log_q, class_P = negatives.classes(made.row_P, rng)
     identity_C = torch.from_numpy(corpus.item_identity_V[rows])
     if generator is not None:
@@ -105,7 +108,7 @@ def retrieval_loss(
     n_events = len(logits_PC) - len(bonus_QC)
     logits_PC = torch.cat([logits_PC[:n_events], logits_PC[n_events:] + bonus_QC])
     loss_P = functional.cross_entropy(logits_PC, torch.from_numpy(class_P), reduction="none")
-    return (loss_P * made.weight_P).sum() / made.weight_P.sum().clamp(min=1e-6)
+    return (loss_P * made.weight_P).sum()
 
 
 def ranking_loss(states: States, batch: Batch, corpus: Corpus) -> Tensor:
