@@ -1,0 +1,66 @@
+# Everything a user or a contributor types. `make help` lists it.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SOURCES := lrm components local feature_repo examples benchmarks tests pipeline.py
+DATA   ?= complete-journey
+ARGS   ?=
+IMAGE  ?= token-factory:dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data run serve report test check format lint types compile image clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@echo '  options: make run DATA=ml-100k ARGS="--preset tiny"; what else ARGS can hold: make run ARGS=--help'
+
+setup: $(STAMP)  ## make the virtual environment and install the pinned dependencies (the others do it on first use)
+
+# pip installs torch, so that a CPU build offered to it (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS) is taken; uv is quick at the
+# rest; where uv finds no way to the index, pip does that too.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: $(PYTHON) could not make a virtual environment; install Python 3.11 with its venv module" \
+			"(Debian: apt install python3.11-venv), or name another one: make setup PYTHON=..." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]' || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+data: $(STAMP)  ## prepare the default data (make run does it on first use)
+	$(BIN)/python -m lrm.features.datasets $(DATA)
+
+run: $(STAMP)  ## run the whole workflow on this machine
+	@$(BIN)/python pipeline.py run --data $(DATA) $(ARGS)
+
+serve: $(STAMP)  ## serve recommendations from the promoted model
+	@$(BIN)/python -m lrm.serving --bundle state/serving/$(DATA)/current $(ARGS)
+
+report:  ## open the last run's report
+	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }
+	@echo "$(CURDIR)/runs/latest/report.html"
+	@xdg-open runs/latest/report.html >/dev/null 2>&1 || true
+
+test: $(STAMP)  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_pipeline.py tests $(ARGS)
+
+check: format lint types compile test  ## everything that continuous integration checks
+
+format: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+compile: $(STAMP)  ## write build/pipeline.yaml for Kubeflow Pipelines
+	@$(BIN)/python pipeline.py compile --image $(IMAGE)
+
+image:  ## build the one image that every step and the server run
+	docker build --tag $(IMAGE) .
+
+clean:  ## remove what runs and checks left (not the environment, the data, or the model registry)
+	rm -rf runs build .pytest_cache .mypy_cache .ruff_cache

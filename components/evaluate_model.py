@@ -1,0 +1,54 @@
+"""evaluation: challenger and champion on the same targets; a verdict."""
+
+from kfp import dsl
+
+from components.step import step
+
+
+@step
+def evaluate_model(
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    champion: str,
+    as_of: str,
+    preset: str,
+    seed: int,
+    evaluation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> str:
+    """Score the challenger, the champion and the simple baselines on the same held-out targets.
+
+    Args:
+        examples: folder that retrieve_features wrote.
+        model: folder that train_lrm wrote: the challenger.
+        champion: the champion's bundle; empty where nothing is in service.
+        as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted.
+        preset: name of a configuration in `lrm/config.py`.
+        seed: of samples and bootstrap draws.
+        evaluation: folder of metrics with intervals, slices and example recommendations.
+        page: the same for a person.
+        metrics: the headline numbers.
+
+    Returns:
+        The verdict: `promote`, `keep` or `reject`.
+    """
+    import shutil
+    from pathlib import Path
+
+    from components.step import log_metrics
+    from lrm.evaluation import run
+
+    in_service = Path(champion) if champion else None
+    found = run.evaluate_model(
+        Path(examples.path),
+        Path(model.path),
+        in_service,
+        Path(evaluation.path),
+        preset=preset,
+        seed=seed,
+        is_backfill=bool(as_of),
+    )
+    shutil.copyfile(Path(evaluation.path, run.PAGE), page.path)
+    log_metrics(metrics, found)
+    return str(found["verdict"])

@@ -1,0 +1,127 @@
+"""Before the first step: the data folder, the run's own folder, and the versions that make reuse honest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import secrets
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lrm.config import preset
+from lrm.errors import DataError
+from lrm.features.datasets.prepare import BUILDS, DATASET, prepare
+
+PROJECT = Path(__file__).resolve().parent.parent
+DATA = Path("data")
+"""Where built-in data is prepared."""
+REUSED = ("features", "validation", "tokens", "model", "training")
+"""Rooms whose code makes what a later run reuses; the steps of all other rooms run every time."""
+DATA_NAMES = tuple(BUILDS)
+PACKAGES = ("feast", "great-expectations", "kfp", "lightgbm", "mlflow", "numpy", "polars", "torch")
+
+
+def find_data(data: str, data_root: Path | None) -> tuple[Path, Path]:
+    """The data folder and its feature repo: built-in data by name, prepared on first use, or a folder of the user's.
+
+    Raises:
+        DataError: the name is unknown, the folder is not a data folder, or source files are missing or damaged.
+    """
+    if data in BUILDS:
+        folder = prepare(data, data_root=data_root, out=DATA)
+        own, example = PROJECT / "feature_repo", PROJECT / "examples" / data / "feature_repo"
+        return folder.resolve(), example if example.is_dir() else own
+    folder = Path(data).expanduser()
+    if not (folder / DATASET).is_file():
+        seen = "a folder without it" if folder.is_dir() else "no such folder"
+        raise DataError(
+            f"{data!r} is neither built-in data ({', '.join(BUILDS)}) nor a folder with {DATASET} ({seen}); "
+            "docs/own-data.md shows how to lay out your own"
+        )
+    if not (folder / "feature_repo").is_dir():
+        raise DataError(f"{folder} has no feature_repo/; copy the project's, and declare your signals in its views.py")
+    return folder.resolve(), (folder / "feature_repo").resolve()
+
+
+def start_run(
+    data: Path, feature_repo: Path, *, runs: Path, state: Path, as_of: str, preset_name: str, seed: int
+) -> tuple[Path, dict[str, Any]]:
+    """Make the run's folder and write its `run.json`.
+
+    Returns:
+        The folder, and the workflow's arguments.
+
+    Raises:
+        SchemaError: no preset has that name.
+    """
+    preset(preset_name)
+    name = json.loads((data / DATASET).read_text())["name"]
+    state = state.resolve()
+    arguments = {
+        "data": str(data),
+        "feature_repo": str(feature_repo),
+        "model_name": name,
+        "registry": f"sqlite:///{state / 'mlflow.db'}",
+        "state": str(state),
+        "as_of": as_of,
+        "preset": preset_name,
+        "seed": seed,
+        "data_version": data_version(data),
+        "code_version": code_version(feature_repo),
+    }
+    started = datetime.now(UTC)
+    run_dir = runs.resolve() / f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    run_dir.mkdir(parents=True)
+    facts = {
+        "run_id": run_dir.name,
+        "started": started.isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "data": name,
+        "as_of": as_of,
+        "preset": preset_name,
+        "seed": seed,
+        "code_version": arguments["code_version"],
+        "parameters": arguments,
+        "versions": versions(),
+    }
+    (run_dir / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return run_dir, arguments
+
+
+def data_version(data: Path) -> str:
+    """sha256 over the names and content of a data folder's tables and `dataset.json`."""
+    return _digest(data, sorted([*data.glob("*.parquet"), data / DATASET]))
+
+
+def code_version(feature_repo: Path) -> str:
+    """sha256 over all that decides what a reused step would write: the declarations, and the code of its rooms."""
+    reused = [path for room in REUSED for path in (PROJECT / "lrm" / room).rglob("*.*")]
+    sources = [*reused, *(PROJECT / "lrm").glob("*.py"), *(PROJECT / "components").glob("*.py")]
+    project = _digest(PROJECT, sorted(path for path in sources if path.suffix != ".pyc"))
+    declared = sorted(path for path in feature_repo.glob("*") if path.suffix in (".py", ".yaml"))
+    return hashlib.sha256(f"{project} {_digest(feature_repo, declared)}".encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the run's results may depend on besides the code."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,196 @@
+"""The workflow, and its command line: `python pipeline.py run` for this machine, `compile` for Kubeflow Pipelines."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from kfp import compiler, dsl
+
+from components.cluster import for_cluster
+from components.evaluate_model import evaluate_model
+from components.find_champion import find_champion
+from components.pretrain_token_factory import pretrain_token_factory
+from components.promote_model import promote_model
+from components.register_model import register_model
+from components.report_run import report_run
+from components.retrieve_features import retrieve_features
+from components.roll_out import roll_out
+from components.step import IMAGE, uncached
+from components.train_lrm import train_lrm
+from components.validate_data import validate_data
+from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
+from local.runner import run
+from lrm.config import PRESETS
+from lrm.errors import LrmError
+
+
+@dsl.pipeline(name="token-factory")  # type: ignore[untyped-decorator]
+def workflow(
+    data: str = "/lrm/data/complete-journey",
+    feature_repo: str = "/lrm/data/complete-journey/feature_repo",
+    model_name: str = "complete-journey",
+    registry: str = "sqlite:////lrm/state/mlflow.db",
+    state: str = "/lrm/state",
+    as_of: str = "",
+    preset: str = "default",
+    seed: int = 0,
+    data_version: str = "",
+    code_version: str = "",
+) -> None:
+    """Retrain on fresh data, promote the new model only if it wins, keep what is served fresh, report in any case.
+
+    Args:
+        data: Folder of the data: events, requests, candidates and feature tables as Parquet, and dataset.json.
+        feature_repo: Folder of the Feast definitions that declare every signal of that data once.
+        model_name: Name under which the model registry keeps the versions of this data's model.
+        registry: The model registry, as sqlite:///PATH.
+        state: Folder of what is in service and of the online feature store.
+        as_of: ISO instant at which the data ends for this run; empty for the end of the data.
+        preset: Name of a configuration in lrm/config.py, such as default or tiny.
+        seed: Seed of every random draw: the same inputs and seed give the same model.
+        data_version: sha256 of the data folder; completed steps are reused while it stays the same.
+        code_version: sha256 of the sources; completed steps are reused while it stays the same.
+    """
+    source = {"data": data, "feature_repo": feature_repo}
+    store = {"registry": registry, "model_name": model_name}
+    recipe = {"preset": preset, "seed": seed}
+    with dsl.ExitHandler(uncached(report_run()), name="retrain"):
+        champion = uncached(find_champion(**store)).outputs["Output"]
+        retrieved = retrieve_features(
+            **source, data_version=data_version, code_version=code_version, as_of=as_of, seed=seed
+        )
+        examples = retrieved.outputs["examples"]
+        validated = validate_data(examples=examples, champion=champion, code_version=code_version)
+        validation = validated.outputs["validation"]
+        pretrained = pretrain_token_factory(examples=examples, code_version=code_version, **recipe).after(validated)
+        trained = train_lrm(
+            examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, **recipe
+        )
+        model = trained.outputs["model"]
+        evaluated = uncached(evaluate_model(examples=examples, model=model, champion=champion, as_of=as_of, **recipe))
+        evaluation, verdict = evaluated.outputs["evaluation"], evaluated.outputs["Output"]
+        registered = uncached(
+            register_model(
+                model=model,
+                validation=validation,
+                evaluation=evaluation,
+                champion=champion,
+                code_version=code_version,
+                **store,
+            )
+        )
+        served = {"examples": examples, "state": state, **source, **store}
+        with dsl.If(verdict == "promote"):
+            promoted = uncached(promote_model(version=registered.outputs["Output"], **store))
+            uncached(roll_out(**served)).after(promoted)
+        with dsl.Else():
+            uncached(roll_out(**served)).after(registered)
+
+
+EPILOG = """examples:
+  python pipeline.py run                              the default data, on this machine, in minutes
+  python pipeline.py run --preset tiny                the same in seconds, to see every step once
+  python pipeline.py run --data ml-100k --data-root ~/data
+                                                      other built-in data, from files you have downloaded
+  python pipeline.py run --data my-data/              your own data; docs/own-data.md shows how to lay it out
+  python pipeline.py run --as-of 2017-11-01T00:00:00  as if it were the first of November
+  python pipeline.py compile --image registry.example/token-factory@sha256:...
+                                                      the same workflow for Kubeflow Pipelines
+
+A second run reuses the steps whose inputs have not changed. Each run leaves runs/<id>/report.html and summary.json.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    asked = _parser().parse_args(argv)
+    if asked.command == "compile":
+        compile_to(asked.output, image=asked.image)
+        print(f"{asked.output}: the workflow for Kubeflow Pipelines, every step on {asked.image}")
+        return 0
+    try:
+        data, feature_repo = find_data(asked.data, asked.data_root)
+        run_dir, arguments = start_run(
+            data,
+            feature_repo,
+            runs=asked.runs,
+            state=asked.state,
+            as_of=asked.as_of,
+            preset_name=asked.preset,
+            seed=asked.seed,
+        )
+        print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
+        return run(workflow, arguments, run_dir, reuse=not asked.fresh)
+    except LrmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def compile_to(path: Path, *, image: str) -> None:
+    """Write the workflow for Kubeflow Pipelines, with every step on one image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    placed, version = for_cluster(workflow, image=image), code_version(PROJECT / "feature_repo")
+    compiler.Compiler().compile(placed, str(path), pipeline_parameters={"code_version": version})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python pipeline.py",
+        description="Retrain, judge, promote and serve a large recommendation model, here or on a cluster.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,compile}")
+    here = commands.add_parser(
+        "run",
+        help="run the workflow on this machine",
+        description="Run the workflow on this machine; exit code 0 means that every step succeeded.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root = os.environ.get("LRM_DATA_ROOT")
+    here.add_argument(
+        "--data",
+        default="complete-journey",
+        metavar="NAME|PATH",
+        help=f"built-in data ({', '.join(DATA_NAMES)}) or a data folder of yours (default: %(default)s)",
+    )
+    here.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path(root) if root else None,
+        metavar="DIR",
+        help="folder with the files of built-in data that you have downloaded (default: $LRM_DATA_ROOT)",
+    )
+    here.add_argument(
+        "--preset", default="default", metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)"
+    )
+    here.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    here.add_argument(
+        "--as-of",
+        default="",
+        metavar="TIME",
+        help="ISO instant at which the data ends for this run (default: its own end); such a run never promotes",
+    )
+    here.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)"
+    )
+    here.add_argument(
+        "--state",
+        type=Path,
+        default=Path("state"),
+        metavar="DIR",
+        help="model registry and online store (default: state)",
+    )
+    here.add_argument("--fresh", action="store_true", help="run every step, even where an earlier result is as good")
+    cluster = commands.add_parser("compile", help="write the workflow for Kubeflow Pipelines")
+    cluster.add_argument(
+        "--output", type=Path, default=Path("build/pipeline.yaml"), metavar="FILE", help="(default: %(default)s)"
+    )
+    cluster.add_argument("--image", default=IMAGE, help="image of every step, best by digest (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

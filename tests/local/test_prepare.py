@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from local.prepare import PROJECT, code_version, data_version, find_data, start_run
+from lrm.errors import DataError, SchemaError
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "feature_repo").mkdir(parents=True)
+    (folder / "feature_repo/views.py").write_text("a = 1\n")
+    (folder / "dataset.json").write_text(json.dumps({"name": "shop"}))
+    (folder / "events.parquet").write_bytes(b"events")
+    return folder
+
+
+def begin(data, tmp_path, **changed):
+    asked = {"runs": tmp_path / "runs", "state": tmp_path / "state", "as_of": "", "preset_name": "tiny", "seed": 3}
+    return start_run(data, data / "feature_repo", **(asked | changed))
+
+
+def test_a_folder_of_the_users_own_is_taken_with_its_feature_repo(data):
+    assert find_data(str(data), None) == (data, data / "feature_repo")
+
+
+def test_a_name_that_is_nothing_is_refused_with_the_names_that_exist(tmp_path):
+    with pytest.raises(DataError, match=r"is neither built-in data \(complete-journey, .*\(no such folder\)"):
+        find_data(str(tmp_path / "nothing"), None)
+    with pytest.raises(DataError, match=r"dataset.json \(a folder without it\)"):
+        find_data(str(tmp_path), None)
+
+
+def test_a_data_folder_without_declarations_is_refused(data):
+    (data / "feature_repo/views.py").unlink()
+    (data / "feature_repo").rmdir()
+    with pytest.raises(DataError, match="has no feature_repo/; copy the project's"):
+        find_data(str(data), None)
+
+
+def test_a_run_has_a_folder_of_its_own_that_says_what_was_asked(data, tmp_path):
+    run_dir, arguments = begin(data, tmp_path)
+    facts = json.loads((run_dir / "run.json").read_text())
+    assert facts["run_id"] == run_dir.name
+    assert facts["data"] == arguments["model_name"] == "shop"
+    assert (facts["preset"], facts["seed"]) == ("tiny", 3)
+    assert facts["parameters"] == arguments
+    assert facts["versions"]["python"].startswith("3.")
+    assert arguments["registry"] == f"sqlite:///{tmp_path}/state/mlflow.db"
+    assert begin(data, tmp_path)[0] != run_dir
+
+
+def test_a_wrong_preset_leaves_nothing(data, tmp_path):
+    with pytest.raises(SchemaError, match="no preset is called 'huge'"):
+        begin(data, tmp_path, preset_name="huge")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_versions_change_with_what_they_stand_for_and_with_nothing_else(data):
+    repo = data / "feature_repo"
+    before = data_version(data), code_version(repo)
+    (repo / "__pycache__").mkdir()
+    (repo / "__pycache__/views.pyc").write_bytes(b"x")
+    assert (data_version(data), code_version(repo)) == before
+    (data / "events.parquet").write_bytes(b"other")
+    assert data_version(data) != before[0]
+    (repo / "views.py").write_text("a = 2\n")
+    assert code_version(repo) != before[1]
+
+
+def test_the_declarations_of_built_in_data_are_the_projects_or_an_examples():
+    for name in ("ml-100k", "ml-1m", "amazon-beauty"):
+        assert (PROJECT / "examples" / name / "feature_repo/views.py").is_file()
+    assert (PROJECT / "feature_repo/views.py").is_file()

@@ -1,0 +1,39 @@
+import pytest
+
+from local.runner import check_interpreter, environment, unmet
+from lrm.errors import LrmError
+from lrm.reporting.kept import STEPS
+
+
+def records(verdict: str, *, without: tuple[str, ...] = ()) -> dict:
+    states = {step: {"state": "succeeded", "metrics": {}} for step in STEPS if step not in without}
+    states["evaluate_model"]["metrics"]["verdict"] = verdict
+    return states
+
+
+def test_a_branch_that_was_skipped_silently_is_noticed():
+    assert unmet(records("promote")) == []
+    assert unmet(records("keep", without=("promote_model",))) == []
+    assert unmet(records("promote", without=("promote_model", "roll_out"))) == ["promote_model", "roll_out"]
+    assert unmet(records("keep", without=("promote_model", "roll_out"))) == ["roll_out"]
+
+
+def test_a_reused_step_counts_as_run_and_a_failed_one_does_not():
+    seen = records("keep", without=("promote_model",))
+    seen["train_lrm"]["state"], seen["register_model"]["state"] = "reused", "failed"
+    assert unmet(seen) == ["register_model"]
+
+
+def test_what_the_user_set_stays_and_the_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("LRM_RUN_DIR", "/elsewhere")
+    made = environment(tmp_path / "run")
+    assert made["OMP_NUM_THREADS"] == "7"
+    assert made["LRM_RUN_DIR"] == str(tmp_path / "run")
+    assert made["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_a_path_with_a_space_is_refused_before_anything_runs():
+    check_interpreter("/home/ada/project/.venv/bin/python")
+    with pytest.raises(LrmError, match="cannot start steps from a path with a space; move the project"):
+        check_interpreter("/home/ada/my project/.venv/bin/python")

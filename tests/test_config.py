@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+
+from lrm.config import (
+    PRESETS,
+    EvaluationConfig,
+    ModelConfig,
+    RunConfig,
+    TokensConfig,
+    TrainingConfig,
+    from_json,
+    preset,
+    to_json,
+)
+from lrm.errors import SchemaError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_carries_its_name_and_survives_json_unchanged(name):
+    config = preset(name)
+    assert config.name == name
+    assert from_json(to_json(config)) == config
+
+
+def test_an_unknown_preset_is_refused_with_the_names_that_exist():
+    with pytest.raises(SchemaError, match=r"no preset is called 'huge'; lrm/config.py has default, tiny"):
+        preset("huge")
+
+
+def test_a_knob_of_another_version_is_refused_by_name():
+    text = to_json(RunConfig()).replace('"dropout"', '"drop_out"')
+    with pytest.raises(SchemaError, match="ModelConfig has no knob 'drop_out'; it was written by another version"):
+        from_json(text)
+
+
+def test_a_knob_that_an_older_version_did_not_have_takes_its_default():
+    text = to_json(RunConfig()).replace('"dropout": 0.1', '"n_layers": 2')
+    assert from_json(text).model.dropout == ModelConfig().dropout
+
+
+@pytest.mark.parametrize(
+    ("kind", "knob", "value", "message"),
+    [
+        (TokensConfig, "width", 0, "TokensConfig.width must be positive, got 0"),
+        (TokensConfig, "n_query_tokens", -1, "TokensConfig.n_query_tokens must be at least 0, got -1"),
+        (ModelConfig, "n_layers", 0, "ModelConfig.n_layers must be positive, got 0"),
+        (ModelConfig, "d_model", 66, "d_model 66 must be an even multiple of n_heads 2"),
+        (TrainingConfig, "learning_rate", -1.0, "TrainingConfig.learning_rate must be positive, got -1.0"),
+    ],
+)
+def test_an_impossible_knob_is_refused_with_what_was_seen(kind, knob, value, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**{knob: value})
+
+
+def test_grouped_query_heads_must_divide_the_heads():
+    with pytest.raises(ValueError, match="n_heads 4 must be a multiple of n_kv_heads 3"):
+        ModelConfig(n_heads=4, n_kv_heads=3)
+
+
+def test_a_configuration_cannot_be_changed_after_it_was_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EvaluationConfig().k = 20  # type: ignore[misc]

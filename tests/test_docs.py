@@ -1,0 +1,125 @@
+"""What the pages and the frame promise: links that lead somewhere, commands that exist, pins that work elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lrm.features.datasets.prepare import BUILDS
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+MADE = ("runs/", "state/", "data/", "build/", "my-data/", "models/")
+"""Folders that a run or a user makes."""
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)$")
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_to_files_that_exist(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES[:2], ids=page_name)
+def test_paths_in_the_text_exist(page):
+    named = set(re.findall(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|txt|toml))`", page.read_text()))
+    found = [path for path in named if not path.startswith((*MADE, "."))]
+    assert [path for path in found if not list(PROJECT.glob(path)) and not list(PROJECT.glob(f"*/**/{path}"))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_make_commands_in_the_text_exist(page):
+    lines = re.findall(r"^make ([a-z]+)|`make ([a-z]+)", page.read_text(), re.MULTILINE)
+    assert {a or b for a, b in lines} <= targets()
+
+
+def test_make_help_lists_every_command_that_has_a_description():
+    printed = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    described = set(re.findall(r"^([a-z]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    assert {
+        "help",
+        "setup",
+        "data",
+        "run",
+        "test",
+        "check",
+        "compile",
+        "serve",
+        "report",
+        "clean",
+        "image",
+    } <= described
+    assert described == set(re.findall(r"^  make ([a-z]+)", printed, re.MULTILINE))
+
+
+def test_options_that_the_readme_names_exist():
+    printed = ""
+    for command in ("run", "compile"):
+        asked = [sys.executable, "pipeline.py", command, "--help"]
+        printed += subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"--[a-z][a-z-]+", (PROJECT / "README.md").read_text())) <= set(
+        re.findall(r"--[a-z][a-z-]+", printed)
+    )
+
+
+def test_the_readme_lists_every_step_and_every_data_set():
+    text = (PROJECT / "README.md").read_text()
+    steps = {path.stem for path in PROJECT.glob("components/*.py")} - {"__init__", "step", "cluster"}
+    assert [name for name in [*steps, *BUILDS] if f"`{name}`" not in text] == []
+
+
+def test_contributing_fits_a_screen():
+    assert len((PROJECT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
+
+
+def test_constraints_pin_versions_that_any_machine_can_find():
+    lines = (PROJECT / "constraints.txt").read_text().splitlines()
+    odd = [line for line in lines if not line.startswith("#") and not PIN.match(line)]
+    assert odd == []
+    assert [line for line in lines if "+" in line.partition("#")[0]] == []
+
+
+def test_every_declared_dependency_is_pinned():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.split(r"[\[<>=! ]", one)[0].lower().replace("_", "-") for one in asked} - {project["name"]}
+    pins = [PIN.match(line) for line in (PROJECT / "constraints.txt").read_text().splitlines()]
+    assert names - {pin[1].lower().replace("_", "-") for pin in pins if pin} == set()
+
+
+def test_the_licence_is_the_one_that_the_package_declares():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    text = (PROJECT / "LICENSE").read_text()
+    assert project["license"] == "Apache-2.0"
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_table_of_costs_adds_up(tmp_path):
+    steps = [
+        {"name": "validate_data", "state": "succeeded", "seconds": 2.0, "cpu_seconds": 1.5, "peak_memory_mb": 300.0},
+        {"name": "train_lrm", "state": "reused", "seconds": 30.0, "cpu_seconds": 50.0, "peak_memory_mb": 900.0},
+        {"name": "promote_model", "state": "skipped", "seconds": None, "cpu_seconds": None, "peak_memory_mb": None},
+        {"name": "report_run", "state": "succeeded", "seconds": 1.0, "cpu_seconds": 0.5, "peak_memory_mb": 100.0},
+    ]
+    summary = {"run_id": "r", "status": "succeeded", "data": {"name": "world"}, "steps": steps}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    asked = [sys.executable, "benchmarks/steps.py", str(tmp_path / "summary.json")]
+    printed = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    assert "| `train_lrm` (reused) | 30.0 | 50.0 | 900 |" in printed
+    assert "| all but training | 3.0 | 2.0 | 300 |" in printed
+    assert "| **all** | 33.0 | 52.0 | 900 |" in printed
+    assert "promote_model" not in printed

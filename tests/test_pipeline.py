@@ -1,0 +1,237 @@
+"""The workflow: what is compiled for a cluster, and all of it on a tiny world, run after run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+import yaml
+
+from lrm.record import read_records
+from lrm.schema import read_signals
+from tests.data_worlds import write_data_folder
+
+PROJECT = Path(__file__).resolve().parent.parent
+REUSED = {"retrieve_features", "pretrain_token_factory", "train_lrm"}
+NEW_SIGNAL = "moonlight"
+
+
+class Run(NamedTuple):
+    """What a run left."""
+
+    exit_code: int
+    printed: str
+    folder: Path
+    summary: dict
+
+    def states(self) -> dict[str, str]:
+        return {step["name"]: step["state"] for step in self.summary["steps"]}
+
+
+def command(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> list[str]:
+    folders = ["--data", str(home / data), "--runs", str(home / "runs"), "--state", str(home / "state")]
+    return [sys.executable, "pipeline.py", "run", "--preset", "tiny", *folders, *options]
+
+
+def run(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> Run:
+    done = subprocess.run(command(home, data=data, options=options), cwd=PROJECT, capture_output=True, text=True)
+    latest = (home / "runs/latest").resolve()
+    return Run(done.returncode, done.stdout + done.stderr, latest, json.loads((latest / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    write_data_folder(folder / "data", n_users=200)  # enough to learn from in four epochs, so that the model wins
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(home) -> Run:
+    return run(home)
+
+
+@pytest.fixture(scope="module")
+def second(home, first) -> Run:
+    return run(home)
+
+
+@pytest.fixture(scope="module")
+def with_new_signal(home, second) -> Run:
+    """One more column in the data, and one more line in views.py."""
+    requests = pl.read_parquet(home / "data/requests.parquet")
+    moonlight = (pl.int_range(pl.len()) % 29 / 29).cast(pl.Float32).alias(NEW_SIGNAL)
+    requests.with_columns(moonlight).write_parquet(home / "data/requests.parquet")
+    (views,) = (home / "data/feature_repo").glob("views.py")
+    line = f'        Field(name="{NEW_SIGNAL}", dtype=Float32, tags=dense("query", "request", minimum=0, maximum=1)),\n'
+    hour = next(line for line in views.read_text().splitlines(keepends=True) if 'Field(name="hour"' in line)
+    views.write_text(views.read_text().replace(hour, hour + line))
+    return run(home)
+
+
+def test_the_first_run_promotes_and_serves_its_model(first):
+    assert first.exit_code == 0, first.printed
+    assert first.summary["status"] == "succeeded"
+    assert first.summary["verdict"] == "promote"
+    assert first.summary["model"] == {"name": "tiny-world", "version": "1", "aliases": ["challenger", "champion"]}
+    assert set(first.states().values()) == {"succeeded"}
+    assert read_records(first.folder)["roll_out"]["metrics"]["version"] == "1"
+
+
+def test_the_terminal_shows_each_step_and_ends_with_the_verdict_and_the_report(first):
+    for step in first.states():
+        assert re.search(rf"^  done +{step} ", first.printed, re.MULTILINE)
+    assert "Verdict: promote" in first.printed
+    assert str(first.folder / "report.html") in first.printed
+    assert "Traceback" not in first.printed
+
+
+def test_the_report_stands_alone(first):
+    page = (first.folder / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']?https?:""", page)
+
+
+def test_an_unchanged_second_run_reuses_the_training_and_keeps_the_champion(second):
+    assert second.exit_code == 0, second.printed
+    assert second.summary["verdict"] == "keep"
+    assert {step for step, state in second.states().items() if state == "reused"} == REUSED
+    assert second.states()["promote_model"] == "skipped"
+    assert re.search(r"^  reused +train_lrm", second.printed, re.MULTILINE)
+
+
+def test_a_kept_champion_still_gets_fresh_online_features(second):
+    assert read_records(second.folder)["roll_out"]["metrics"]["version"] == "1"
+
+
+def test_a_new_column_and_one_line_in_views_flow_through_every_step(with_new_signal):
+    done = with_new_signal
+    assert done.exit_code == 0, done.printed
+    assert set(done.states().values()) <= {"succeeded", "skipped"}
+    folders = {step: Path(path) for record in read_records(done.folder).values() for step, path in inputs(record)}
+    for step in ("retrieve_features", "train_lrm"):
+        assert NEW_SIGNAL in [signal.name for signal in read_signals(folders[step] / "signals.json")]
+    assert NEW_SIGNAL in (folders["validate_data"] / "statistics.json").read_text()
+    checks = json.loads((folders["validate_data"] / "validation.json").read_text())["checks"]
+    assert NEW_SIGNAL in {check["column"] for check in checks}
+    assert NEW_SIGNAL in (folders["train_lrm"] / "vocabulary.json").read_text()
+    assert NEW_SIGNAL in (done.folder / "report.html").read_text()
+
+
+def inputs(record: dict) -> list[tuple[str, str]]:
+    return [(json.loads(Path(path, "record.json").read_text())["step"], path) for path in record["inputs"]]
+
+
+def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_path):
+    data = write_data_folder(tmp_path / "data")
+    requests = pl.read_parquet(data / "requests.parquet")
+    requests.with_columns(hour=pl.lit(99.0)).write_parquet(data / "requests.parquet")
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert done.summary["status"] == "failed"
+    assert done.states()["validate_data"] == "failed"
+    assert done.states()["pretrain_token_factory"] == "skipped"
+    assert re.search(r"FAILED +validate_data .*ValidationFailed", done.printed)
+    assert "requests.hour" in done.printed
+    assert "Traceback" not in done.printed
+    assert f"Log:     {done.folder / 'log.txt'}" in done.printed
+    assert "requests.hour" in (done.folder / "report.html").read_text()
+
+
+def test_an_interrupted_run_reports_and_says_how_to_start_again(tmp_path):
+    write_data_folder(tmp_path / "data")
+    started = subprocess.Popen(
+        command(tmp_path), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert started.stdout is not None
+    while "start   " not in started.stdout.readline():
+        assert started.poll() is None
+    time.sleep(1.0)
+    os.kill(started.pid, signal.SIGINT)
+    printed, _ = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "Start the same command again: steps that completed are reused." in printed
+    assert json.loads((tmp_path / "runs/latest/summary.json").read_text())["status"] == "failed"
+    assert not list((tmp_path / "runs/.cache").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "nowhere"), r"error: 'nowhere' is neither built-in data \(complete-journey, .*no such folder"),
+        (("--preset", "huge"), "error: no preset is called 'huge'; lrm/config.py has default, tiny"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_leaves_nothing(options, message, tmp_path):
+    write_data_folder(tmp_path / "data")
+    done = subprocess.run(command(tmp_path, options=options), cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(message + "[^\n]*\n", done.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
+def compiled(path: Path, *options: str) -> tuple[dict, dict]:
+    subprocess.run([sys.executable, "pipeline.py", "compile", "--output", str(path), *options], cwd=PROJECT, check=True)
+    pipeline, platform = yaml.safe_load_all(path.read_text())
+    return pipeline, platform
+
+
+@pytest.fixture(scope="module")
+def cluster_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    compiled(path, "--image", "registry.example/token-factory@sha256:0")
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(cluster_file) -> dict:
+    return next(iter(yaml.safe_load_all(cluster_file.read_text())))
+
+
+def test_every_parameter_of_the_run_form_has_a_type_a_default_and_a_description(spec):
+    for name, parameter in spec["root"]["inputDefinitions"]["parameters"].items():
+        assert "defaultValue" in parameter, name
+        assert parameter["parameterType"] in ("STRING", "NUMBER_INTEGER"), name
+        assert len(parameter["description"]) > 20, name
+
+
+def test_no_parameter_invites_a_secret(spec):
+    names = set(spec["root"]["inputDefinitions"]["parameters"])
+    names |= {
+        name for part in spec["components"].values() for name in part.get("inputDefinitions", {}).get("parameters", {})
+    }
+    assert [name for name in names if re.search(r"secret|password|passwd|credential|api_?key|access", name)] == []
+
+
+def test_every_step_runs_on_one_image_and_installs_nothing(spec):
+    containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
+    assert {container["image"] for container in containers} == {"registry.example/token-factory@sha256:0"}
+    assert [container for container in containers if "pip" in " ".join(container["command"]).split()] == []
+
+
+def test_every_step_sees_the_shared_volume_and_knows_its_run(cluster_file, spec):
+    _, platform = yaml.safe_load_all(cluster_file.read_text())
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(placed) == set(spec["deploymentSpec"]["executors"])
+    for step in placed.values():
+        assert step["pvcMount"][0]["mountPath"] == "/lrm"
+        assert step["fieldPathAsEnv"][0]["name"] == "LRM_RUN_ID"
+
+
+def test_steps_that_touch_the_outside_world_are_never_cached(spec):
+    dags = [spec["root"], *spec["components"].values()]
+    tasks = {name: task for part in dags for name, task in part.get("dag", {}).get("tasks", {}).items()}
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"retrieve-features", "validate-data", "pretrain-token-factory", "train-lrm"}
+    assert "validate-data" in tasks["pretrain-token-factory"]["dependentTasks"]
+
+
+def test_compiling_twice_gives_the_same_bytes(cluster_file, tmp_path):
+    compiled(tmp_path / "again.yaml", "--image", "registry.example/token-factory@sha256:0")
+    assert (tmp_path / "again.yaml").read_bytes() == cluster_file.read_bytes()
