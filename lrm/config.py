@@ -69,7 +69,7 @@ class ModelConfig:
 class PretrainConfig:
     """Pretraining of the token factory, without the decoder."""
 
-    steps: int = 300
+    steps: int = 150
     batch_rows: int = 2048
     """Rows of each table in a step."""
     learning_rate: float = 3e-3
@@ -94,7 +94,7 @@ class TrainingConfig:
     warmup_steps: int = 50
     clip_norm: float = 1.0
     ranking_weight: float = 1.0
-    """Weight of the ranking loss; the retrieval loss has weight 1."""
+    """Weight of the ranking loss; the next-item loss at events and the retrieval loss at requests have weight 1."""
     n_negatives: int = 1024
     """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use all."""
     full_softmax_items: int = 20_000

@@ -1,7 +1,6 @@
 """The recommender: a token factory, a decoder, and two heads (which item next; what becomes of this candidate).
 
-Shape suffixes: E events, R requests, C candidates, K query tokens of a request, T events of the longest
-segment, D model width.
+Shape suffixes: E events, R requests, C candidates, K query tokens of a request, D model width.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from lrm.config import RunConfig
 from lrm.model.decoder import Decoder
-from lrm.model.repeats import Repeats
+from lrm.model.repeats import Pointed, Repeats
 from lrm.schema import Signal
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch
@@ -28,8 +27,8 @@ class States(NamedTuple):
     """After each event: compared with item vectors, it predicts the next one."""
     request_RD: Tensor
     """At each request: compared with item vectors, it predicts what follows the request."""
-    repeat_RT: Tensor
-    """Log-weight of each past event of the request's segment: see `lrm.model.repeats`."""
+    pointed: Pointed
+    """Which of its own past events each request points at."""
     candidate_logit_C: Tensor
     """Log-odds that the candidate's outcome is positive."""
 
@@ -70,8 +69,8 @@ class Recommender(nn.Module):
         states_ND = self.decoder(tokens_ND, batch.layout, n_query_tokens=self.n_query_tokens)
         event_ED, query_ND, candidate_CD = states_ND.tensor_split((n_events, n_events + n_query))
         request_RD = self._at_request(event_ED, query_ND, batch)
-        repeat_RT = self.repeats(request_RD, event_ED, batch.layout)
-        return States(event_ED, request_RD, repeat_RT, self.outcome(candidate_CD).squeeze(-1))
+        pointed = self.repeats(request_RD, event_ED, batch.layout)
+        return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
 
     def _at_request(self, event_ED: Tensor, query_ND: Tensor, batch: Batch) -> Tensor:
         if self.n_query_tokens:

@@ -1,62 +1,77 @@
 """Items the user has chosen before: a pointer from a request to its own history.
 
-A single state vector can name a taste, but not forty products that a household buys again and again. So an item's score
-gains log(1 + sum of exp(weight) over its past events), where the weight of an event is learned from the request's
-state, the event's state and how long ago it was: zero for an item never chosen, and growing with how often, how
-recently and how fittingly it was. (Pointer networks, 1506.03134; for recommendation RepeatNet, 1812.02646.)
+One state vector can name a taste, but not forty products that a household buys again and again, least of all rare
+ones. So what follows a request is a mixture: with a learned probability an item of the user's own history, where each
+past event holds a share learned from the request's state, the event's state and how long ago it was; otherwise any item
+of the catalogue. (Pointer-generator networks, 1704.04368; for recommendation RepeatNet, 1812.02646.)
 
-Shape suffixes: G segments, T events of the longest segment, E flat events, R requests, P predictions, C classes,
-D model width, W pointer width.
+Shape suffixes: G segments, T events of the longest segment, E flat events, R requests, V items, D model width,
+W pointer width.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lrm.model.attention import pad
 from lrm.tokens.prompt import Layout
 
 REACH = 10.0
-"""An optimizer step moves a lone number by about the learning rate; scaled so, it crosses several nats an epoch."""
+"""An optimizer step moves a lone number by about the learning rate; scaled so, it can matter within an epoch."""
+NEVER = 1e-12
+"""Probability under which an item counts as not in the history."""
+
+
+class Pointed(NamedTuple):
+    """Where requests point."""
+
+    share_RT: Tensor
+    """Share of each event of the segment; sums to 1, or to 0 where the request sees none."""
+    gate_R: Tensor
+    """Log-odds that the next item comes from the history."""
 
 
 class Repeats(nn.Module):
-    """Log-weights of each request's past events.
+    """The pointer.
 
     Shape:
         request_RD: (R, D), event_ED: (E, D).
-        returns: (R, T), -inf where the request does not see the event.
+        returns: shares (R, T), gate (R,).
     """
 
     def __init__(self, *, d_model: int, width: int = 16) -> None:
         super().__init__()
         self.query = nn.Linear(d_model, width)
         self.key = nn.Linear(d_model, width, bias=False)
-        self.worth = nn.Parameter(torch.tensor(0.3))
-        """Weight of any past event, in units of `REACH`."""
+        self.gate = nn.Linear(d_model, 1)
         self.fading = nn.Parameter(torch.tensor(0.05))
         """Weight lost per hundred events since, in units of `REACH`."""
 
-    def forward(self, request_RD: Tensor, event_ED: Tensor, layout: Layout) -> Tensor:
-        """Weigh."""
+    def forward(self, request_RD: Tensor, event_ED: Tensor, layout: Layout) -> Pointed:
+        """Point."""
         key_GTW = pad(self.key(event_ED), layout.history_slot_E, layout.history_shape)
         query_RW = self.query(request_RD) / math.sqrt(key_GTW.shape[-1])
-        weight_RT = torch.einsum("rw,rtw->rt", query_RW, key_GTW[layout.segment_R])
+        fit_RT = torch.einsum("rw,rtw->rt", query_RW, key_GTW[layout.segment_R])
         since_RT = layout.visible_R.unsqueeze(1) - torch.arange(key_GTW.shape[1])
-        faded_RT = weight_RT + REACH * (self.worth - self.fading * since_RT / 100)
-        return faded_RT.masked_fill(since_RT < 1, float("-inf"))
+        weight_RT = fit_RT - REACH * self.fading * since_RT / 100
+        is_hidden_RT = since_RT < 1
+        lowest = torch.finfo(weight_RT.dtype).min
+        share_RT = weight_RT.masked_fill(is_hidden_RT, lowest).softmax(-1).masked_fill(is_hidden_RT, 0.0)
+        return Pointed(share_RT, self.gate(request_RD).squeeze(-1))
 
 
-def repeat_bonus(weight_PT: Tensor, class_PT: Tensor, *, n_classes: int) -> Tensor:
-    """(P, C) what past events add to the score of each class.
+def mixture(log_generated: Tensor, pointed: Tensor, gate: Tensor) -> Tensor:
+    """Log-probability of items from that under the catalogue, the history's share of them, and the gate's log-odds."""
+    from_history = functional.logsigmoid(gate) + pointed.clamp(min=NEVER).log()
+    return torch.logaddexp(functional.logsigmoid(-gate) + log_generated, from_history)
 
-    Args:
-        weight_PT: log-weights of the events.
-        class_PT: class of each event's item, -1 where it is none of the classes.
-        n_classes: C.
-    """
-    amount_PT = weight_PT.exp().masked_fill(class_PT < 0, 0.0)
-    return weight_PT.new_zeros(len(weight_PT), n_classes).scatter_add(1, class_PT.clamp(min=0), amount_PT).log1p()
+
+def share_of_items(share_RT: Tensor, row_RT: Tensor, *, n_items: int) -> Tensor:
+    """(R, V) the shares of each item's events together; `row_RT` is an event's item, -1 where there is no event."""
+    held_RT = share_RT.masked_fill(row_RT < 0, 0.0)
+    return share_RT.new_zeros(len(share_RT), n_items).scatter_add(1, row_RT.clamp(min=0), held_RT)

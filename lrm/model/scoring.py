@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender, States
-from lrm.model.repeats import repeat_bonus
+from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
 from lrm.tokens.corpus import Corpus, encode_corpus
 from lrm.tokens.prompt import Batch, build_batch, event_rows, scoring_segments, segment_tokens, token_batches
@@ -55,17 +55,17 @@ class Scorer:
         return self._corpus.item_ids
 
     def item_scores(self, request_ids: np.ndarray) -> np.ndarray:
-        """(R, V) float32, higher is better. Ask for a few hundred requests at a time."""
+        """(R, V) float32 log-probabilities that the item follows. Ask for a few hundred requests at a time."""
         if self._item_vectors_VD is None:
             self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
         distinct, place = np.unique(request_ids, return_inverse=True)
         scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
         for batch, states in self._run(request_ids, with_candidates=False):
             rows_RT = torch.from_numpy(event_rows(batch, self._corpus))
-            bonus_RV = repeat_bonus(states.repeat_RT, rows_RT, n_classes=len(self.item_ids))
-            scores_RV[np.searchsorted(distinct, batch.requests)] = (
-                states.request_RD @ self._item_vectors_VD.T + bonus_RV
-            ).numpy()
+            share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
+            log_generated_RV = (states.request_RD @ self._item_vectors_VD.T).log_softmax(-1)
+            log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
+            scores_RV[np.searchsorted(distinct, batch.requests)] = log_p_RV.numpy()
         wanted: np.ndarray = scores_RV[place]
         return wanted
 

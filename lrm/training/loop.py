@@ -29,7 +29,7 @@ from lrm.tokens.prompt import (
     training_segments,
 )
 from lrm.training import checkpoint
-from lrm.training.loss import Negatives, forget, predictions, ranking_loss, retrieval_loss
+from lrm.training.loss import Negatives, forget, ranking_loss, retrieval_losses
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 
 MAX_VALIDATION_REQUESTS = 4000
@@ -83,7 +83,7 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
             losses = _train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
             rate = learning_rate(state.step, total_steps=total_steps, config=config)
             where = f"step {state.step} (epoch {state.epoch + 1}, batch {place})"
-            total = losses["retrieval"] + config.ranking_weight * losses["ranking"]
+            total = losses["next_item"] + losses["retrieval"] + config.ranking_weight * losses["ranking"]
             norm = step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=where)
             for name, loss in (losses | {"gradient_norm": torch.tensor(norm)}).items():
                 state.log(f"train/{name}_loss" if name in losses else f"train/{name}", loss.item())
@@ -111,16 +111,15 @@ def _judged_loss(curves: Curves) -> float:
 def _train_step(
     recommender: Recommender, corpus: Corpus, segments: Segments, negatives: Negatives, *, seed: int, at: int
 ) -> dict[str, Tensor]:
-    """Both losses of one batch, every random choice taken from (seed, at)."""
+    """The losses of one batch, every random choice taken from (seed, at)."""
     torch.manual_seed(hash((seed, at)) & 0x7FFFFFFF)  # dropout reads the global generator
     generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
     rng = np.random.default_rng((seed, at, 1))
     recommender.train()
     batch = forget(build_batch(corpus, segments, n_query_tokens=recommender.n_query_tokens), generator)
     states = recommender(batch)
-    made = predictions(states, batch, corpus, rng)
-    retrieval = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=generator)
-    return {"retrieval": retrieval, "ranking": ranking_loss(states, batch, corpus)}
+    losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
+    return losses | {"ranking": ranking_loss(states, batch, corpus)}
 
 
 @torch.inference_mode()
@@ -133,11 +132,9 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
     for batch in _scoring_batches(recommender, corpus, requests):
         states = recommender(batch)
         rng = np.random.default_rng(0)
-        made = predictions(states._replace(event_ED=states.event_ED[:0]), _requests_only(batch), corpus, rng)
-        if len(made.row_P):
-            loss = retrieval_loss(recommender, corpus, made, negatives, rng=rng, generator=None)
-            n = int(np.count_nonzero(np.diff(corpus.target_offset_R)[batch.requests]))
-            totals["retrieval"] = [totals["retrieval"][0] + loss.item() * n, totals["retrieval"][1] + n]
+        n = int(np.count_nonzero(np.diff(corpus.target_offset_R)[batch.requests]))
+        loss = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng)["retrieval"]
+        totals["retrieval"] = [totals["retrieval"][0] + loss.item() * n, totals["retrieval"][1] + n]
         loss, n = ranking_loss(states, batch, corpus), len(batch.candidates)
         totals["ranking"] = [totals["ranking"][0] + loss.item() * n, totals["ranking"][1] + n]
     return {task: total / weight for task, (total, weight) in totals.items() if weight}
@@ -148,8 +145,3 @@ def _scoring_batches(recommender: Recommender, corpus: Corpus, requests: np.ndar
     lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
     for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
         yield build_batch(corpus, segments.pick(rows), n_query_tokens=recommender.n_query_tokens)
-
-
-def _requests_only(batch: Batch) -> Batch:
-    """The batch seen as requests alone: no event is a target."""
-    return batch._replace(is_first_E=np.ones_like(batch.is_first_E))

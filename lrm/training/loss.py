@@ -1,12 +1,10 @@
-"""The two losses of joint training: which item comes next, and what becomes of a candidate.
+"""The losses of joint training: which item comes next, which follow a request, what becomes of a candidate.
 
-Shape suffixes: P predictions, Q predictions at requests, T events of the longest segment, C candidates or classes,
+Shape suffixes: P predictions, Q predictions at requests, T events of the longest segment, C candidates or drawn items,
 D model width, V items of the catalogue.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lrm.model.recommender import Recommender, States
-from lrm.model.repeats import repeat_bonus
+from lrm.model.repeats import mixture
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import forget_identities
 from lrm.tokens.prompt import Batch, event_rows
-from lrm.tokens.vocabulary import rows_of
 
 SAMPLING_POWER = 0.75
 """Negatives are drawn in proportion to popularity to this power (word2vec, 1310.4546)."""
@@ -28,45 +25,10 @@ FORGET_SHARE = 0.1
 """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
 
 
-class Predictions(NamedTuple):
-    """States that should point at an item, with the item each should point at."""
-
-    state_PD: Tensor
-    row_P: np.ndarray
-    """Row of the catalogue."""
-    weight_P: Tensor
-    """Sums to 1 over the events, and to 1 over the requests, whose targets share their request's weight."""
-    repeat_QT: Tensor
-    """Log-weights of past events, for the last Q predictions: those of requests."""
-    repeat_row_QT: np.ndarray
-    """Catalogue rows of those events."""
-
-
-def predictions(states: States, batch: Batch, corpus: Corpus, rng: np.random.Generator) -> Predictions:
-    """Next-item predictions at every training event, and at every request for (a sample of) its targets."""
-    is_target_E = ~batch.is_first_E & corpus.event_is_train_E[batch.events] & (batch.events >= batch.target_from_E)
-    events = np.flatnonzero(is_target_E)
-    n_targets = np.diff(corpus.target_offset_R)[batch.requests]
-    counts = np.minimum(n_targets, MAX_TARGETS)
-    requests = np.repeat(np.arange(len(batch.requests)), counts)
-    places = np.arange(len(requests)) - np.repeat(np.cumsum(counts) - counts, counts)
-    places = (places + rng.integers(0, n_targets.clip(1))[requests]) % n_targets[requests]
-    targets = corpus.target_offset_R[batch.requests][requests] + places
-    rows = np.concatenate([corpus.event_row_E[batch.events[events]], corpus.target_row_T[targets]])
-    state_PD = torch.cat([states.event_ED[torch.from_numpy(events - 1)], states.request_RD[torch.from_numpy(requests)]])
-    per_event, per_request = 1.0 / max(1, len(events)), 1.0 / max(1, int(np.count_nonzero(counts)))
-    weight_P = np.concatenate([np.full(len(events), per_event), per_request / counts[requests]]).astype(np.float32)
-    repeated = torch.from_numpy(requests)
-    return Predictions(
-        state_PD, rows, torch.from_numpy(weight_P), states.repeat_RT[repeated], event_rows(batch, corpus)[requests]
-    )
-
-
 class Negatives:
     """The items a prediction is told apart from: all of a small catalogue, a fresh sample of a large one.
 
-    A sample is corrected for how often each item is drawn (log-Q, Bengio and Senecal 2008), and never holds a
-    prediction's own target as a negative.
+    A sample is corrected for how often each item is drawn (importance sampling, Bengio and Senecal 2008).
     """
 
     def __init__(self, item_counts_V: np.ndarray, *, n_negatives: int, full_up_to: int) -> None:
@@ -74,41 +36,94 @@ class Negatives:
         self._share_V = weight_V / weight_V.sum()
         self._cumulative_V = np.cumsum(self._share_V)
         self._n_negatives = n_negatives
-        self._is_full = len(item_counts_V) <= full_up_to
+        self.is_full = len(item_counts_V) <= full_up_to
 
-    def classes(self, row_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The candidate rows (C,), their log-Q corrections (C,), and the class of each target (P,)."""
-        if self._is_full:
-            n_items = len(self._share_V)
-            return np.arange(n_items), np.zeros(n_items, dtype=np.float32), row_P
-        draws = np.searchsorted(self._cumulative_V, rng.random(self._n_negatives) * self._cumulative_V[-1])
-        rows = np.union1d(draws, row_P)
-        expected = 1.0 - (1.0 - self._share_V[rows]) ** self._n_negatives
-        return rows, np.log(expected).astype(np.float32), np.searchsorted(rows, row_P)
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct rows of the catalogue (C,) and the log of how often each is drawn, float32 (C,)."""
+        if self.is_full:
+            return np.arange(len(self._share_V)), np.zeros(len(self._share_V), dtype=np.float32)
+        drawn = np.searchsorted(self._cumulative_V, rng.random(self._n_negatives) * self._cumulative_V[-1])
+        rows = np.unique(drawn)
+        return rows, np.log(1.0 - (1.0 - self._share_V[rows]) ** self._n_negatives).astype(np.float32)
 
 
-def retrieval_loss(
+class Generated:
+    """Log-probabilities of items under the catalogue, for one step: its negatives' vectors are made once.
+
+    With `generator`, a share of identities is forgotten.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        corpus: Corpus,
+        negatives: Negatives,
+        targets: np.ndarray,
+        *,
+        rng: np.random.Generator,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        drawn, log_q = negatives.draw(rng)
+        self._rows = np.union1d(drawn, targets)
+        self._drawn = torch.from_numpy(np.searchsorted(self._rows, drawn))
+        self._log_q = torch.from_numpy(log_q)
+        self._is_full = negatives.is_full
+        identity_C = torch.from_numpy(corpus.item_identity_V[self._rows])
+        if generator is not None:
+            identity_C = forget_identities(identity_C, share=FORGET_SHARE, generator=generator)
+        self._item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(self._rows))
+
+    def log_p(self, state_PD: Tensor, row_P: np.ndarray) -> Tensor:
+        """(P,) log-probability of each state's own target; a sampled catalogue is completed by that target."""
+        target_PD = self._item_CD[torch.from_numpy(np.searchsorted(self._rows, row_P))]
+        logit_P = (state_PD * target_PD).sum(-1)
+        log_total_P = (state_PD @ self._item_CD[self._drawn].T - self._log_q).logsumexp(-1)
+        return logit_P - (log_total_P if self._is_full else torch.logaddexp(log_total_P, logit_P))
+
+
+def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
+    """Rows of the batch's events that are next-item targets of the event before them."""
+    is_target_E = ~batch.is_first_E & corpus.event_is_train_E[batch.events] & (batch.events >= batch.target_from_E)
+    return np.flatnonzero(is_target_E)
+
+
+def request_targets(batch: Batch, corpus: Corpus, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Requests of the batch (Q,) and, for each, the place in the corpus of one (sampled) target (Q,)."""
+    n_targets = np.diff(corpus.target_offset_R)[batch.requests]
+    counts = np.minimum(n_targets, MAX_TARGETS)
+    requests = np.repeat(np.arange(len(batch.requests)), counts)
+    places = np.arange(len(requests)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = (places + rng.integers(0, n_targets.clip(1))[requests]) % n_targets[requests]
+    return requests, corpus.target_offset_R[batch.requests][requests] + places
+
+
+def retrieval_losses(
     recommender: Recommender,
+    states: States,
+    batch: Batch,
     corpus: Corpus,
-    made: Predictions,
     negatives: Negatives,
     *,
     rng: np.random.Generator,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Mean cross-entropy at events plus that at requests, in nats; with `generator`, some identities are forgotten."""
-    rows, log_q, class_P = negatives.classes(made.row_P, rng)
-    identity_C = torch.from_numpy(corpus.item_identity_V[rows])
-    if generator is not None:
-        identity_C = forget_identities(identity_C, share=FORGET_SHARE, generator=generator)
-    item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(rows))
-    class_QT = torch.from_numpy(rows_of(made.repeat_row_QT.ravel(), rows).reshape(made.repeat_row_QT.shape))
-    bonus_QC = repeat_bonus(made.repeat_QT, class_QT, n_classes=len(rows))
-    logits_PC = made.state_PD @ item_CD.T - torch.from_numpy(log_q)
-    n_events = len(logits_PC) - len(bonus_QC)
-    logits_PC = torch.cat([logits_PC[:n_events], logits_PC[n_events:] + bonus_QC])
-    loss_P = functional.cross_entropy(logits_PC, torch.from_numpy(class_P), reduction="none")
-    return (loss_P * made.weight_P).sum()
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Mean negative log-likelihoods in nats: of the next item at events, and of what follows at requests."""
+    events = event_targets(batch, corpus)
+    requests, places = request_targets(batch, corpus, rng)
+    event_row_P, request_row_Q = corpus.event_row_E[batch.events[events]], corpus.target_row_T[places]
+    targets = np.concatenate([event_row_P, request_row_Q])
+    generated = Generated(recommender, corpus, negatives, targets, rng=rng, generator=generator)
+    next_item_P = generated.log_p(states.event_ED[torch.from_numpy(events - 1)], event_row_P)
+    asked = torch.from_numpy(requests)
+    is_same_QT = torch.from_numpy(event_rows(batch, corpus)[requests] == request_row_Q[:, None])
+    pointed_Q = (states.pointed.share_RT[asked] * is_same_QT).sum(-1)
+    log_generated_Q = generated.log_p(states.request_RD[asked], request_row_Q)
+    log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[asked])
+    weight_Q = torch.from_numpy(1.0 / np.bincount(requests, minlength=1)[requests]).float()
+    return {
+        "next_item": -next_item_P.sum() / max(1, len(events)),
+        "retrieval": -(log_p_Q * weight_Q).sum() / max(1, len(np.unique(requests))),
+    }
 
 
 def ranking_loss(states: States, batch: Batch, corpus: Corpus) -> Tensor:

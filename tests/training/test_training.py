@@ -14,7 +14,7 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import checkpoint, loop
-from lrm.training.loss import Negatives
+from lrm.training.loss import Generated, Negatives
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 from lrm.training.pretrain import pretrain
 from lrm.training.run import pretrain_token_factory, train_lrm
@@ -101,19 +101,32 @@ def test_the_learning_rate_warms_up_then_falls_to_a_tenth():
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1])
 
 
-def test_sampled_negatives_hold_every_target_and_know_how_often_each_item_is_drawn():
-    negatives = Negatives(np.array([100, 50, 10, 0]), n_negatives=2, full_up_to=0)
-    rows, log_q, place = negatives.classes(np.array([3, 3, 0]), np.random.default_rng(0))
-    assert rows[place].tolist() == [3, 3, 0]
-    weight = (np.array([100, 50, 10, 0]) + 1e-3) ** 0.75
+def test_sampled_negatives_know_how_often_each_item_is_drawn():
+    counts = np.array([100, 50, 10, 0])
+    rows, log_q = Negatives(counts, n_negatives=2, full_up_to=0).draw(np.random.default_rng(0))
+    weight = (counts + 1e-3) ** 0.75
     expected = 1 - (1 - weight / weight.sum()) ** 2
     assert log_q == pytest.approx(np.log(expected)[rows], rel=1e-5)
 
 
 def test_a_small_catalogue_is_compared_whole():
-    negatives = Negatives(np.array([1, 2, 3]), n_negatives=2, full_up_to=3)
-    rows, log_q, place = negatives.classes(np.array([2, 0]), np.random.default_rng(0))
-    assert (rows.tolist(), log_q.tolist(), place.tolist()) == ([0, 1, 2], [0.0, 0.0, 0.0], [2, 0])
+    rows, log_q = Negatives(np.array([1, 2, 3]), n_negatives=2, full_up_to=3).draw(np.random.default_rng(0))
+    assert (rows.tolist(), log_q.tolist()) == ([0, 1, 2], [0.0, 0.0, 0.0])
+
+
+def test_a_large_enough_sample_estimates_the_whole_catalogue(world):
+    recommender, corpus, _ = build(world)
+    state = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    row = np.array([0, 3, 7, 7])
+    counts = np.bincount(corpus.event_row_E, minlength=len(corpus.item_ids))
+
+    def log_p(full_up_to: int, seed: int) -> torch.Tensor:
+        negatives = Negatives(counts, n_negatives=25, full_up_to=full_up_to)
+        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(seed))
+        return generated.log_p(state, row).detach()
+
+    sampled = torch.stack([log_p(0, seed) for seed in range(200)]).mean(0)
+    assert sampled == pytest.approx(log_p(10**6, 0), abs=0.1)
 
 
 def test_pretraining_lowers_each_of_its_losses(world):
