@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lrm.config import preset as named_preset
-from lrm.errors import DataError
+from lrm.errors import DataError, LrmError
 from lrm.record import recorded
 
 EVALUATION, PAGE = "evaluation.json", "evaluation.html"
@@ -52,7 +52,7 @@ def evaluate_model(
             evaluate.
     """
     from lrm.evaluation.estimates import CHALLENGER, CHAMPION
-    from lrm.evaluation.exam import ask, ask_baselines, mark, prepare
+    from lrm.evaluation.exam import Answers, ask, ask_baselines, mark, prepare
     from lrm.evaluation.page import page
     from lrm.evaluation.recommendations import recommend
     from lrm.features.tables import read, read_declared, read_manifest
@@ -69,8 +69,14 @@ def evaluate_model(
     for name, folder in {CHALLENGER: model, CHAMPION: champion}.items():
         if folder is None:
             continue
-        recommender = load(folder)
-        scorer = Scorer(recommender, exam.tables)
+        try:
+            recommender = load(folder)
+            scorer = Scorer(recommender, exam.tables)
+        except LrmError as error:
+            if name == CHALLENGER:
+                raise
+            answers[name] = Answers(None, None, f"The champion cannot be scored any more: {error}.", 0.0)
+            continue
         answers[name] = ask(exam, name, retriever=scorer, ranker=scorer)
         about[name] = {
             "n_parameters": sum(weights.numel() for weights in recommender.parameters()),

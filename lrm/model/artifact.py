@@ -31,7 +31,8 @@ def load(folder: Path) -> Recommender:
     """Read what `save` wrote, ready to score.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or the weights do not fit this version of the code.
+        SchemaError: the configuration has a knob that this version of the code does not know.
     """
     for name in (CONFIG, SIGNALS, VOCABULARY, WEIGHTS):
         if not (folder / name).is_file():
@@ -41,5 +42,18 @@ def load(folder: Path) -> Recommender:
         read_signals(folder / SIGNALS),
         vocabularies.load(folder / VOCABULARY),
     )
-    recommender.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    weights = torch.load(folder / WEIGHTS, weights_only=True)
+    own = recommender.state_dict()
+    odd = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
+    if odd:
+        raise DataError(
+            f"{folder / WEIGHTS} was written by another version of the code: {odd[0]!r} is {_shape(weights, odd[0])} "
+            f"there and {_shape(own, odd[0])} here ({len(odd)} such weights); check out the version that wrote it, or "
+            "train again"
+        )
+    recommender.load_state_dict(weights)
     return recommender.eval()
+
+
+def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from lrm.errors import SchemaError
 from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.tokens.vocabulary import FIRST_CATEGORY, MISSING, UNKNOWN, Vocabulary, signed_log
 
@@ -61,7 +62,17 @@ def of_kind(signals: Sequence[Signal], kind: str) -> list[Signal]:
 
 
 def encode(frame: pl.DataFrame, signals: Sequence[Signal], vocabulary: Vocabulary) -> SignalArrays:
-    """Encode the columns of `signals`."""
+    """Encode the columns of `signals`.
+
+    Raises:
+        SchemaError: the frame has no column for one of them.
+    """
+    for signal in signals:
+        if signal.name not in frame.columns:
+            raise SchemaError(
+                f"the data have no column for signal {signal.name!r} of view {signal.view!r}, which the model was "
+                "trained on; bring the signal back, or train a model without it"
+            )
     n = frame.height
     dense, sparse = of_kind(signals, DENSE), of_kind(signals, SPARSE)
     bucket_NF = np.zeros((n, len(dense)), dtype=np.int16)

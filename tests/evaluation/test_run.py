@@ -94,3 +94,22 @@ def test_without_a_champion_the_bar_is_popularity(examples, models, tmp_path):
     assert "champion" not in result["models"]
     assert "slice_comparisons" in result
     assert result["verdict"] in ("promote", "keep", "reject")
+
+
+@pytest.mark.parametrize("broken", ["a weight of another shape", "a signal that the data no longer have"])
+def test_a_champion_that_cannot_be_scored_any_more_is_a_reason_and_not_a_crash(broken, examples, models, tmp_path):
+    champion = shutil.copytree(models[1], tmp_path / "champion")
+    if broken == "a weight of another shape":
+        config = json.loads((champion / "config.json").read_text())
+        config["model"]["d_model"] = 32
+        (champion / "config.json").write_text(json.dumps(config))
+    else:
+        signals = json.loads((champion / "signals.json").read_text())
+        dense = next(signal for signal in signals if signal["name"] == "hour")
+        dense["name"] = "gone"
+        (champion / "signals.json").write_text(json.dumps(signals))
+        vocabulary = (champion / "vocabulary.json").read_text().replace('"hour"', '"gone"')
+        (champion / "vocabulary.json").write_text(vocabulary)
+    evaluate_model(examples, models[0], champion, tmp_path / "evaluation", preset="tiny")
+    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert any(reason.startswith("The champion cannot be scored any more:") for reason in result["reasons"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrm.config import ModelConfig, RunConfig, TokensConfig, preset, replace
-from lrm.errors import DataError
+from lrm.errors import DataError, SchemaError
 from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
 from lrm.model.recommender import Recommender
@@ -103,3 +103,16 @@ def test_only_the_latest_events_count_and_where_they_stand_in_the_past_does_not(
     recent = seen.group_by("user_id", maintain_order=True).tail(9)
     whole, cut = (Scorer(recommender, tables._replace(events=events)).item_scores(last) for events in (seen, recent))
     assert whole == pytest.approx(cut, abs=TOLERANCE)
+
+
+def test_weights_of_another_version_are_named(recommender, tmp_path):
+    artifact.save(recommender, tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"d_model": 16', '"d_model": 24'))
+    with pytest.raises(DataError, match=r"written by another version of the code: .* there and .* here"):
+        artifact.load(tmp_path)
+
+
+def test_tables_without_a_signal_of_the_model_are_refused(recommender, tables):
+    with pytest.raises(SchemaError, match="no column for signal 'hour' of view 'requests'"):
+        Scorer(recommender, tables._replace(requests=tables.requests.drop("hour")))
