@@ -83,10 +83,10 @@ class PretrainConfig:
 class TrainingConfig:
     """Joint training of factory and decoder."""
 
-    epochs: int = 4
-    """At most; early stopping on the validation window ends it sooner."""
-    patience: int = 1
-    """Epochs without a better validation score before training stops."""
+    max_steps: int = 350
+    """Optimizer steps at most, rounded to whole epochs; early stopping on the validation window ends it sooner."""
+    patience: int = 2
+    """Epochs without a better validation loss before training stops."""
     batch_tokens: int = 16_384
     """Valid tokens in a step: history, query and candidate together."""
     learning_rate: float = 2e-3
@@ -101,7 +101,7 @@ class TrainingConfig:
     checkpoint_every_steps: int = 200
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "patience", "batch_tokens", "learning_rate", "clip_norm", "n_negatives")
+        _positive(self, "max_steps", "patience", "batch_tokens", "learning_rate", "clip_norm", "n_negatives")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ def tiny() -> RunConfig:
         model=ModelConfig(d_model=16, n_layers=1, n_heads=1, n_kv_heads=1, max_history=32, dropout=0.0),
         pretrain=PretrainConfig(steps=20, batch_rows=128),
         training=TrainingConfig(
-            epochs=4, batch_tokens=2048, learning_rate=1e-2, warmup_steps=5, checkpoint_every_steps=10
+            max_steps=40, batch_tokens=2048, learning_rate=1e-2, warmup_steps=5, checkpoint_every_steps=10
         ),
         evaluation=EvaluationConfig(max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20),
     )

@@ -49,7 +49,7 @@ def run(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> Run
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    write_data_folder(folder / "data", n_users=200)  # enough to learn from in four epochs, so that the model wins
+    write_data_folder(folder / "data", n_users=200)  # enough to learn from in forty steps, so that the model wins
     return folder
 
 

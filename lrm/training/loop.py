@@ -74,10 +74,11 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
         n_negatives=config.n_negatives,
         full_up_to=config.full_softmax_items,
     )
-    while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
+    n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, int(lengths.sum()))))
+    while state.epoch < n_epochs and state.epoch - state.best_epoch <= config.patience:
         rng = np.random.default_rng((seed, state.epoch))
         plan = list(token_batches(lengths, batch_tokens=config.batch_tokens, rng=rng))
-        total_steps = config.epochs * len(plan)
+        total_steps = n_epochs * len(plan)
         rest = range(state.step_in_epoch, len(plan))
         for place in progress(rest, what=f"train, epoch {state.epoch + 1}", total=len(rest), unit="step"):
             losses = _train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)

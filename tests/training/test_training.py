@@ -38,7 +38,7 @@ def build(world: Path, **training: float) -> tuple[Recommender, Corpus, Tables]:
 
 def test_a_small_world_is_learned_in_both_tasks(world):
     """The next item follows the last in nine of ten cases; a candidate's outcome hangs on one pair signal."""
-    recommender, corpus, tables = build(world, epochs=20, patience=20, learning_rate=5e-3)
+    recommender, corpus, tables = build(world, max_steps=80, patience=20, learning_rate=5e-3)
     loop.fit(recommender, corpus, seed=0, checkpoints=None)
     test = np.flatnonzero(corpus.split_R == 2)
     scorer = Scorer(recommender, tables)
@@ -51,10 +51,10 @@ def test_a_small_world_is_learned_in_both_tasks(world):
 
 
 def test_resumed_training_ends_exactly_where_unbroken_training_does(world, tmp_path, monkeypatch):
-    unbroken, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    unbroken, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
     done = loop.fit(unbroken, corpus, seed=7, checkpoints=None)
 
-    killed, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    killed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
     real_step = loop.step
 
     def dies(*args, where: str, **kwargs):
@@ -66,7 +66,7 @@ def test_resumed_training_ends_exactly_where_unbroken_training_does(world, tmp_p
     with pytest.raises(KeyboardInterrupt):
         loop.fit(killed, corpus, seed=7, checkpoints=tmp_path)
     monkeypatch.undo()
-    resumed, corpus, _ = build(world, epochs=2, checkpoint_every_steps=3)
+    resumed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
     again = loop.fit(resumed, corpus, seed=7, checkpoints=tmp_path)
 
     assert again.curves == done.curves
