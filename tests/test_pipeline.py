@@ -46,11 +46,14 @@ def run(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> Run
     return Run(done.returncode, done.stdout + done.stderr, latest, json.loads((latest / "summary.json").read_text()))
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
+def write_world(folder: Path) -> Path:
     write_data_folder(folder / "data", n_users=200)  # enough to learn from in forty steps, so that the model wins
     return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return write_world(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +147,13 @@ def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_
     assert "requests.hour" in (done.folder / "report.html").read_text()
 
 
-def test_an_interrupted_run_reports_and_says_how_to_start_again(tmp_path):
-    write_data_folder(tmp_path / "data")
+def test_an_interrupted_run_reports_and_started_again_ends_in_the_same_model(first, tmp_path):
+    write_world(tmp_path)
     started = subprocess.Popen(
         command(tmp_path), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert started.stdout is not None
-    while "start   " not in started.stdout.readline():
+    while "start   train_lrm" not in started.stdout.readline():
         assert started.poll() is None
     time.sleep(1.0)
     os.kill(started.pid, signal.SIGINT)
@@ -158,7 +161,17 @@ def test_an_interrupted_run_reports_and_says_how_to_start_again(tmp_path):
     assert started.returncode == 130
     assert "Start the same command again: steps that completed are reused." in printed
     assert json.loads((tmp_path / "runs/latest/summary.json").read_text())["status"] == "failed"
-    assert not list((tmp_path / "runs/.cache").glob("*.json"))
+
+    again = run(tmp_path)
+    assert again.exit_code == 0, again.printed
+    assert again.states()["retrieve_features"] == "reused"
+    assert again.states()["train_lrm"] == "succeeded"
+    assert weights_sha256(again) == weights_sha256(first)
+
+
+def weights_sha256(done: Run) -> str:
+    evaluation = json.loads((done.folder / "steps/evaluate_model/evaluation.json").read_text())
+    return evaluation["about"]["challenger"]["weights_sha256"]
 
 
 @pytest.mark.parametrize(
