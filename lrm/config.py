@@ -97,7 +97,7 @@ class TrainingConfig:
     """Weight of the ranking loss; the next-item loss at events and the retrieval loss at requests have weight 1."""
     n_negatives: int = 1024
     """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use all."""
-    full_softmax_items: int = 20_000
+    full_softmax_items: int = 5_000
     checkpoint_every_steps: int = 200
 
     def __post_init__(self) -> None:
