@@ -12,11 +12,16 @@ from lrm.record import RUN_ID
 
 VOLUME, MOUNT = "token-factory", "/lrm"
 """The claim of the volume that all steps share, and where they see it: the parameters' defaults lie under it."""
+READS_DATA = "retrieve-features"
 RUN_LABEL = "metadata.labels['pipeline/runid']"
 
 
 def for_cluster(workflow: Any, *, image: str) -> Any:
-    """A copy of the workflow in which every step runs on `image` with the shared volume and knows its run."""
+    """A copy of the workflow in which every step runs on `image` with the shared volume and knows its run.
+
+    The step that reads the data always runs: a schedule has no fingerprint of them to name, and would be given its
+    first snapshot for ever.
+    """
     placed = copy.deepcopy(workflow)
     executors = placed.pipeline_spec.deployment_spec["executors"]
     config = kubernetes.KubernetesExecutorConfig()
@@ -27,4 +32,7 @@ def for_cluster(workflow: Any, *, image: str) -> Any:
         executor["container"]["image"] = image
         steps = placed.platform_spec.platforms["kubernetes"].deployment_spec.executors
         steps[name].update(json_format.MessageToDict(config))
+    for component in placed.pipeline_spec.components.values():
+        if READS_DATA in component.dag.tasks:
+            component.dag.tasks[READS_DATA].caching_options.enable_cache = False
     return placed

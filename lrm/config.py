@@ -84,7 +84,7 @@ class TrainingConfig:
     """Joint training of factory and decoder."""
 
     max_steps: int = 350
-    """Optimizer steps at most, rounded to whole epochs; early stopping on the validation window ends it sooner."""
+    """About how many optimizer steps, in whole epochs and at least one; early stopping on validation ends it sooner."""
     patience: int = 2
     """Epochs without a better validation loss before training stops."""
     batch_tokens: int = 16_384

@@ -109,9 +109,9 @@ def _without_champion(evidence: Evidence, config: EvaluationConfig) -> tuple[boo
 def _against_champion(evidence: Evidence, config: EvaluationConfig) -> tuple[bool, list[str]]:
     (row,) = _find(evidence, *primary_metric(evidence.n_users, k=config.k), CHAMPION)
     reasons = [_sentence(row, config)]
-    if _gain(row).low <= 0:
+    if not _gain(row).low > 0:  # also where the bound is NaN
         return False, [*reasons, "That is not better beyond doubt, so the champion stays."]
-    fallen = [guard for guard in _guards(evidence, config) if _gain(guard).low < -config.max_guard_drop]
+    fallen = [guard for guard in _guards(evidence, config) if not _gain(guard).low >= -config.max_guard_drop]
     if not fallen:
         return True, [*reasons, f"No guarded metric may have fallen by more than {config.max_guard_drop:g}."]
     reasons += [

@@ -5,6 +5,7 @@ Shape suffixes: R requests, V items of the catalogue, D model width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class Scorer:
         """(V,) the catalogue, in the order of the columns of `item_scores`."""
         return self._corpus.item_ids
 
+    @torch.inference_mode()
     def item_scores(self, request_ids: np.ndarray) -> np.ndarray:
         """(R, V) float32 log-probabilities that the item follows. Ask for a few hundred requests at a time."""
         if self._item_vectors_VD is None:
@@ -69,6 +71,7 @@ class Scorer:
         wanted: np.ndarray = scores_RV[place]
         return wanted
 
+    @torch.inference_mode()
     def candidate_logits(self, request_ids: np.ndarray) -> np.ndarray:
         """One float32 log-odds for each candidate row of these requests, in the order of the candidates table."""
         n_candidates = len(self._corpus.candidate_order_C)
@@ -80,18 +83,15 @@ class Scorer:
             is_wanted[rows] = True
         return logits[is_wanted]
 
-    @torch.inference_mode()
-    def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> list[tuple[Batch, States]]:
+    def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> Iterator[tuple[Batch, States]]:
         corpus = self._corpus if with_candidates else without_candidates(self._corpus)
         n_query_tokens = self._recommender.n_query_tokens
         max_history = self._recommender.config.model.max_history
         segments = scoring_segments(corpus, np.unique(request_ids), max_history=max_history)
         lengths = segment_tokens(corpus, segments, n_query_tokens=n_query_tokens)
-        done = []
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
             batch = build_batch(corpus, segments.pick(rows), n_query_tokens=n_query_tokens)
-            done.append((batch, self._recommender(batch)))
-        return done
+            yield batch, self._recommender(batch)
 
 
 @torch.inference_mode()

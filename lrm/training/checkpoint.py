@@ -15,11 +15,18 @@ CHECKPOINT_ROOT = "LRM_CHECKPOINTS"
 
 
 def folder_for(*identity: str) -> Path | None:
-    """Where a run with this identity (data snapshot, configuration, seed, start weights) keeps its checkpoint."""
+    """Where a run with this identity (data snapshot, configuration, seed, start weights) keeps its checkpoint.
+
+    The code that trains is part of the identity: a run never goes on from a checkpoint that other code wrote.
+    """
     root = os.environ.get(CHECKPOINT_ROOT)
     if not root:
         return None
-    return Path(root) / hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
+    rooms = Path(__file__).parent.parent
+    code = [
+        path.read_text() for room in ("tokens", "model", "training") for path in sorted((rooms / room).glob("*.py"))
+    ]
+    return Path(root) / hashlib.sha256("\0".join([*identity, *code]).encode()).hexdigest()[:16]
 
 
 def save(folder: Path | None, state: dict[str, Any]) -> None:

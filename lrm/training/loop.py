@@ -6,6 +6,7 @@ All randomness of a step is derived from (seed, epoch, step), so that a resumed 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrm.errors import TrainingDiverged
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import SCORING_TOKENS
 from lrm.progress import progress
@@ -83,7 +85,8 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
         for place in progress(rest, what=f"train, epoch {state.epoch + 1}", total=len(rest), unit="step"):
             losses = _train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
             rate = learning_rate(state.step, total_steps=total_steps, config=config)
-            where = f"step {state.step} (epoch {state.epoch + 1}, batch {place})"
+            seen = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+            where = f"step {state.step} (epoch {state.epoch + 1}, batch {place}; losses: {seen})"
             total = losses["next_item"] + losses["retrieval"] + config.ranking_weight * losses["ranking"]
             norm = step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=where)
             for name, loss in (losses | {"gradient_norm": torch.tensor(norm)}).items():
@@ -95,6 +98,11 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
             state.log(f"validation/{name}_loss", value)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         judged = _judged_loss(state.curves)
+        if math.isnan(judged):
+            raise TrainingDiverged(
+                f"the validation loss is not a number after epoch {state.epoch} (step {state.step}); look for extreme "
+                "values in the validation report, or lower training.learning_rate in the preset"
+            )
         if judged <= state.best_loss:
             state.best_loss, state.best_epoch = judged, state.epoch - 1
             best = copy.deepcopy(recommender.state_dict())

@@ -74,11 +74,14 @@ class Generated:
         self._item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(self._rows))
 
     def log_p(self, state_PD: Tensor, row_P: np.ndarray) -> Tensor:
-        """(P,) log-probability of each state's own target; a sampled catalogue is completed by that target."""
-        target_PD = self._item_CD[torch.from_numpy(np.searchsorted(self._rows, row_P))]
-        logit_P = (state_PD * target_PD).sum(-1)
-        log_total_P = (state_PD @ self._item_CD[self._drawn].T - self._log_q).logsumexp(-1)
-        return logit_P - (log_total_P if self._is_full else torch.logaddexp(log_total_P, logit_P))
+        """(P,) log-probability of each state's own target, which a sample holds exactly once: as itself."""
+        class_P = torch.from_numpy(np.searchsorted(self._rows, row_P))
+        logit_P = (state_PD * self._item_CD[class_P]).sum(-1)
+        logit_PC = state_PD @ self._item_CD[self._drawn].T - self._log_q
+        if self._is_full:
+            return logit_P - logit_PC.logsumexp(-1)
+        others_PC = logit_PC.masked_fill(self._drawn == class_P.unsqueeze(-1), float("-inf"))
+        return logit_P - torch.logaddexp(others_PC.logsumexp(-1), logit_P)
 
 
 def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:

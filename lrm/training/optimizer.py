@@ -41,9 +41,11 @@ def step(
         TrainingDiverged: the loss or a gradient is not finite; the weights are as they were.
     """
     if not math.isfinite(loss.item()):
+        bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
         raise TrainingDiverged(
-            f"the loss is {loss.item()} at {where}; the weights were not moved. Look for extreme values in the "
-            "validation report, or lower training.learning_rate in the preset"
+            f"the loss is {loss.item()} at {where}; parameter groups that are not finite: {', '.join(bad) or 'none'}. "
+            "The weights were not moved. Look for extreme values in the validation report, or lower "
+            "training.learning_rate in the preset"
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,8 @@ vectors, over the champion's total standard deviation.
 *Threshold.* Two samples of one distribution differ too. For them 8 ln2 JSD / (1/n + 1/m) is chi-squared with bins - 1
 degrees of freedom, with n and m the effective sample sizes. A signal has drifted where its squared distance exceeds
 the squared distance that matters plus the 99.9 % quantile of that noise.
+
+*Limit.* Both sides are whole snapshots, so a change in the newest days alone is diluted by all that came before.
 """
 
 from __future__ import annotations

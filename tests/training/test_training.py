@@ -79,9 +79,25 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move():
     before = model.weight.clone()
     optimizer = make_optimizer(model, preset("tiny").training)
     loss = model(torch.ones(1, 2)).sum() * float("nan")
-    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 \(epoch 1, batch 2\)"):
+    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 \(epoch 1, batch 2\); .*: none"):
         step(model, optimizer, loss, rate=0.1, clip=1.0, where="step 3 (epoch 1, batch 2)")
     assert torch.equal(model.weight, before)
+
+
+def test_a_weight_that_is_not_finite_is_named():
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.bias.fill_(float("inf"))
+    optimizer = make_optimizer(model, preset("tiny").training)
+    with pytest.raises(TrainingDiverged, match="the loss is inf at step 0; parameter groups that are not finite: bias"):
+        step(model, optimizer, model(torch.ones(1, 2)).sum(), rate=0.1, clip=1.0, where="step 0")
+
+
+def test_a_validation_loss_that_is_not_a_number_stops_the_run(world, monkeypatch):
+    recommender, corpus, _ = build(world)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"ranking": float("nan")})
+    with pytest.raises(TrainingDiverged, match="the validation loss is not a number after epoch 1"):
+        loop.fit(recommender, corpus, seed=0, checkpoints=None)
 
 
 def test_a_gradient_that_is_not_finite_names_its_parameter_group():
@@ -127,6 +143,18 @@ def test_a_large_enough_sample_estimates_the_whole_catalogue(world):
 
     sampled = torch.stack([log_p(0, seed) for seed in range(200)]).mean(0)
     assert sampled == pytest.approx(log_p(10**6, 0), abs=0.1)
+
+
+def test_a_sample_that_holds_the_target_counts_it_once(world):
+    """Drawn so often that every item is in the sample: the sampled answer is the whole catalogue's."""
+    recommender, corpus, _ = build(world)
+    state, row = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), np.array([1, 5])
+    answers = []
+    for full_up_to in (0, 10**6):
+        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=20_000, full_up_to=full_up_to)
+        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(0))
+        answers.append(generated.log_p(state, row).detach())
+    assert torch.allclose(*answers, atol=1e-5)
 
 
 def test_pretraining_lowers_each_of_its_losses(world):
