@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := lrm components local feature_repo examples benchmarks tests pipeline.py
 DATA   ?= complete-journey
+NAME    = $(notdir $(DATA:/=))
 ARGS   ?=
 IMAGE  ?= token-factory:dev
 
@@ -34,8 +35,8 @@ data: $(STAMP)  ## prepare the default data (make run does it on first use)
 run: $(STAMP)  ## run the whole workflow on this machine
 	@$(BIN)/python pipeline.py run --data $(DATA) $(ARGS)
 
-serve: $(STAMP)  ## serve recommendations from the promoted model
-	@$(BIN)/python -m lrm.serving --bundle state/serving/$(DATA)/current $(ARGS)
+serve: $(STAMP)  ## serve recommendations from the champion, as the registry names it now
+	@$(BIN)/python -m lrm.serving --name $(NAME) $(ARGS)
 
 report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }

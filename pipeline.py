@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     here.add_argument(
         "--preset", default="default", metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)"
     )
-    here.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    here.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random draw (default: %(default)s)")
     here.add_argument(
         "--as-of",
         default="",
@@ -190,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     cluster.add_argument("--image", default=IMAGE, help="image of every step, best by digest (default: %(default)s)")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, zero or more, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

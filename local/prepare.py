@@ -16,6 +16,7 @@ from typing import Any
 from lrm.config import preset
 from lrm.errors import DataError
 from lrm.features.datasets.prepare import BUILDS, DATASET, prepare
+from lrm.features.events import read_dataset
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path("data")
@@ -58,9 +59,10 @@ def start_run(
 
     Raises:
         SchemaError: no preset has that name.
+        DataError: `dataset.json` does not hold what it must.
     """
     preset(preset_name)
-    name = json.loads((data / DATASET).read_text())["name"]
+    name = read_dataset(data)["name"]
     state = state.resolve()
     arguments = {
         "data": str(data),

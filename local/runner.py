@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
@@ -28,8 +29,11 @@ from lrm.reporting.kept import STEPS
 from lrm.reporting.summary import REPORT, summary_text
 
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, and what is taken as one: a polite kill, a closed terminal."""
 PATIENCE_SECONDS = 15.0
 """How long an interrupted step may take to write its record before it is killed."""
+POLL_SECONDS = 0.1
 LOG_LINES = 15
 """Lines of the log that are shown when a step failed without a record that says why."""
 
@@ -51,12 +55,14 @@ def run(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, 
         target=_execute, args=(workflow, arguments, run_dir, reuse), name="engine"
     )
     with _interrupts():
-        engine.start()
         try:
+            engine.start()
             follow(run_dir, engine.is_alive, _say)
         except KeyboardInterrupt:
+            for number in INTERRUPTS:
+                signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds and must end
             _say("\ninterrupted: stopping the step that runs")
-            _stop(engine)
+            stop(engine)
             _report(run_dir, state="CANCELLED", error="the run was interrupted")
             _say(f"Report:  {run_dir / 'report.html'}")
             _say("Start the same command again: steps that completed are reused.")
@@ -100,6 +106,36 @@ def unmet(records: dict[str, dict[str, Any]]) -> list[str]:
     return [step for step in due if records.get(step, {}).get("state") not in ("succeeded", "reused")]
 
 
+def stop(engine: BaseProcess) -> None:
+    """End the engine and all of its steps, and wait for each: a step may outlive the engine to write its record.
+
+    Args:
+        engine: the leader of a process group; one that never started is left alone.
+    """
+    if engine.pid is None:
+        return
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(engine.pid, number)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if _is_over(engine, engine.pid):
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _is_over(engine: BaseProcess, group: int) -> bool:
+    if engine.is_alive():
+        return False
+    with suppress(ChildProcessError):
+        os.waitpid(-group, os.WNOHANG)  # an orphaned step is a child of this process where it is a container's first
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def _execute(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, reuse: bool) -> None:
     """The child: run the engine, with everything that it and its steps print in the log."""
     os.setpgid(0, 0)
@@ -133,23 +169,14 @@ def _end_with_parent() -> None:
         os.killpg(0, signal.SIGTERM)
 
 
-def _stop(engine: BaseProcess) -> None:
-    for number in (signal.SIGINT, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(engine.pid or 0, number)
-        engine.join(PATIENCE_SECONDS)
-        if not engine.is_alive():
-            return
-
-
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """Take a polite kill or a closed terminal as Ctrl-C."""
+    """Take each of `INTERRUPTS` as Ctrl-C."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ import polars as pl
 from lrm.errors import DataError, SchemaError
 from lrm.features.declarations import Declarations
 from lrm.features.sources import read_table, require_known
+from lrm.features.split import Cutoffs, crosses
 from lrm.schema import (
     CANDIDATE_ID,
     CANDIDATES,
@@ -28,7 +31,8 @@ from lrm.schema import (
 
 TEMPORAL, LEAVE_ONE_OUT = "temporal", "leave-one-out"
 DATASET = "dataset.json"
-_KNOBS = ("name", "protocol", "as_of", "validation_days", "test_days", "horizon_seconds")
+_TEXTS = ("name", "protocol", "as_of")
+_NUMBERS = ("validation_days", "test_days", "horizon_seconds")
 
 
 class Base(NamedTuple):
@@ -40,14 +44,16 @@ class Base(NamedTuple):
     candidates: pl.DataFrame
     """Empty where the data has no ranking task."""
     cut: dict[str, int]
-    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends after it."""
+    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends after it,
+    `crossing_requests` whose horizon reaches into a later window."""
 
 
 def read_dataset(data: Path) -> dict[str, Any]:
     """Read `dataset.json`.
 
     Raises:
-        DataError: the folder or the file is missing, is no JSON, lacks a key, or names an unknown protocol.
+        DataError: the file is missing, is no JSON object, lacks a key, has a value of a wrong type, a negative number,
+            a name unfit for a folder, or an unknown protocol.
     """
     path = data / DATASET
     if not path.is_file():
@@ -56,24 +62,53 @@ def read_dataset(data: Path) -> dict[str, Any]:
             "or see docs/own-data.md for your own"
         )
     try:
-        dataset: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        dataset = json.loads(path.read_text())
+    except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); write it again") from error
-    for key in _KNOBS:
+    if not isinstance(dataset, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(dataset).__name__}; see docs/artifacts.md")
+    for key in (*_TEXTS, *_NUMBERS):
         if key not in dataset:
             raise DataError(f"{path}: the key {key!r} is missing, it has {', '.join(dataset)}; see docs/artifacts.md")
+    _check_values(path, dataset)
     if dataset["protocol"] not in (TEMPORAL, LEAVE_ONE_OUT):
         raise DataError(f"{path}: protocol must be {TEMPORAL!r} or {LEAVE_ONE_OUT!r}, got {dataset['protocol']!r}")
     return dataset
 
 
-def read_base(data: Path, declared: Declarations, *, as_of: datetime, dataset: dict[str, Any]) -> Base:
+def _check_values(path: Path, dataset: dict[str, Any]) -> None:
+    for key in _TEXTS:
+        if not isinstance(dataset[key], str):
+            raise DataError(f"{path}: {key} must be a text, got {dataset[key]!r}; put it in quotes")
+    for key in _NUMBERS:
+        value = dataset[key]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value) and value >= 0):
+            raise DataError(f"{path}: {key} must be a number, zero or more, got {value!r}; mend it")
+    if not re.fullmatch(r"\w[\w.-]*", dataset["name"]):
+        raise DataError(
+            f"{path}: name must consist of letters, digits, '_', '.' and '-' and not begin with '.' or '-', "
+            f"got {dataset['name']!r}; it names the model and its folder"
+        )
+
+
+def read_base(
+    data: Path, declared: Declarations, *, as_of: datetime, cuts: Cutoffs | None, dataset: dict[str, Any]
+) -> Base:
     """Read, check, cut at `as_of`, order and number the base tables.
 
-    A request whose horizon ends after `as_of` is left out too: its outcome was not known then.
+    A request whose horizon ends after `as_of` is left out too: its outcome was not known then. So is one whose horizon
+    reaches into a later window: its outcome would tell of that window.
+
+    Args:
+        data: the data folder.
+        declared: the views.
+        as_of: the instant at which the world ends.
+        cuts: where the windows lie; None for leave-one-out data.
+        dataset: what `read_dataset` read.
 
     Raises:
-        DataError: no event is left, a request is there twice, or a candidate belongs to no request.
+        DataError: no event is left, a request or a candidate is there twice, or a candidate belongs to no request.
         SchemaError: the tables disagree on the type of a key.
     """
     split = (SPLIT,) if dataset["protocol"] == LEAVE_ONE_OUT else ()
@@ -85,17 +120,19 @@ def read_base(data: Path, declared: Declarations, *, as_of: datetime, dataset: d
     in_time = pl.col(EVENT_TIME) < as_of
     events, asked = all_events.filter(in_time), all_requests.filter(in_time)
     finished = asked.filter(pl.col(EVENT_TIME) + horizon <= as_of) if not split else asked
+    apart = finished.filter(~crosses(cuts, horizon_seconds=dataset["horizon_seconds"])) if cuts else finished
     if events.is_empty():
         raise DataError(
             f"{data / 'events.parquet'} holds no event before {as_of.isoformat()} ({all_events.height} in all); "
             "take a later as_of or another data folder"
         )
-    requests = finished.sort(EVENT_TIME, USER_ID).with_row_index(REQUEST_ID).cast({REQUEST_ID: pl.Int64})
+    requests = apart.sort(EVENT_TIME, USER_ID).with_row_index(REQUEST_ID).cast({REQUEST_ID: pl.Int64})
     candidates = _candidates(data, declared, requests, all_requests, events)
     cut = {
         "events": all_events.height - events.height,
         "requests": all_requests.height - asked.height,
         "unfinished_requests": asked.height - finished.height,
+        "crossing_requests": finished.height - apart.height,
     }
     numbered = events.with_row_index(EVENT_ID).sort(USER_ID, EVENT_TIME, EVENT_ID).drop(EVENT_ID)
     return Base(numbered.with_row_index(EVENT_ID).cast({EVENT_ID: pl.Int64}), requests, candidates, cut)
@@ -147,6 +184,13 @@ def _candidates(
         raise DataError(
             f"{path.name}: {stray.height} of {table.height} rows belong to no request, for instance user "
             f"{stray[USER_ID][0]!r} at {stray[EVENT_TIME][0]}; add those requests or drop the rows"
+        )
+    twice = table.filter(table.select(*key, ITEM_ID).is_duplicated())
+    if not twice.is_empty():
+        raise DataError(
+            f"{path.name}: {twice.height} of {table.height} rows share {USER_ID}, {EVENT_TIME} and {ITEM_ID}, for "
+            f"instance user {twice[USER_ID][0]!r} at {twice[EVENT_TIME][0]} with item {twice[ITEM_ID][0]!r}; "
+            "a request shows an item once: keep one"
         )
     if not ((table[LABEL] == 0) | (table[LABEL] == 1)).all():
         raise DataError(f"{path.name}: {LABEL} must be 0 or 1, got {table[LABEL].unique().sort().head(5).to_list()}")

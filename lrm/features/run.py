@@ -52,10 +52,11 @@ def retrieve_features(
             f"as_of {until.isoformat()} lies after the end of the data, {ends.isoformat()}; take an earlier one"
         )
     declared = store.declarations(feature_repo, data)
-    base = read_base(data, declared, as_of=until, dataset=dataset)
     cuts = None
     if dataset["protocol"] == TEMPORAL:
         cuts = cutoffs(until, validation_days=dataset["validation_days"], test_days=dataset["test_days"])
+    base = read_base(data, declared, as_of=until, cuts=cuts, dataset=dataset)
+    if cuts:
         base = base._replace(events=with_split(base.events, cuts), requests=with_split(base.requests, cuts))
     require_windows(base.requests)
     tables = assemble(

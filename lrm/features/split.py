@@ -50,6 +50,13 @@ def with_split(table: pl.DataFrame, at: Cutoffs) -> pl.DataFrame:
     )
 
 
+def crosses(at: Cutoffs, *, horizon_seconds: float) -> pl.Expr:
+    """Whether [t, t + horizon] of a request at t reaches into a later window, whose events would be its outcome."""
+    opens = pl.col(EVENT_TIME)
+    ends = opens + timedelta(seconds=horizon_seconds)
+    return pl.any_horizontal((opens < cut) & (ends >= cut) for cut in at)
+
+
 def require_windows(requests: pl.DataFrame) -> None:
     """Refuse a split in which a window holds no request.
 
@@ -64,8 +71,8 @@ def require_windows(requests: pl.DataFrame) -> None:
         if not counts.get(split):
             seen = ", ".join(f"{counts.get(name, 0)} {name}" for name in SPLITS)
             raise DataError(
-                f"no request falls into the {split} window ({seen}); widen validation_days or test_days in "
-                "dataset.json, or take another as_of"
+                f"no request falls into the {split} window ({seen}); widen validation_days or test_days or shorten "
+                "horizon_seconds in dataset.json, or take another as_of"
             )
 
 

@@ -15,7 +15,8 @@ EPILOG = """examples:
                                      the champion before this one is the champion again
 
 A rollback moves the alias alone: no version is deleted, and a server keeps the version that it was started with, so
-start it again afterwards. A rollback can be repeated, one champion further back each time.
+start it again (`make serve`) to serve the champion of now. The releases of the last two versions are kept; for an older
+one, `make run` makes a release again. A rollback can be repeated, one champion further back each time.
 """
 
 

@@ -11,7 +11,8 @@ from lrm.errors import LrmError, ServingError
 
 EPILOG = """examples:
   python -m lrm.serving
-      look up the champion, once, and serve its release from state/serving/<name>/<version>/
+      look up the champion, once, and serve its latest release from state/serving/<name>/; after a rollback, start
+      the server again to serve the version that is champion now
   python -m lrm.serving --registry sqlite:///state/mlflow.db --name complete-journey --port 8001
       the same where the registry holds several models, and on another port
   python -m lrm.serving --bundle state/serving/complete-journey/current
@@ -24,8 +25,8 @@ routes:
   GET  /v1/model      name, version, and the fields that `context` and `candidates` may carry
   GET  /healthz /readyz /metrics /docs
 
-A request that names no time is asked at the present instant, or, where the data ends more than a day ago, at the
-instant at which it ends: old data is a replayed world.
+A request that names no time is asked at the present instant, or, where the data ends more than a day before the server
+starts, at the instant at which it ends: old data is a replayed world.
 """
 
 
@@ -62,27 +63,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def champion_folder(registry: str, name: str, state: Path) -> Path:
-    """The release of the champion.
+    """The latest release of the champion.
 
     Raises:
         RegistryError: there is no such registry or model.
-        ServingError: nothing was promoted yet, or the champion was not rolled out.
+        ServingError: nothing was promoted yet, or the champion has no release: it was not rolled out, or so long ago
+            that its release was removed.
     """
     from lrm.registry.run import show
-    from lrm.serving.release import RELEASE, root_of
+    from lrm.serving.release import latest_releases, root_of
 
     held = show(registry, name)
     if not held["champion"]:
         raise ServingError(
             f"nothing was promoted yet: {held['name']} has no champion in {registry}; run `make run` first"
         )
-    folder = root_of(state, str(held["name"])) / str(held["champion"])
-    if not (folder / RELEASE).is_file():
+    root = root_of(state, str(held["name"]))
+    releases = latest_releases(root)
+    if held["champion"] not in releases:
         raise ServingError(
-            f"version {held['champion']} of {held['name']} is champion, but there is no release in {folder}; the step "
-            "roll_out makes it: run `make run`, or name another folder with --state"
+            f"version {held['champion']} of {held['name']} is champion, but {root} holds no release of it (it has "
+            f"version {', '.join(releases) or 'none'}; old ones are removed); the step roll_out makes it again: run "
+            "`make run`, or name another folder with --state"
         )
-    return folder
+    return releases[held["champion"]]
 
 
 def _serve(folder: Path, host: str, port: int) -> None:

@@ -13,12 +13,23 @@ from lrm.config import from_json
 from lrm.errors import ServingError
 from lrm.features import store
 from lrm.features.declarations import Declarations
-from lrm.features.sources import read_table
+from lrm.features.join import point_in_time
+from lrm.features.sources import INSTANT_TYPE, read_table, read_view
 from lrm.features.tables import read_manifest
 from lrm.registry import bundle as bundles
-from lrm.schema import EVENT_TIME, EVENTS, ITEM_ID, REQUESTS, USER_ID, Signal, read_signals
+from lrm.schema import EVENT_TIME, EVENTS, HISTORY, ITEM_ID, REQUESTS, USER_ID, Signal, for_maker, read_signals
 from lrm.serving.features import write_histories
-from lrm.serving.release import BUNDLE, FEATURE_REPO, HISTORIES, ONLINE, Release, root_of, write_release
+from lrm.serving.release import (
+    BUNDLE,
+    FEATURE_REPO,
+    HISTORIES,
+    ITEMS,
+    ONLINE,
+    Release,
+    new_folder,
+    root_of,
+    write_release,
+)
 
 
 def build_release(
@@ -28,7 +39,8 @@ def build_release(
 
     Args:
         bundle: the registered bundle.
-        examples: folder of retrieve_features; its events become the histories, its `as_of` the instant of the store.
+        examples: folder of retrieve_features; its events become the histories, its items join the catalogue, its
+            `as_of` is the instant of catalogue and store.
         data: the data folder.
         feature_repo: the declarations over it.
         state: the folder that holds `serving/`.
@@ -44,11 +56,12 @@ def build_release(
     declared = declared_for(signals, feature_repo, data)
     as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
     max_history = from_json((bundle / "config.json").read_text()).model.max_history
-    folder = root_of(state, name) / f".{version}.partial"
-    folder.mkdir(parents=True)
+    folder = new_folder(root_of(state, name), version)
     shutil.copytree(bundle, folder / BUNDLE)
     bundles.verify(folder / BUNDLE)
     shutil.copytree(feature_repo, folder / FEATURE_REPO, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID]) for held in (bundle, examples))
+    catalogue_at(as_of, item_ids, declared).write_parquet(folder / ITEMS)
     write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
     store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     release = Release(folder, name, version, as_of, key_types(data, declared))
@@ -71,6 +84,28 @@ def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> D
         )
     views = tuple(view._replace(signals=tuple(s for s in view.signals if s in signals)) for view in declared.views)
     return declared._replace(views=tuple(view for view in views if view.signals))
+
+
+def catalogue_at(instant: datetime, item_ids: pl.DataFrame, declared: Declarations) -> pl.DataFrame:
+    """Every item once, in order, described as known at an instant: also items that came after training.
+
+    Args:
+        instant: UTC.
+        item_ids: the column `item_id`; an item may be there twice.
+        declared: from `declared_for`.
+
+    Returns:
+        `item_id` and the content signals, as `items.parquet` of the examples has them.
+    """
+    items = item_ids.unique().sort(ITEM_ID)
+    at = items.with_columns(pl.lit(instant).cast(INSTANT_TYPE).alias(EVENT_TIME))
+    described = [view._replace(signals=for_maker(view.signals, HISTORY)) for view in declared.joined]
+    joined = [
+        point_in_time(at, EVENT_TIME, view, read_view(view))
+        for view in described
+        if view.keys == (ITEM_ID,) and view.signals
+    ]
+    return pl.concat([items, *joined], how="horizontal")
 
 
 def request_keys(declared: Declarations) -> tuple[str, ...]:

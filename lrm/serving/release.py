@@ -1,19 +1,22 @@
-"""A release: everything a server needs to answer, in one folder, `state/serving/<name>/<version>/`.
+"""A release: everything a server needs to answer, in one folder, `state/serving/<name>/<version>-<id>/`.
 
     release.json    name, version, as_of, the types of the keys, the fields that a request may carry
     bundle/         the registered bundle, verified
+    items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
     history.sqlite  the latest events of every user (`features.write_histories`)
     feature_repo/   the declarations
     online/         the feature store's registry and online store, as of `as_of`
 
-A release is built and proved beside its place and then moved there; it never changes afterwards. The link
-`state/serving/<name>/current` names the one in service.
+A release is built and proved under a hidden name and then renamed; it never changes afterwards, and none takes
+another's place: the same version released again gets a folder of its own. The link `state/serving/<name>/current` names
+the one that was rolled out last, and moves in one step, so a roll-out that is killed at any point leaves it whole.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +24,10 @@ from typing import Any, NamedTuple
 from lrm.errors import ServingError
 from lrm.registry import bundle as bundles
 
-RELEASE, BUNDLE, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
+RELEASE, BUNDLE, ITEMS, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
     "release.json",
     "bundle",
+    "items.parquet",
     "history.sqlite",
     "online",
     "feature_repo",
@@ -31,7 +35,8 @@ RELEASE, BUNDLE, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
 )
 
 N_KEPT = 2
-"""Releases that stay: the one in service and the one before it, to roll back to; each holds a whole online store."""
+"""Versions whose latest release stays: the one in service and the one before it, to roll back to; each release holds a
+whole online store."""
 
 
 class Release(NamedTuple):
@@ -51,6 +56,13 @@ def root_of(state: Path, name: str) -> Path:
     return state / "serving" / name
 
 
+def new_folder(root: Path, version: str) -> Path:
+    """Make the hidden folder in which a release is built."""
+    folder = root / f".{version}-{uuid.uuid4().hex[:8]}.partial"
+    folder.mkdir(parents=True)
+    return folder
+
+
 def write_release(release: Release) -> None:
     """Write `release.json`."""
     facts: dict[str, Any] = release._asdict() | {"as_of": release.as_of.isoformat()}
@@ -65,36 +77,50 @@ def read_release(folder: Path) -> Release:
         ServingError: the folder is no release.
         RegistryError: a file of the bundle is missing or was changed.
     """
-    if not (folder / RELEASE).is_file():
-        raise ServingError(
-            f"{folder} is no release: it has no {RELEASE}; the step roll_out writes releases to state/serving/, "
-            "so run `make run` first"
-        )
+    for name in (RELEASE, ITEMS):
+        if not (folder / name).is_file():
+            raise ServingError(
+                f"{folder} is no release: it has no {name}; the step roll_out writes releases to state/serving/, "
+                "so run `make run` first"
+            )
     bundles.verify(folder / BUNDLE)
     facts = json.loads((folder / RELEASE).read_text())
     return Release(folder=folder, **(facts | {"as_of": datetime.fromisoformat(facts["as_of"])}))
 
 
+def latest_releases(root: Path) -> dict[str, Path]:
+    """The folder of the latest release of each version, the latest version to be released first."""
+    written = [path for path in root.glob(f"[!.]*/{RELEASE}") if not path.parent.is_symlink()]
+    found: dict[str, Path] = {}
+    for path in sorted(written, key=lambda path: -path.stat().st_mtime_ns):
+        found.setdefault(json.loads(path.read_text())["version"], path.parent)
+    return found
+
+
+def in_service_as_of(root: Path) -> datetime | None:
+    """Up to when the release that `current` names knows the world; None where there is none."""
+    path = root / CURRENT / RELEASE
+    return datetime.fromisoformat(json.loads(path.read_text())["as_of"]) if path.is_file() else None
+
+
 def put_in_service(release: Release) -> Path:
-    """Move a proved release from beside its place to it, let `current` name it, and remove all but the latest."""
-    root, version = release.folder.parent, release.version
-    place, old = root / version, root / f".{version}.old"
-    if place.exists():
-        place.rename(old)
+    """Give a proved release its name, let `current` name it, and remove all but the latest."""
+    root = release.folder.parent
+    place = root / release.folder.name.removeprefix(".").removesuffix(".partial")
     release.folder.rename(place)
     link = root / f".{CURRENT}.partial"
     link.unlink(missing_ok=True)
-    link.symlink_to(version)
+    link.symlink_to(place.name)
     link.replace(root / CURRENT)
-    shutil.rmtree(old, ignore_errors=True)
-    releases = [path.parent for path in root.glob(f"[!.]*/{RELEASE}") if not path.parent.is_symlink()]
-    for stale in sorted(releases, key=lambda folder: -(folder / RELEASE).stat().st_mtime)[N_KEPT:]:
-        shutil.rmtree(stale)
+    kept = {place, *list(latest_releases(root).values())[:N_KEPT]}
+    for path in list(root.glob(f"[!.]*/{RELEASE}")):
+        if path.parent not in kept and not path.parent.is_symlink():
+            shutil.rmtree(path.parent)
     return place
 
 
 def remove_unfinished(root: Path) -> None:
-    """Remove what a killed roll-out left."""
-    for folder in [*root.glob(".*.partial"), *root.glob(".*.old")]:
+    """Remove what a killed roll-out left; a release that has its name is never touched."""
+    for folder in root.glob(".*.partial"):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ def roll_out(
     """Put a registered version in service, if it serves what it scores offline.
 
     The release (bundle, packed histories, fresh online store) is built beside its place, a server is started from it,
-    and the requests of several users are compared with offline scores. Only then does the release move to
-    `state/serving/<name>/<version>/` and `current` beside it name it; after any failure both are as they were.
+    and the requests of several users are compared with offline scores. Only then does the release get its name in
+    `state/serving/<name>/` and `current` beside it name it; after any failure all is as it was. Where the release in
+    service knows a later world than these examples, as in a run of the past, nothing is done.
 
     Args:
         examples: folder of retrieve_features; its `as_of` is the instant of the release.
@@ -43,8 +45,8 @@ def roll_out(
 
     Returns:
         `version`, `n_probes`, `start_seconds` (until the server was ready), `latency_p50_ms`, `latency_p99_ms`,
-        `max_score_difference`, `max_probability_difference`; `version` is "" where nothing was promoted yet, and then
-        nothing is done.
+        `max_score_difference`, `max_probability_difference`. Where nothing is done, `version` is "" and `skipped` says
+        why.
 
     Raises:
         RegistryError: there is no such version, or its bundle was tampered with.
@@ -58,11 +60,11 @@ def roll_out(
 
     found = resolve(registry, name, version=version)
     if not found["version"]:
-        metrics = {"name": name, "version": "", "n_probes": 0}
-        _write(rolled_out, metrics)
-        return metrics
+        return _skipped(rolled_out, name, "nothing was promoted yet")
     root = root_of(state, name)
     with locked(root / "roll_out"):
+        if reason := _back_in_time(root, examples):
+            return _skipped(rolled_out, name, reason)
         remove_unfinished(root)
         try:
             release = build_release(
@@ -76,6 +78,26 @@ def roll_out(
     return metrics
 
 
+def _back_in_time(root: Path, examples: Path) -> str:
+    """Why these examples must not go into service; "" if they may."""
+    from lrm.features.tables import read_manifest
+    from lrm.serving.release import CURRENT, in_service_as_of
+
+    as_of, served = datetime.fromisoformat(read_manifest(examples)["as_of"]), in_service_as_of(root)
+    if served is None or served <= as_of:
+        return ""
+    return (
+        f"the release in service knows the world up to {served.isoformat()}, later than {as_of.isoformat()}, where "
+        f"these examples end; it stays (to serve the past all the same, remove {root / CURRENT} first)"
+    )
+
+
+def _skipped(rolled_out: Path, name: str, reason: str) -> dict[str, Any]:
+    metrics = {"name": name, "version": "", "n_probes": 0, "skipped": reason}
+    _write(rolled_out, metrics)
+    return metrics
+
+
 def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, feature_repo: Path) -> dict[str, Any]:
     import numpy as np
     import polars as pl
@@ -84,13 +106,13 @@ def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, featur
     from lrm.model.artifact import load
     from lrm.serving.process import running
     from lrm.serving.publish import declared_for
-    from lrm.serving.release import BUNDLE
+    from lrm.serving.release import BUNDLE, ITEMS
     from lrm.serving.replay import TOLERANCE, choose_probes, compare, offline_tables
 
     recommender, known = load(release.folder / BUNDLE), read(examples)
     declared = declared_for(recommender.signals, feature_repo, data)
     probes = choose_probes(known, data, declared, release, n=N_PROBES)
-    items = pl.read_parquet(release.folder / BUNDLE / "items.parquet")
+    items = pl.read_parquet(release.folder / ITEMS)
     tables = offline_tables(probes, known, items, declared, release)
     start = time.perf_counter()
     with running(release.folder, log=rolled_out / "server.log") as address:

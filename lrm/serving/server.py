@@ -98,7 +98,7 @@ def make_app(
             raise HTTPException(503, "the model is still loading; wait until /readyz answers 200")
         given = body.candidates
         candidates = None if given is None else tuple(c if isinstance(c, dict) else {ITEM_ID: c} for c in given)
-        asked = body.time or default_time(release.as_of)
+        asked = body.time or default_time(app.state.service)
         question = Question(kind, body.user_id, asked, body.context, candidates, body.k, body.exclude_seen)
         if wrong := problem(question, app.state.service.fields):
             raise HTTPException(422, wrong)

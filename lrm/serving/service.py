@@ -15,10 +15,9 @@ from lrm.schema import CANDIDATE, ITEM_ID, QUERY
 from lrm.serving.features import Features, brought, gather, open_features
 from lrm.serving.question import RANK, RECOMMEND, Fields, Question
 from lrm.serving.recommend import Ask, Items, encode_items, rank, retrieve, top_items
-from lrm.serving.release import BUNDLE, Release
+from lrm.serving.release import BUNDLE, ITEMS, Release
 from lrm.tokens.vocabulary import rows_of
 
-CATALOGUE = "items.parquet"
 REPLAYED_AFTER = timedelta(days=1)
 
 
@@ -30,15 +29,18 @@ class Service(NamedTuple):
     items: Items
     features: Features
     fields: Fields
+    is_replayed: bool
+    """Whether the data was already old when the service opened. Decided once: a live server never jumps back."""
 
 
 def open_service(release: Release) -> Service:
     """Load the model, encode the catalogue, open the stores, and answer once so that the first caller does not wait."""
     recommender = load_recommender(release.folder / BUNDLE)
-    items = encode_items(recommender, pl.read_parquet(release.folder / BUNDLE / CATALOGUE))
+    items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     features = open_features(release, recommender.signals)
     fields = Fields(release.key_types, brought(features, QUERY), brought(features, CANDIDATE), release.as_of)
-    service = Service(release, recommender, items, features, fields)
+    is_replayed = datetime.now(UTC) - release.as_of > REPLAYED_AFTER
+    service = Service(release, recommender, items, features, fields, is_replayed)
     nobody = 0 if release.key_types["user_id"] == "int64" else ""
     some = tuple({ITEM_ID: item} for item in items.item_ids[:2].tolist())
     for kind in (RECOMMEND, RANK):
@@ -46,13 +48,13 @@ def open_service(release: Release) -> Service:
     return service
 
 
-def default_time(as_of: datetime) -> datetime:
-    """The instant of a request that names none: now, or `as_of` where that is more than a day ago.
+def default_time(service: Service) -> datetime:
+    """The instant of a request that names none: now, or the release's `as_of` where its data is replayed.
 
     Old data is a replayed world: asked "now", every signal would have expired.
     """
-    now = datetime.now(UTC)
-    return as_of if now - as_of > REPLAYED_AFTER else max(now, as_of)
+    as_of = service.release.as_of
+    return as_of if service.is_replayed else max(datetime.now(UTC), as_of)
 
 
 def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, Any]]:

@@ -85,7 +85,8 @@ def _filled(table: str, column: str) -> Rule:
 
 
 def _unique(table: str) -> Iterator[Rule]:
-    for key in [ROW_ID[table]] + [(USER_ID, EVENT_TIME)] * (table == "requests"):
+    natural = {"requests": (USER_ID, EVENT_TIME), "candidates": (REQUEST_ID, ITEM_ID)}
+    for key in [ROW_ID[table], *([natural[table]] if table in natural else [])]:
         if len(key) == 1:
             expectation: gxe.Expectation = gxe.ExpectColumnValuesToBeUnique(column=key[0], severity=CRITICAL)
         else:

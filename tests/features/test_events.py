@@ -42,7 +42,27 @@ def test_a_missing_key_of_dataset_json_is_named(data, retrieve, key):
 
 def test_a_dataset_json_that_is_no_json_is_refused(data, retrieve):
     (data / "dataset.json").write_text("{name: world}")
-    with pytest.raises(DataError, match=r"dataset.json is no JSON"):
+    with pytest.raises(DataError, match=r"dataset.json is no JSON \(.*line 1 column 2"):
+        retrieve(data)
+    (data / "dataset.json").write_text("[]")
+    with pytest.raises(DataError, match=r"dataset.json must hold a JSON object, got list"):
+        retrieve(data)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"test_days": "7"}, "test_days must be a number, zero or more, got '7'"),
+        ({"validation_days": -1}, "validation_days must be a number, zero or more, got -1"),
+        ({"horizon_seconds": True}, "horizon_seconds must be a number, zero or more, got True"),
+        ({"horizon_seconds": float("nan")}, "horizon_seconds must be a number, zero or more, got nan"),
+        ({"as_of": 20240210}, "as_of must be a text, got 20240210"),
+        ({"name": "../shop"}, r"name must consist of letters, digits, .* got '\.\./shop'"),
+    ],
+)
+def test_a_value_of_dataset_json_that_makes_no_sense_is_named(data, retrieve, values, message):
+    change_dataset(data, **values)
+    with pytest.raises(DataError, match=message):
         retrieve(data)
 
 
@@ -145,6 +165,14 @@ def test_a_candidate_without_its_request_is_refused(data, retrieve):
         retrieve(data)
 
 
+def test_a_candidate_that_is_there_twice_is_refused(data, retrieve):
+    change(data, "candidates", lambda rows: pl.concat([rows, rows.head(1)]))
+    with pytest.raises(
+        DataError, match=r"candidates.parquet: 2 of 1601 rows share user_id, event_time and item_id, .* keep one"
+    ):
+        retrieve(data)
+
+
 @pytest.mark.parametrize("label", [2, None])
 def test_a_label_is_zero_or_one(data, retrieve, label):
     change(data, "candidates", lambda rows: rows.with_columns(label=pl.lit(label, dtype=pl.Int8)))
@@ -171,7 +199,12 @@ def test_a_window_without_requests_is_refused(data, retrieve, split, days):
 def test_events_and_requests_after_the_end_are_left_out_and_counted(data, retrieve):
     change_dataset(data, as_of=(START + timedelta(days=39)).isoformat())
     examples = retrieve(data)
-    assert read_manifest(examples)["cut"] == {"events": 20, "requests": 20, "unfinished_requests": 0}
+    assert read_manifest(examples)["cut"] == {
+        "events": 20,
+        "requests": 20,
+        "unfinished_requests": 0,
+        "crossing_requests": 0,
+    }
     assert read(examples).events["event_time"].max() < START + timedelta(days=39)
 
 

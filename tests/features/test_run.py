@@ -11,7 +11,7 @@ from lrm.errors import DataError, SchemaError
 from lrm.features.run import retrieve_features
 from lrm.features.tables import read, read_declared, read_manifest
 from tests.data_worlds import INSTANT, START
-from tests.features.conftest import change, change_views
+from tests.features.conftest import change, change_dataset, change_views
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -121,9 +121,39 @@ def test_an_earlier_as_of_ends_the_world_there(untouched, examples, retrieve):
     assert then.events["event_time"].max() < ends
     # the request of 8 February ends its day after as_of: its outcome is unknown then
     assert then.requests["event_time"].max() == START + timedelta(days=37)
-    assert manifest["cut"] == {"events": 40, "requests": 20, "unfinished_requests": 20}
-    kept = now.candidates.filter(pl.col("request_id") < then.requests.height)
-    assert then.candidates.equals(kept)
+    # those of 29 January and 3 February straddle the cuts, which lie at noon
+    days = {START + timedelta(days=day) for day in range(20, 38)} - {START + timedelta(days=day) for day in (28, 33)}
+    assert set(then.requests["event_time"]) == days
+    assert manifest["cut"] == {"events": 40, "requests": 20, "unfinished_requests": 20, "crossing_requests": 40}
+    asked = then.requests.select("user_id", "event_time")
+    kept = now.requests.join(asked, on=["user_id", "event_time"], maintain_order="left")["request_id"]
+    expected = now.candidates.filter(pl.col("request_id").is_in(kept.implode()))
+    assert then.candidates.drop("candidate_id", "request_id").equals(expected.drop("candidate_id", "request_id"))
+
+
+@pytest.mark.parametrize(("cut_day", "earlier"), [(30, "train"), (35, "validation")])
+def test_an_event_of_the_next_window_is_no_outcome_of_an_earlier_request(data, retrieve, cut_day, earlier):
+    cut = START + timedelta(days=cut_day)
+    assert retrieved_cut(retrieve(data))["crossing_requests"] == 0  # each request's day ends a second before the next
+    poison = pl.DataFrame({"user_id": [1], "item_id": [999], "event_time": [cut], "spent": [1.0]})
+    change(data, "events", lambda events: pl.concat([events, poison.cast(dict(events.schema))]))
+    change_dataset(data, horizon_seconds=86_400)
+    examples = retrieve(data)
+    tables = read(examples)
+    assert retrieved_cut(examples)["crossing_requests"] == 40  # of 20 users, the day before each of the two cuts
+    assert tables.requests.filter(split=earlier)["event_time"].max() == cut - timedelta(days=2)
+    assert tables.candidates["request_id"].is_in(tables.requests["request_id"].implode()).all()
+    reached = tables.targets.filter(item_id=999).join(tables.requests, on="request_id")
+    assert reached.filter(pl.col("event_time") < cut).is_empty()
+
+
+def test_a_horizon_of_zero_crosses_no_cut(data, retrieve):
+    change_dataset(data, horizon_seconds=0)
+    assert retrieved_cut(retrieve(data))["crossing_requests"] == 0
+
+
+def retrieved_cut(examples):
+    return read_manifest(examples)["cut"]
 
 
 def test_values_of_the_catalogue_are_those_known_when_the_test_window_opens(data, retrieve):

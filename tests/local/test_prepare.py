@@ -4,6 +4,13 @@ import pytest
 
 from local.prepare import PROJECT, code_version, data_version, find_data, start_run
 from lrm.errors import DataError, SchemaError
+from pipeline import main
+
+DATASET = {"name": "shop", "protocol": "temporal", "as_of": "2024-02-10T00:00:00Z"} | {
+    "validation_days": 5,
+    "test_days": 5,
+    "horizon_seconds": 0,
+}
 
 
 @pytest.fixture
@@ -11,7 +18,7 @@ def data(tmp_path):
     folder = tmp_path / "data"
     (folder / "feature_repo").mkdir(parents=True)
     (folder / "feature_repo/views.py").write_text("a = 1\n")
-    (folder / "dataset.json").write_text(json.dumps({"name": "shop"}))
+    (folder / "dataset.json").write_text(json.dumps(DATASET))
     (folder / "events.parquet").write_bytes(b"events")
     return folder
 
@@ -55,6 +62,20 @@ def test_a_wrong_preset_leaves_nothing(data, tmp_path):
     with pytest.raises(SchemaError, match="no preset is called 'huge'"):
         begin(data, tmp_path, preset_name="huge")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dataset_without_a_name_leaves_nothing(data, tmp_path):
+    (data / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match="the key 'name' is missing"):
+        begin(data, tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "one"])
+def test_a_seed_is_a_whole_number_from_zero_on(seed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", f"--seed={seed}"])
+    assert f"argument --seed: must be a whole number, zero or more, got '{seed}'" in capsys.readouterr().err
 
 
 def test_the_versions_change_with_what_they_stand_for_and_with_nothing_else(data):

@@ -1,8 +1,35 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
+from local.prepare import PROJECT
 from local.runner import check_interpreter, environment, unmet
 from lrm.errors import LrmError
 from lrm.reporting.kept import STEPS
+
+SLOW_STEP = """
+import pathlib, signal, sys, time
+def finish(*_):
+    time.sleep(2)
+    pathlib.Path(sys.argv[1], "record").write_text("written")
+    sys.exit()
+signal.signal(signal.SIGINT, finish)
+pathlib.Path(sys.argv[1], "started").write_text("")
+time.sleep(60)
+"""
+ENGINE_THAT_ENDS_FIRST = f"""
+import os, pathlib, subprocess, sys, time
+from local.runner import run
+def workflow(folder):
+    subprocess.Popen([sys.executable, "-c", {SLOW_STEP!r}, folder])
+    time.sleep(60)
+folder = pathlib.Path(sys.argv[1])
+sys.exit(run(workflow, {{"folder": str(folder)}}, folder, reuse=False))
+"""
 
 
 def records(verdict: str, *, without: tuple[str, ...] = ()) -> dict:
@@ -37,3 +64,19 @@ def test_a_path_with_a_space_is_refused_before_anything_runs():
     check_interpreter("/home/ada/project/.venv/bin/python")
     with pytest.raises(LrmError, match="cannot start steps from a path with a space; move the project"):
         check_interpreter("/home/ada/my project/.venv/bin/python")
+
+
+def test_an_interrupt_waits_for_steps_that_outlive_the_engine_and_a_second_one_changes_nothing(tmp_path):
+    run = subprocess.Popen(
+        [sys.executable, "-c", ENGINE_THAT_ENDS_FIRST, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE
+    )
+    while not (tmp_path / "started").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGINT)
+    time.sleep(0.7)
+    os.kill(run.pid, signal.SIGINT)
+    printed, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, printed
+    assert (tmp_path / "record").read_text() == "written"
+    assert b"Start the same command again" in printed

@@ -31,7 +31,7 @@ class World(NamedTuple):
 
     @property
     def release(self) -> Release:
-        return read_release(self.releases / "1")
+        return read_release((self.releases / "current").resolve())
 
     def asked(self, **changed: Any) -> dict[str, Any]:
         """What a roll-out is told."""

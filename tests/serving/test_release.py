@@ -1,20 +1,29 @@
 """Releases come into service whole, and old ones go."""
 
+import json
 import os
 from datetime import UTC, datetime
 
 import pytest
 
 from lrm.errors import RegistryError, ServingError
-from lrm.serving.release import Release, put_in_service, read_release, remove_unfinished, write_release
+from lrm.serving.release import (
+    Release,
+    latest_releases,
+    new_folder,
+    put_in_service,
+    read_release,
+    remove_unfinished,
+    write_release,
+)
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def built(root, version, *, age_s=0):
     """A release beside its place."""
-    folder = root / f".{version}.partial"
-    folder.mkdir(parents=True)
+    folder = new_folder(root, version)
+    (folder / "items.parquet").write_bytes(b"")
     release = Release(folder, "shop", version, AS_OF, {"user_id": "int64", "item_id": "string"})
     write_release(release)
     written = (folder / "release.json").stat().st_mtime - age_s
@@ -22,31 +31,58 @@ def built(root, version, *, age_s=0):
     return release
 
 
-def names(root):
-    return sorted(path.name for path in root.iterdir())
+def versions(root):
+    """Version of each folder there; the link is checked apart."""
+    return sorted(path.name.split("-")[0] for path in root.iterdir() if not path.is_symlink())
+
+
+def in_service(root):
+    return read_version(root / "current")
+
+
+def read_version(folder):
+    return json.loads((folder / "release.json").read_text())["version"]
 
 
 def test_the_release_in_service_and_the_one_before_it_stay(tmp_path):
     for place, version in enumerate(("1", "2", "3")):
         put_in_service(built(tmp_path, version, age_s=10 - place))
-    assert names(tmp_path) == ["2", "3", "current"]
-    assert (tmp_path / "current").resolve().name == "3"
+    assert versions(tmp_path) == ["2", "3"]
+    assert in_service(tmp_path) == "3"
+    assert list(latest_releases(tmp_path)) == ["3", "2"]
 
 
 def test_a_version_rolled_out_again_replaces_its_own_release(tmp_path):
     put_in_service(built(tmp_path, "1", age_s=9))
-    put_in_service(built(tmp_path, "2", age_s=8))
-    (tmp_path / "2" / "stale").write_text("")
-    put_in_service(built(tmp_path, "2"))
-    assert names(tmp_path) == ["1", "2", "current"]
-    assert not (tmp_path / "2" / "stale").exists()
+    old = put_in_service(built(tmp_path, "2", age_s=8))
+    new = put_in_service(built(tmp_path, "2"))
+    assert versions(tmp_path) == ["1", "2"]
+    assert (tmp_path / "current").resolve() == new != old
 
 
 def test_what_a_killed_roll_out_left_is_removed(tmp_path):
     put_in_service(built(tmp_path, "1"))
     built(tmp_path, "2")
     remove_unfinished(tmp_path)
-    assert names(tmp_path) == ["1", "current"]
+    assert versions(tmp_path) == ["1"]
+
+
+def test_a_release_of_the_same_version_killed_before_the_link_moves_leaves_the_one_in_service(tmp_path, monkeypatch):
+    place = put_in_service(built(tmp_path, "1", age_s=9))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    again = built(tmp_path, "1")
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.symlink_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_service(again)
+    remove_unfinished(tmp_path)
+    assert (tmp_path / "current").resolve() == place
+    assert in_service(tmp_path) == "1"
+    put_in_service(built(tmp_path, "1"))
+    assert versions(tmp_path) == ["1"]
 
 
 def test_a_folder_that_is_no_release_is_refused(tmp_path):

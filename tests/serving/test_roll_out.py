@@ -2,22 +2,31 @@
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
 from lrm.errors import RegistryError, SchemaError, ServingError
+from lrm.features.run import retrieve_features
 from lrm.features.tables import read
 from lrm.model.artifact import load
+from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
+from lrm.serving.features import close_features
 from lrm.serving.process import running
-from lrm.serving.publish import declared_for
-from lrm.serving.release import read_release
+from lrm.serving.publish import build_release, declared_for
+from lrm.serving.release import new_folder, put_in_service, read_release, write_release
 from lrm.serving.replay import choose_probes, compare, offline_tables
 from lrm.serving.run import roll_out
+from lrm.serving.service import default_time, open_service
 from tests.serving.conftest import NAME, register
 from tests.serving.shop import AS_OF, FEATURE_REPO
+
+
+def folders(root):
+    return {path.name for path in root.iterdir() if path.is_dir()}
 
 
 def test_served_scores_are_the_offline_scores(world):
@@ -66,7 +75,7 @@ def test_a_model_whose_signal_is_gone_is_not_rolled_out_and_current_stays(world,
     (repo / "definitions.py").write_text(FEATURE_REPO.replace('"shelf"', '"rack"'))
     with pytest.raises(ServingError, match=r"the model reads shelf, which .* no longer declares"):
         roll_out(world.examples, tmp_path / "out", **world.asked(feature_repo=repo))
-    assert sorted(path.name for path in world.releases.iterdir() if path.is_dir()) == ["1", "current"]
+    assert folders(world.releases) == {"current", world.release.folder.name}
 
 
 def test_signals_declared_after_training_are_left_alone(world, tmp_path):
@@ -83,11 +92,51 @@ def test_a_roll_out_that_fails_half_way_leaves_nothing_behind(world, tmp_path):
     pl.read_parquet(data / "requests.parquet").drop("device").write_parquet(data / "requests.parquet")
     with pytest.raises(SchemaError, match="column 'device' is missing"):
         roll_out(world.examples, tmp_path / "out", **world.asked(data=data, version=version))
-    assert sorted(path.name for path in world.releases.iterdir() if path.is_dir()) == ["1", "current"]
+    assert folders(world.releases) == {"current", world.release.folder.name}
 
 
 def test_without_a_champion_there_is_nothing_to_roll_out(world, tmp_path):
-    assert roll_out(world.examples, tmp_path / "out", **world.asked(name="another"))["version"] == ""
+    metrics = roll_out(world.examples, tmp_path / "out", **world.asked(name="another"))
+    assert (metrics["version"], metrics["skipped"]) == ("", "nothing was promoted yet")
+
+
+def test_a_run_of_the_past_leaves_the_release_in_service(world, tmp_path):
+    past = shutil.copytree(world.examples, tmp_path / "examples")
+    manifest = json.loads((past / "manifest.json").read_text())
+    (past / "manifest.json").write_text(json.dumps(manifest | {"as_of": (AS_OF - timedelta(days=2)).isoformat()}))
+    before = folders(world.releases), (world.releases / "current").resolve()
+    metrics = roll_out(past, tmp_path / "out", **world.asked())
+    assert (metrics["version"], metrics["n_probes"]) == ("", 0)
+    assert "the release in service knows the world up to 2024-01-17T00:00:00+00:00, later than" in metrics["skipped"]
+    assert json.loads((tmp_path / "out" / "roll_out.json").read_text()) == metrics
+    assert (folders(world.releases), (world.releases / "current").resolve()) == before
+
+
+def test_an_item_that_came_after_training_is_served_by_its_content(world, tmp_path):
+    data = shutil.copytree(world.data, tmp_path / "data")
+    items = pl.read_parquet(data / "items.parquet")
+    at = pl.lit(AS_OF - timedelta(days=1)).cast(items.schema["event_time"])  # in the test window
+    added = items.head(1).with_columns(
+        pl.lit(200).cast(pl.Int64).alias("item_id"), pl.lit("new").alias("title"), event_time=at, created_time=at
+    )
+    pl.concat([items, added]).write_parquet(data / "items.parquet")
+    retrieve_features(data, world.feature_repo, tmp_path / "examples")
+    assert read(tmp_path / "examples").items.row(-1, named=True)["title"] is None  # as known when the test window began
+    bundle = world.release.folder / "bundle"
+    told = {"state": tmp_path, "name": NAME, "version": "1"}
+    service = open_service(build_release(bundle, tmp_path / "examples", data, world.feature_repo, **told))
+    close_features(service.features)
+    assert service.items.item_ids.tolist() == [*range(100, 112), 200]
+    assert service.items.titles[-1] == "new"
+
+
+def test_whether_the_data_is_replayed_is_decided_when_the_service_opens(world):
+    now = datetime.now(UTC)
+    service = open_service(world.release._replace(as_of=now - timedelta(hours=1)))
+    close_features(service.features)
+    a_day_later = service._replace(release=world.release._replace(as_of=now - timedelta(days=2)))
+    assert default_time(a_day_later) >= now
+    assert default_time(a_day_later._replace(is_replayed=True)) == now - timedelta(days=2)
 
 
 def test_a_tampered_release_is_not_served(world, tmp_path):
@@ -103,12 +152,25 @@ def test_a_tampered_release_is_not_served(world, tmp_path):
 
 
 def test_the_registry_names_the_folder_to_serve(world):
-    assert champion_folder(world.registry, NAME, world.state) == world.releases / "1"
-    with pytest.raises(ServingError, match=r"no release in .* run `make run`"):
+    assert champion_folder(world.registry, NAME, world.state) == world.release.folder
+    with pytest.raises(ServingError, match=r"holds no release of it \(it has version none.*run `make run`"):
         champion_folder(world.registry, NAME, world.root)
     register(world.root, world.registry, "1", name="fresh")
     with pytest.raises(ServingError, match="nothing was promoted yet: fresh has no champion"):
         champion_folder(world.registry, "fresh", world.state)
+
+
+def test_after_a_rollback_the_version_before_is_served(world, tmp_path):
+    asked, served = {"registry": world.registry, "name": "twice"}, {}
+    for number in ("1", "2"):
+        register(world.root, world.registry, number, name="twice")
+        promote_model(tmp_path / "promoted", **asked, version=number, run_id=f"run-{number}")
+        folder = new_folder(tmp_path / "serving" / "twice", number)
+        write_release(world.release._replace(folder=folder, name="twice", version=number))
+        served[number] = put_in_service(world.release._replace(folder=folder, version=number))
+    assert champion_folder(**asked, state=tmp_path) == served["2"]
+    rollback(**asked)
+    assert champion_folder(**asked, state=tmp_path) == served["1"]
 
 
 def test_the_command_line_says_what_is_missing(tmp_path, capsys):

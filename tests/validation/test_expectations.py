@@ -77,6 +77,11 @@ BROKEN = [
     ("unique", "candidates", "candidate_id", "critical", put("candidates", "candidate_id", 1), 2),
     ("unique", "items", "item_id", "critical", put("items", "item_id", 101), 2),
     ("unique", "requests", "user_id, event_time", "critical", put("requests", "user_id", 2), 2),
+    (
+        *("unique", "candidates", "request_id, item_id", "critical"),
+        lambda t: t._replace(candidates=pl.concat([t.candidates, t.candidates.head(1)])),
+        2,
+    ),
     ("unique", "targets", "request_id, item_id", "critical", lambda t: t._replace(targets=t.targets[[0, 0, 1]]), 2),
     ("known", "candidates", "request_id", "critical", put("candidates", "request_id", -1, 4), 4),
     ("known", "targets", "request_id", "critical", put("targets", "request_id", -1), 1),
