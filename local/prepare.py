@@ -15,8 +15,7 @@ from typing import Any
 
 from lrm.config import preset
 from lrm.errors import DataError
-from lrm.features.datasets.prepare import BUILDS, DATASET, prepare
-from lrm.features.events import read_dataset
+from lrm.features.datasets.prepare import BUILDS, DATASET, name_of, prepare
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path("data")
@@ -62,7 +61,7 @@ def start_run(
         DataError: `dataset.json` does not hold what it must.
     """
     preset(preset_name)
-    name = read_dataset(data)["name"]
+    name = name_of(data)
     state = state.resolve()
     arguments = {
         "data": str(data),

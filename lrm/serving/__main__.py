@@ -17,7 +17,7 @@ EPILOG = """examples:
       the same where the registry holds several models, and on another port
   python -m lrm.serving --bundle state/serving/complete-journey/current
       serve that release; the registry is not asked, and need not be there
-  curl -s localhost:8000/v1/recommend -H 'content-type: application/json' -d '{"user_id": 1, "k": 5}'
+  curl -s localhost:8000/v1/recommend -H 'content-type: application/json' -d '{"user_id": 20, "k": 5}'
 
 routes:
   POST /v1/recommend  the k best items: {user_id, k, time, context, candidates, exclude_seen}; only user_id is needed

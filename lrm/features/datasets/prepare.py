@@ -12,6 +12,7 @@ from typing import Any
 
 from lrm.errors import DataError
 from lrm.features.datasets import amazon_beauty, complete_journey, movielens_1m, movielens_100k
+from lrm.features.events import read_dataset
 
 Build = Callable[[Path | None, Path], dict[str, Any]]
 """(data root, an empty folder to fill) -> what goes into dataset.json."""
@@ -24,6 +25,16 @@ BUILDS: dict[str, Build] = {
     "amazon-beauty": amazon_beauty.build,
 }
 DATASET = "dataset.json"
+
+
+def name_of(folder: Path) -> str:
+    """The name that a data folder gives itself.
+
+    Raises:
+        DataError: its dataset.json is missing, damaged, or says something impossible.
+    """
+    name: str = read_dataset(folder)["name"]
+    return name
 
 
 def prepare(name: str, *, data_root: Path | None, out: Path) -> Path:
