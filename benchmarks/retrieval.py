@@ -132,10 +132,10 @@ def compare(folder: Path, engine: str) -> str:
 
 
 def cell(engine: str, folder: Path, timeout_s: float) -> dict[str, Any] | None:
-    """Run one cell in a process of its own; None if it did not finish in time."""
-    command = [sys.executable, __file__, "--cell", engine, str(folder)]
+    """Run one cell in a process of its own, in the folder, where a query engine may spill; None if it took too long."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--cell", engine, str(folder.resolve())]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout_s)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return None
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
