@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from kfp import compiler, dsl
@@ -169,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     here.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random draw (default: %(default)s)")
     here.add_argument(
         "--as-of",
+        type=_instant,
         default="",
         metavar="TIME",
         help="ISO instant at which the data ends for this run (default: its own end); such a run never promotes",
@@ -196,6 +198,15 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number, zero or more, got {text!r}")
     return int(text)
+
+
+def _instant(text: str) -> str:
+    """An ISO instant, checked before anything runs; empty for none."""
+    try:
+        datetime.fromisoformat(text or "2000-01-01")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an ISO instant such as 2017-11-01T00:00:00, got {text!r}") from None
+    return text
 
 
 if __name__ == "__main__":

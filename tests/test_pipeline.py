@@ -189,6 +189,14 @@ def test_a_wrong_option_is_one_line_and_leaves_nothing(options, message, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("option", "value"), [("--as-of", "yesterday"), ("--seed", "-1")])
+def test_a_value_that_cannot_be_is_refused_before_anything_runs(option, value, tmp_path):
+    done = subprocess.run(command(tmp_path, options=(option, value)), cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search(f"error: argument {option}: must be .*, got '{value}'", done.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
 def compiled(path: Path, *options: str) -> tuple[dict, dict]:
     subprocess.run([sys.executable, "pipeline.py", "compile", "--output", str(path), *options], cwd=PROJECT, check=True)
     pipeline, platform = yaml.safe_load_all(path.read_text())
