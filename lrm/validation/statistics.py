@@ -124,7 +124,8 @@ def histogram(values: pl.Series, unit: Indices, bins: Mapping[str, Any]) -> tupl
 
 
 def _counted(index: Indices, unit: Indices, n_bins: int) -> tuple[list[int], float]:
-    cells = pl.Series("cell", unit * n_bins + index).value_counts()
+    # In order of the cells, so that sums of floats come out the same on every run.
+    cells = pl.Series("cell", unit * n_bins + index).value_counts().sort("cell")
     cell, in_cell = cells["cell"].to_numpy(), cells["count"].to_numpy().astype(np.float64)
     unit_of_cell, bin_of_cell = np.divmod(cell, n_bins)
     sizes = np.bincount(unit_of_cell, weights=in_cell)
@@ -153,8 +154,11 @@ def moments(values: pl.Series, unit: Indices, signal: Signal) -> dict[str, Any]:
     mean = vectors.mean(axis=0, dtype=np.float64)
     vectors = vectors - mean.astype(np.float32)
     variance = float(np.einsum("nd,nd->", vectors, vectors, dtype=np.float64)) / len(vectors)
-    sums = pl.DataFrame(vectors).group_by(pl.Series("unit", unit[sound.to_numpy()])).agg(pl.all().sum()).drop("unit")
-    between = float((sums.to_numpy().astype(np.float64) ** 2).sum())
+    of_row = unit[sound.to_numpy()]
+    order = np.argsort(of_row, kind="stable")
+    starts = np.flatnonzero(np.diff(of_row[order], prepend=-1))
+    sums = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64)
+    between = float((sums**2).sum())
     design_effect = between / (len(vectors) * variance) if variance else 1.0
     return {"mean": mean.tolist(), "variance": variance, "n_effective": len(vectors) / max(design_effect, 1.0)}
 
