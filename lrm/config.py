@@ -9,9 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 from lrm.errors import SchemaError
+
+SOFT, TEXT, HYBRID, NONE = "soft", "text", "hybrid", "none"
+NOISE, FROZEN, SHUFFLED, CONSTANT = "noise", "frozen", "shuffled", "constant"
+ARMS = (SOFT, TEXT, HYBRID, NONE, NOISE, FROZEN, SHUFFLED, CONSTANT)
+"""How signals reach the prompt; `lrm.tokens.arms` says what each is."""
+LINEAR, ATTENTION = "linear", "attention"
+BUDGETS = (1, 2, 4, 8, 16)
+"""Tokens of a group that an elastic model is trained for."""
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -21,12 +30,36 @@ def _positive(owner: object, *names: str) -> None:
             raise ValueError(f"{type(owner).__name__}.{name} must be positive, got {value}")
 
 
+def _among(owner: object, **allowed: tuple[str, ...]) -> None:
+    for name, values in allowed.items():
+        if getattr(owner, name) not in values:
+            raise ValueError(
+                f"{type(owner).__name__}.{name} must be one of {', '.join(values)}; got {getattr(owner, name)!r}"
+            )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokensConfig:
     """How signals become tokens."""
 
+    arm: str = SOFT
+    """How signals reach the prompt: one of `ARMS`."""
+    n_event_tokens: int = 1
+    """Prompt positions of one past event."""
     n_query_tokens: int = 2
     """Prompt positions that all query signals share."""
+    n_candidate_tokens: int = 1
+    """Prompt positions of one candidate."""
+    elastic: bool = False
+    """Train so that the first 1, 2, 4, ... tokens of query and candidate are useful alone, for serving to choose."""
+    text_budget: bool = False
+    """For the arm `text`: shorten histories until a prompt is as long as it would be with soft tokens."""
+    memory: str = NONE
+    """Events beyond `max_history`: `none` forgets them; `linear` and `attention` compress them to `memory_tokens`."""
+    memory_events: int = 256
+    memory_tokens: int = 8
+    item_identity: str = "both"
+    """What names an item: its `id`, its `content`, or `both` together."""
     width: int = 16
     """Width of one signal's own embedding, before a maker mixes all of them."""
     n_buckets: int = 32
@@ -38,6 +71,12 @@ class TokensConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "width", "n_buckets", "min_item_count", "min_category_count")
+        _positive(self, "n_event_tokens", "n_candidate_tokens", "memory_events", "memory_tokens")
+        _among(self, arm=ARMS, memory=(NONE, LINEAR, ATTENTION), item_identity=("id", "content", "both"))
+        if self.memory_events % self.memory_tokens:
+            raise ValueError(
+                f"memory_events {self.memory_events} must be a multiple of memory_tokens {self.memory_tokens}"
+            )
         if self.n_query_tokens < 0:
             raise ValueError(f"TokensConfig.n_query_tokens must be at least 0, got {self.n_query_tokens}")
 
@@ -132,6 +171,12 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
+    @property
+    def events_read(self) -> int:
+        """Latest events of a user that a score can depend on."""
+        older = 0 if self.tokens.memory == NONE else self.tokens.memory_events
+        return self.model.max_history + older
+
 
 def default() -> RunConfig:
     """A laptop's run: minutes on two cores."""
@@ -152,7 +197,22 @@ def tiny() -> RunConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"default": default, "tiny": tiny}
+def of_arm(arm: str) -> RunConfig:
+    """The default with another arm: same decoder, same data order, same seeds."""
+    return RunConfig(tokens=TokensConfig(arm=arm))
+
+
+def text_truncated() -> RunConfig:
+    """The arm `text` in the prompt length of `soft`."""
+    return RunConfig(tokens=TokensConfig(arm=TEXT, text_budget=True))
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "default": default,
+    "tiny": tiny,
+    **{arm: partial(of_arm, arm) for arm in ARMS},
+    "text-truncated": text_truncated,
+}
 
 
 def preset(name: str) -> RunConfig:

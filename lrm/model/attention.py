@@ -1,7 +1,8 @@
 """Attention over prompts in flat form: causal over the history, then requests and candidates over that prefix.
 
-Shape suffixes: N flat tokens, E flat history tokens, Q flat query tokens, H heads, J key-value heads, Z head width,
-G segments, T padded history length, S padded suffix length, R requests, K query tokens of a request, D model width.
+Shape suffixes: N flat tokens, E flat history tokens, H heads, J key-value heads, P heads that share one, Z head width,
+G segments, T padded history length, U padded length of history and query tokens, S padded length of query and candidate
+tokens, L = P * S, C candidates, K (or L) tokens of a candidate, D model width.
 """
 
 from __future__ import annotations
@@ -15,19 +16,25 @@ from torch.nn import functional
 
 from lrm.tokens.prompt import Layout
 
+LOWEST = -1e4
+"""Stands for the greatest score of a token that sees nothing."""
 
-class Prefix(NamedTuple):
-    """Keys and values of the histories, per layer: what a server would cache for a user. Each (G, T, J, Z)."""
 
-    key_GTJZ: Tensor
-    value_GTJZ: Tensor
+class Attended(NamedTuple):
+    """Attention over a part of what tokens see, before division: the parts add up once brought to one peak."""
+
+    mixed_NHZ: Tensor
+    """Values times exp(score - peak), summed."""
+    weight_NH1: Tensor
+    """exp(score - peak), summed."""
+    peak_NH1: Tensor
 
 
 class Attention(nn.Module):
     """Grouped-query attention (2305.13245) with rotary positions (2104.09864) under the rule of `lrm.tokens.prompt`.
 
     Shape:
-        x_ND: (N, D), history tokens first, then query tokens, then candidates.
+        x_ND: (N, D): memory and history tokens first, then query tokens, then those of the candidates.
         returns: (N, D).
     """
 
@@ -37,58 +44,74 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.width, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
+    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
         """Attend."""
         heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
         q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
         q_NHZ, k_NJZ = rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ)
-        n_events = len(layout.history_slot_E)
-        prefix = self._prefix(k_NJZ[:n_events], v_NJZ[:n_events], layout)
-        history_EHZ = self._attend_history(q_NHZ[:n_events], prefix, layout)
-        suffix_NHZ = self._attend_suffix(
-            q_NHZ[n_events:], k_NJZ[n_events:], v_NJZ[n_events:], prefix, layout, n_query_tokens
+        n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
+        past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
+        k_GJUZ, v_GJUZ = (
+            pad(x_NJZ[:n_prefix], layout.prefix_slot_N, past_shape).transpose(1, 2).contiguous()
+            for x_NJZ in (k_NJZ, v_NJZ)
         )
-        mixed_ND: Tensor = self.out(torch.cat([history_EHZ, suffix_NHZ]).flatten(1))
+        mixed_NHZ = self._attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
+        if len(q_NHZ) > n_history:
+            past = self._attend_past(q_NHZ[n_history:], k_GJUZ, v_GJUZ, layout)
+            own = (x_N[n_prefix:] for x_N in (q_NHZ, k_NJZ, v_NJZ))
+            suffix_NHZ = self._join_own(past, *own, per_candidate=layout.shape.per_candidate)
+            mixed_NHZ = torch.cat([mixed_NHZ, suffix_NHZ])
+        mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
         return mixed_ND
 
-    def _prefix(self, k_EJZ: Tensor, v_EJZ: Tensor, layout: Layout) -> Prefix:
-        return Prefix(*(pad(x_EJZ, layout.history_slot_E, layout.history_shape) for x_EJZ in (k_EJZ, v_EJZ)))
-
-    def _attend_history(self, q_EHZ: Tensor, prefix: Prefix, layout: Layout) -> Tensor:
-        q_GTHZ = pad(q_EHZ, layout.history_slot_E, layout.history_shape)
-        q_GHTZ, k_GJTZ, v_GJTZ = (x.transpose(1, 2) for x in (q_GTHZ, *prefix))
+    def _attend_history(self, q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
+        longest = layout.history_shape[1]
+        q_GHTZ = pad(q_EHZ, layout.history_slot_H, layout.history_shape).transpose(1, 2)
         mixed_GHTZ = functional.scaled_dot_product_attention(
-            q_GHTZ, k_GJTZ, v_GJTZ, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
+            q_GHTZ,
+            k_GJUZ[:, :, :longest],
+            v_GJUZ[:, :, :longest],
+            is_causal=True,
+            enable_gqa=self.n_heads != self.n_kv_heads,
         )
-        return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_E]
+        return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_H]
 
-    def _attend_suffix(
-        self, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, prefix: Prefix, layout: Layout, n_query_tokens: int
-    ) -> Tensor:
-        """Attend from query and candidate tokens to the prefix, the query tokens of the request, and oneself."""
+    def _attend_past(self, q_NHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Attended:
+        """What query and candidate tokens take from the history and from the query tokens of their request."""
+        n_segments, widest = layout.suffix_shape
+        grouped = (n_segments, self.n_kv_heads, self.n_heads // self.n_kv_heads, widest)
+        q_GSHZ = pad(q_NHZ / math.sqrt(self.width), layout.suffix_slot_N, layout.suffix_shape)
+        q_GJPSZ = q_GSHZ.transpose(1, 2).reshape(*grouped, self.width)
+        # In place, and on no view: these are the largest tensors of a step.
+        weight_GJLU = q_GJPSZ.flatten(2, 3) @ k_GJUZ.transpose(-1, -2)
+        weight_GJLU = weight_GJLU.add_(layout.bias_GSU.repeat(1, grouped[2], 1).unsqueeze(1))
+        peak_GJL1 = weight_GJLU.detach().amax(-1, keepdim=True).clamp_(min=LOWEST)
+        weight_GJLU = weight_GJLU.sub_(peak_GJL1).exp_()
+
+        def flat(x_GJLZ: Tensor) -> Tensor:
+            x_GSJPZ = x_GJLZ.view(*grouped, -1).permute(0, 3, 1, 2, 4)
+            return x_GSJPZ.flatten(2, 3).flatten(0, 1)[layout.suffix_slot_N]
+
+        return Attended(flat(weight_GJLU @ v_GJUZ), flat(weight_GJLU.sum(-1, keepdim=True)), flat(peak_GJL1))
+
+    def _join_own(self, past: Attended, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, *, per_candidate: int) -> Tensor:
+        """Let each candidate's tokens see one another as well; query tokens have seen all they may."""
+        n_query = len(past.weight_NH1) - len(q_NHZ)
+        query = Attended(*(x[:n_query] for x in past))
+        mixed_NHZ = query.mixed_NHZ / query.weight_NH1
         if not len(q_NHZ):
-            return q_NHZ
-        slot_N, shape = layout.suffix_slot_N, layout.suffix_shape
-        n_requests = len(layout.last_event_R)
-        own_shape = (n_requests, n_query_tokens, self.n_kv_heads, self.width)
-        repeats = self.n_heads // self.n_kv_heads
-        own_k_RKJZ, own_v_RKJZ = (x_NJZ[: n_requests * n_query_tokens].reshape(own_shape) for x_NJZ in (k_NJZ, v_NJZ))
-        q_GSHZ, k_GSJZ, v_GSJZ = (pad(x, slot_N, shape) for x in (q_NHZ, k_NJZ, v_NJZ))
-        grouped_GSJPZ = q_GSHZ.view(*shape, self.n_kv_heads, repeats, self.width) / math.sqrt(self.width)
-        past_GJPST = torch.einsum("gsjpz,gtjz->gjpst", grouped_GSJPZ, prefix.key_GTJZ)
-        is_hidden_GST = torch.arange(past_GJPST.shape[-1]) >= layout.visible_GS.unsqueeze(-1)
-        past_GJPST = past_GJPST.masked_fill(is_hidden_GST[:, None, None], float("-inf"))
-        own_GJPSK = torch.einsum("gsjpz,gskjz->gjpsk", grouped_GSJPZ, own_k_RKJZ[layout.request_GS])
-        self_GJPS1 = torch.einsum("gsjpz,gsjz->gjps", grouped_GSJPZ, k_GSJZ).unsqueeze(-1)
-        is_query_GS1 = ~layout.is_candidate_GS.unsqueeze(-1)
-        if n_query_tokens:  # a query token already stands among its request's query tokens
-            self_GJPS1 = self_GJPS1.masked_fill(is_query_GS1[:, None, None], float("-inf"))
-        weight = torch.cat([past_GJPST, own_GJPSK, self_GJPS1], dim=-1).softmax(-1)
-        w_past, w_own, w_self = torch.split(weight, [past_GJPST.shape[-1], n_query_tokens, 1], dim=-1)
-        mixed_GSJPZ = torch.einsum("gjpst,gtjz->gsjpz", w_past, prefix.value_GTJZ)
-        mixed_GSJPZ = mixed_GSJPZ + torch.einsum("gjpsk,gskjz->gsjpz", w_own, own_v_RKJZ[layout.request_GS])
-        mixed_GSJPZ = mixed_GSJPZ + torch.einsum("gjpsi,gsjz->gsjpz", w_self, v_GSJZ)
-        return mixed_GSJPZ.flatten(2, 3).flatten(0, 1)[slot_N]
+            return mixed_NHZ
+        past = Attended(*(x[n_query:] for x in past))
+        repeats, shape = self.n_heads // self.n_kv_heads, (-1, per_candidate, self.n_heads)
+        k_CKHZ, v_CKHZ = (x.repeat_interleave(repeats, 1).view(*shape, self.width) for x in (k_NJZ, v_NJZ))
+        q_CKHZ = q_NHZ.view(*shape, self.width) / math.sqrt(self.width)
+        own_NHK = torch.einsum("ckhz,clhz->ckhl", q_CKHZ, k_CKHZ).flatten(0, 1)
+        peak_NH1 = torch.maximum(past.peak_NH1, own_NHK.detach().amax(-1, keepdim=True))
+        own_NHK, before_NH1 = (own_NHK - peak_NH1).exp(), (past.peak_NH1 - peak_NH1).exp()
+        own_mixed_CKHZ = torch.einsum("ckhl,clhz->ckhz", own_NHK.view(*shape, per_candidate), v_CKHZ)
+        weight_NH1 = past.weight_NH1 * before_NH1 + own_NHK.sum(-1, keepdim=True)
+        candidates_NHZ = (past.mixed_NHZ * before_NH1 + own_mixed_CKHZ.flatten(0, 1)) / weight_NH1
+        return torch.cat([mixed_NHZ, candidates_NHZ])
 
 
 def pad(x_N: Tensor, slot_N: Tensor, shape: tuple[int, int]) -> Tensor:

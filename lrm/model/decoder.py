@@ -39,9 +39,9 @@ class Block(nn.Module):
         self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
+    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
         """(N, D) to (N, D)."""
-        attended_ND = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, n_query_tokens=n_query_tokens)
+        attended_ND = self.attention(self.attention_norm(x_ND), rotation_NZ, layout)
         x_ND = x_ND + self.dropout(attended_ND)
         mixed_ND: Tensor = x_ND + self.dropout(self.ffn(self.ffn_norm(x_ND)))
         return mixed_ND
@@ -57,11 +57,11 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.RMSNorm(config.d_model)
 
-    def forward(self, x_ND: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """(N, D) tokens to (N, D) states."""
         rotation_NZ = rotations(layout.position_N, width=self.head_width)
         x_ND = self.dropout(x_ND)
         for block in self.blocks:
-            x_ND = block(x_ND, rotation_NZ, layout, n_query_tokens=n_query_tokens)
+            x_ND = block(x_ND, rotation_NZ, layout)
         states_ND: Tensor = self.norm(x_ND)
         return states_ND

@@ -17,6 +17,7 @@ from lrm.model.repeats import Pointed, Repeats
 from lrm.schema import Signal
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch
+from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
 
 
@@ -50,31 +51,62 @@ class Recommender(nn.Module):
         self.repeats = Repeats(d_model=d_model)
         self.outcome = nn.Linear(d_model, 1)
 
-    @property
-    def n_query_tokens(self) -> int:
-        """K."""
-        return self.config.tokens.n_query_tokens
+    def prompt(self, budget: int | None = None) -> PromptShape:
+        """The shape of a prompt.
+
+        Args:
+            budget: tokens at most of a query and of a candidate; only a model trained with `elastic` tokens is meant to
+                be used with fewer than all.
+        """
+        tokens, factory = self.config.tokens, self.factory
+        n_query = factory.query.n_tokens if factory.query else 0
+        n_candidate = factory.candidate.n_tokens
+        max_history = self.config.model.max_history
+        if tokens.text_budget:
+            soft = max_history * tokens.n_event_tokens + tokens.n_query_tokens + tokens.n_candidate_tokens
+            max_history = max(1, (soft - n_query - n_candidate) // factory.history.n_tokens)
+        return PromptShape(
+            per_event=factory.history.n_tokens,
+            per_query=min(n_query, budget or n_query),
+            per_candidate=min(n_candidate, budget or n_candidate),
+            max_history=max_history,
+            older_events=tokens.memory_events if factory.memory else 0,
+            memory_tokens=tokens.memory_tokens if factory.memory else 0,
+        )
 
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts."""
-        n_events, n_requests = len(batch.identity_E), len(batch.requests)
-        n_query = n_requests * self.n_query_tokens
-        tokens_ND = torch.cat(
-            [
-                self.factory.history_tokens(batch.identity_E, batch.history_E),
-                self.factory.query_tokens(batch.query_R).flatten(0, 1),
-                self.factory.candidate_tokens(batch.identity_C, batch.candidate_C),
-            ]
-        )
-        states_ND = self.decoder(tokens_ND, batch.layout, n_query_tokens=self.n_query_tokens)
-        event_ED, query_ND, candidate_CD = states_ND.tensor_split((n_events, n_events + n_query))
+        states_ND, groups = self.prompt_states(batch)
+        _, event_ND, query_ND, candidate_ND = torch.split(states_ND, groups)
+        shape = batch.layout.shape
+        event_ED = event_ND[shape.per_event - 1 :: shape.per_event]
         request_RD = self._at_request(event_ED, query_ND, batch)
         pointed = self.repeats(request_RD, event_ED, batch.layout)
+        candidate_CD = candidate_ND[shape.per_candidate - 1 :: shape.per_candidate]
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
 
+    def prompt_tokens(self, batch: Batch) -> tuple[Tensor, list[int]]:
+        """(N, D) the tokens that enter the decoder, and how many are memory, event, query and candidate tokens."""
+        shape = batch.layout.shape
+        groups = [
+            self.factory.history_tokens(batch.identity_E, batch.history_E),
+            self.factory.query_tokens(batch.query_R, shape.per_query),
+            self.factory.candidate_tokens(batch.identity_C, batch.candidate_C, shape.per_candidate),
+        ]
+        if batch.older is not None:
+            groups.insert(0, self.factory.memory_tokens(batch.older))
+        flat = [tokens_NKD.flatten(0, 1) for tokens_NKD in groups]
+        n_memory = len(flat[0]) if batch.older is not None else 0
+        return torch.cat(flat), [n_memory, *(len(tokens_ND) for tokens_ND in flat[-3:])]
+
+    def prompt_states(self, batch: Batch) -> tuple[Tensor, list[int]]:
+        """(N, D) the same tokens after the last block."""
+        tokens_ND, groups = self.prompt_tokens(batch)
+        return self.decoder(tokens_ND, batch.layout), groups
+
     def _at_request(self, event_ED: Tensor, query_ND: Tensor, batch: Batch) -> Tensor:
-        if self.n_query_tokens:
-            return query_ND[self.n_query_tokens - 1 :: self.n_query_tokens]
-        last_R = batch.layout.last_event_R
+        per_query = batch.layout.shape.per_query
+        if per_query:
+            return query_ND[per_query - 1 :: per_query]
         padded = torch.cat([self.start_D.unsqueeze(0), event_ED])
-        return padded[last_R + 1]
+        return padded[batch.layout.last_event_R + 1]

@@ -54,7 +54,7 @@ class Repeats(nn.Module):
 
     def forward(self, request_RD: Tensor, event_ED: Tensor, layout: Layout) -> Pointed:
         """Point."""
-        key_GTW = pad(self.key(event_ED), layout.history_slot_E, layout.history_shape)
+        key_GTW = pad(self.key(event_ED), layout.event_slot_E, layout.events_shape)
         query_RW = self.query(request_RD) / math.sqrt(key_GTW.shape[-1])
         fit_RT = torch.einsum("rw,rtw->rt", query_RW, key_GTW[layout.segment_R])
         since_RT = layout.visible_R.unsqueeze(1) - torch.arange(key_GTW.shape[1])

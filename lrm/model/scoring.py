@@ -17,8 +17,10 @@ from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
+from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
-from lrm.tokens.prompt import Batch, build_batch, event_rows, scoring_segments, segment_tokens, token_batches
+from lrm.tokens.prompt import Batch, build_batch, event_rows
+from lrm.tokens.segments import scoring_segments, segment_tokens, token_batches
 from lrm.tokens.vocabulary import rows_of
 
 CATALOGUE_CHUNK = 16_384
@@ -40,10 +42,25 @@ class Scorer:
     Each request reads exactly its latest `max_history` events, offline as online.
     """
 
-    def __init__(self, recommender: Recommender, tables: Tables, *, catalogue: Catalogue | None = None) -> None:
-        """Encode the tables; with a `catalogue` encoded before, their items are not read."""
-        self._recommender = recommender.eval()
-        self._corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
+    def __init__(
+        self,
+        recommender: Recommender,
+        tables: Tables,
+        *,
+        catalogue: Catalogue | None = None,
+        budget: int | None = None,
+    ) -> None:
+        """Encode the tables.
+
+        Args:
+            recommender: a trained one.
+            tables: whose requests are to be answered.
+            catalogue: items encoded before; those of the tables are then not read.
+            budget: tokens at most of a query and of a candidate, for a model trained with elastic tokens.
+        """
+        self._recommender, self._shape = recommender.eval(), recommender.prompt(budget)
+        corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
+        self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm)
         self._item_vectors_VD: Tensor | None = None
         if catalogue is not None:
             rows_E = rows_of(tables.events[ITEM_ID].to_numpy(), catalogue.item_ids)
@@ -85,12 +102,10 @@ class Scorer:
 
     def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> Iterator[tuple[Batch, States]]:
         corpus = self._corpus if with_candidates else without_candidates(self._corpus)
-        n_query_tokens = self._recommender.n_query_tokens
-        max_history = self._recommender.config.model.max_history
-        segments = scoring_segments(corpus, np.unique(request_ids), max_history=max_history)
-        lengths = segment_tokens(corpus, segments, n_query_tokens=n_query_tokens)
+        segments = scoring_segments(corpus, np.unique(request_ids), max_history=self._shape.max_history)
+        lengths = segment_tokens(corpus, segments, self._shape)
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
-            batch = build_batch(corpus, segments.pick(rows), n_query_tokens=n_query_tokens)
+            batch = build_batch(corpus, segments.pick(rows), self._shape)
             yield batch, self._recommender(batch)
 
 

@@ -55,7 +55,7 @@ def build_release(
     signals = read_signals(bundle / "signals.json")
     declared = declared_for(signals, feature_repo, data)
     as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
-    max_history = from_json((bundle / "config.json").read_text()).model.max_history
+    max_history = from_json((bundle / "config.json").read_text()).events_read
     folder = new_folder(root_of(state, name), version)
     shutil.copytree(bundle, folder / BUNDLE)
     bundles.verify(folder / BUNDLE)

@@ -26,9 +26,8 @@ from lrm.schema import (
     Signal,
     for_maker,
 )
-from lrm.tokens.factory import history_signals, query_signals
 from lrm.tokens.signals import SignalArrays, encode
-from lrm.tokens.vocabulary import GAP_HOURS, Vocabulary, content_signals, fit, rows_of
+from lrm.tokens.vocabulary import GAP_HOURS, Vocabulary, content_signals, fit, history_signals, query_signals, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)

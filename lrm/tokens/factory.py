@@ -1,75 +1,96 @@
 """The Token Factory: every signal of a prompt to soft tokens, with the items' identities mixed in.
 
-Shape suffixes: N rows, K soft tokens, D token width.
+Shape suffixes: N rows, K soft tokens, D token width; G segments, O older events, M older events at most.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lrm.config import TokensConfig
-from lrm.schema import CANDIDATE, HISTORY, QUERY, Signal, for_maker
-from lrm.tokens.maker import TokenMaker
+from lrm.config import HYBRID, NONE, SOFT, TokensConfig
+from lrm.schema import CANDIDATE, Signal, for_maker
+from lrm.tokens.arms import Maker, make
+from lrm.tokens.memory import MEMORIES
+from lrm.tokens.prompt import Older
 from lrm.tokens.signals import SignalTensors
-from lrm.tokens.vocabulary import GAP_HOURS, Vocabulary, content_signals
+from lrm.tokens.vocabulary import Vocabulary, content_signals, history_signals, query_signals
 
 
 class TokenFactory(nn.Module):
     """Query, history and candidate makers, and the item vectors that both name an item and predict it.
 
     An item's vector is its identity row plus a token made of its content, so an item that was never trained, which
-    shares identity row 0, is still told apart by its content.
+    shares identity row 0, is still told apart by its content. In a prompt, the identity joins the first token of an
+    event or a candidate.
     """
 
     def __init__(
         self, signals: Sequence[Signal], vocabulary: Vocabulary, config: TokensConfig, *, d_model: int
     ) -> None:
         super().__init__()
+        events_config = replace(config, arm=SOFT) if config.arm == HYBRID else config
 
-        def maker(of: Sequence[Signal], n_tokens: int = 1) -> TokenMaker:
-            return TokenMaker(of, vocabulary, config, n_tokens=n_tokens, d_model=d_model)
+        def maker(of: Sequence[Signal], config: TokensConfig, n_tokens: int = 1) -> Maker:
+            return make(of, vocabulary, config, n_tokens=n_tokens, d_model=d_model)
 
-        self.history = maker(history_signals(signals))
-        self.query = maker(query_signals(signals), config.n_query_tokens) if config.n_query_tokens else None
-        self.candidate = maker(for_maker(signals, CANDIDATE))
-        self.content = maker(content_signals(signals))
+        self.history = maker(history_signals(signals), events_config, config.n_event_tokens)
+        self.query = maker(query_signals(signals), config, config.n_query_tokens) if config.n_query_tokens else None
+        self.candidate = maker(for_maker(signals, CANDIDATE), config, config.n_candidate_tokens)
+        self.content = maker(content_signals(signals), events_config) if config.item_identity != "id" else None
         self.identity = nn.Embedding(vocabulary.n_identities, d_model)
         nn.init.normal_(self.identity.weight, std=0.05)
+        self.has_identity = config.item_identity != "content"
+        self.memory = (
+            MEMORIES[config.memory](n_events=config.memory_events, n_tokens=config.memory_tokens, d_model=d_model)
+            if config.memory != NONE
+            else None
+        )
 
     def item_vectors(self, identity_N: Tensor, content: SignalTensors) -> Tensor:
         """(N, D): what the decoder's state is compared with to predict an item."""
-        vectors_ND: Tensor = self.identity(identity_N) + self.content(content).squeeze(1)
-        return vectors_ND
+        identity_ND = self._identity(identity_N)
+        return identity_ND if self.content is None else identity_ND + self.content(content).mean(1)
 
     def history_tokens(self, identity_N: Tensor, signals: SignalTensors) -> Tensor:
-        """(N, D): one token per past event."""
-        tokens_ND: Tensor = self.identity(identity_N) + self.history(signals).squeeze(1)
-        return tokens_ND
+        """(N, K, D): the tokens of past events."""
+        return self._named(identity_N, self.history(signals))
 
-    def candidate_tokens(self, identity_N: Tensor, signals: SignalTensors) -> Tensor:
-        """(N, D): one token per item to be scored."""
-        tokens_ND: Tensor = self.identity(identity_N) + self.candidate(signals).squeeze(1)
-        return tokens_ND
+    def candidate_tokens(self, identity_N: Tensor, signals: SignalTensors, n_tokens: int | None = None) -> Tensor:
+        """(N, K, D): the tokens of items to be scored, or the first `n_tokens` of each."""
+        return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
 
-    def query_tokens(self, signals: SignalTensors) -> Tensor:
-        """(N, K, D): the user and the request; K may be 0."""
+    def query_tokens(self, signals: SignalTensors, n_tokens: int | None = None) -> Tensor:
+        """(N, K, D): the user and the request, or the first `n_tokens`; K may be 0."""
         if self.query is None:
             return self.identity.weight.new_zeros(len(signals.bucket_NF), 0, self.identity.embedding_dim)
         tokens_NKD: Tensor = self.query(signals)
-        return tokens_NKD
+        return tokens_NKD[:, :n_tokens]
 
+    def memory_tokens(self, older: Older) -> Tensor:
+        """(G, N, D): older events, compressed; an event counts by its first token."""
+        if self.memory is None:
+            raise RuntimeError("this factory has no memory; the prompt must not ask for one")
+        first_OD = self.history_tokens(older.identity_O, older.signals_O)[:, 0]
+        shape = (older.n_segments, older.n_events)
+        tokens_GMD = first_OD.new_zeros(math.prod(shape), first_OD.shape[1]).index_copy(0, older.slot_O, first_OD)
+        is_event_GM = torch.zeros(math.prod(shape), dtype=torch.bool).index_fill(0, older.slot_O, True)
+        compressed_GND: Tensor = self.memory(tokens_GMD.view(*shape, -1), is_event_GM.view(shape))
+        return compressed_GND
 
-def history_signals(signals: Sequence[Signal]) -> tuple[Signal, ...]:
-    """What the history maker reads: the declared signals and the time since the user's previous event."""
-    return (*for_maker(signals, HISTORY), GAP_HOURS)
+    def _identity(self, identity_N: Tensor) -> Tensor:
+        identity_ND: Tensor = self.identity(identity_N if self.has_identity else torch.zeros_like(identity_N))
+        return identity_ND
 
-
-def query_signals(signals: Sequence[Signal]) -> tuple[Signal, ...]:
-    """What the query maker reads: the declared signals and the time since the user's last event."""
-    return (*for_maker(signals, QUERY), GAP_HOURS)
+    def _named(self, identity_N: Tensor, tokens_NKD: Tensor) -> Tensor:
+        """The tokens, the item's identity added to the first of each row."""
+        behind = tokens_NKD.shape[1] - 1
+        return tokens_NKD + functional.pad(self._identity(identity_N).unsqueeze(1), (0, 0, 0, behind))
 
 
 def forget_identities(identity_N: Tensor, *, share: float, generator: torch.Generator) -> Tensor:

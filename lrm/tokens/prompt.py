@@ -1,24 +1,24 @@
 """Prompts in flat form: which events, requests and candidates stand together, and who may attend to whom.
 
-A *segment* is a stretch of one user's events with the requests made along it. Its prompt is
+The prompt of a segment is
 
-    history tokens, then for each request: query tokens, candidate tokens.
+    memory tokens (older events, compressed), history tokens, then for each request: query tokens, candidate tokens.
 
-A history token sees the events up to its own. The tokens of a request see the events before the request, the query
-tokens of that request, and (a candidate) itself: never another candidate, never another request. So one pass scores any
-number of candidates, each exactly as if it were alone, and nothing known at a request reaches an earlier event. For
-that last reason the query stands after the history and not, as in 2606.19635, before it: next-item losses at the events
-would otherwise read counters from the future.
+Every event, request and candidate has a fixed number of tokens, so the length of a prompt is known beforehand. A
+history token sees the memory and the events up to its own. A query token sees the events before the request and the
+query tokens of that request. A candidate's token sees those, and the tokens of the same candidate: never another
+candidate, never another request. So one pass scores any number of candidates, each exactly as if it were alone, and
+nothing known at a request reaches an earlier event. For that last reason the query stands after the history and not, as
+in 2606.19635, before it: next-item losses at the events would otherwise read counters from the future.
 
 Projections and feed-forward layers work on the flat valid tokens; only attention pads.
 
-Shape suffixes: G segments, E events, R requests, C candidates of a batch (flat); T events of the longest segment;
-S query and candidate tokens of the longest segment; K query tokens of a request.
+Shape suffixes: G segments, O older events, E events, R requests, C candidates of a batch (flat); T history tokens of
+the longest segment; Q query tokens, S query and candidate tokens of the longest segment; U = T + Q; H, N flat tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,42 +26,26 @@ import torch
 from torch import Tensor
 
 from lrm.tokens.corpus import Corpus
+from lrm.tokens.segments import PromptShape, Segments, gather, older_starts, places
 from lrm.tokens.signals import SignalTensors
-
-
-class Segments(NamedTuple):
-    """Stretches of histories and their requests, as arrays over segments."""
-
-    start_G: np.ndarray
-    """First event."""
-    end_G: np.ndarray
-    """One past the last event."""
-    target_from_G: np.ndarray
-    """Events from here on are next-item targets (those before were targets in another segment)."""
-    request_offset_G: np.ndarray
-    """(G + 1,) into `requests`."""
-    requests: np.ndarray
-
-    def pick(self, rows: np.ndarray) -> Segments:
-        """The chosen segments."""
-        offset, requests = _gather(self.request_offset_G, rows)
-        return Segments(self.start_G[rows], self.end_G[rows], self.target_from_G[rows], offset, self.requests[requests])
 
 
 class Layout(NamedTuple):
     """Where the flat tokens of a batch stand, and what they may see."""
 
-    history_slot_E: Tensor
-    """Place of each event in the padded (G, T)."""
+    shape: PromptShape
+    history_slot_H: Tensor
+    """Place of each memory token, then of each event's tokens, in the padded (G, T)."""
+    prefix_slot_N: Tensor
+    """Place of each memory, event and query token in the padded (G, U): history first, then the queries."""
     suffix_slot_N: Tensor
-    """Place of each query token (all requests first), then of each candidate, in the padded (G, S)."""
+    """Place of each query token (all requests first), then of each candidate's, in the padded (G, S)."""
     position_N: Tensor
-    """Rotary position of every token: events, query tokens, candidates."""
-    visible_GS: Tensor
-    """How many of the segment's events a query or candidate token sees."""
-    request_GS: Tensor
-    """Row of its request in the batch."""
-    is_candidate_GS: Tensor
+    """Rotary position of every token: memory, events, query tokens, candidates."""
+    bias_GSU: Tensor
+    """0 where a query or candidate token sees a token of the prefix, else minus infinity."""
+    event_slot_E: Tensor
+    """Place of each event in the padded (G, events of the longest segment)."""
     segment_R: Tensor
     visible_R: Tensor
     """How many of its segment's events each request sees."""
@@ -71,6 +55,19 @@ class Layout(NamedTuple):
     """(G, T)."""
     suffix_shape: tuple[int, int]
     """(G, S)."""
+    events_shape: tuple[int, int]
+    """(G, events of the longest segment)."""
+
+
+class Older(NamedTuple):
+    """Events before a segment's own, to be compressed; only segments that have any are counted in G here."""
+
+    identity_O: Tensor
+    signals_O: SignalTensors
+    slot_O: Tensor
+    """Place of each in the padded (G, n_events), the latest at the end."""
+    n_segments: int
+    n_events: int
 
 
 class Batch(NamedTuple):
@@ -81,6 +78,7 @@ class Batch(NamedTuple):
     query_R: SignalTensors
     identity_C: Tensor
     candidate_C: SignalTensors
+    older: Older | None
     layout: Layout
     events: np.ndarray
     """Row in the corpus of each event."""
@@ -99,162 +97,141 @@ class Batch(NamedTuple):
         return len(self.layout.position_N)
 
 
-def training_segments(corpus: Corpus, *, max_history: int) -> Segments:
-    """Cut every user's training events into windows of at most `max_history`, overlapping by half.
-
-    A request falls into the first window that shows it at least half of `max_history`, or all there is.
-    """
-    stride = max(1, max_history // 2)
-    starts, ends, targets, groups = [], [], [], []
-    train = np.flatnonzero(corpus.split_R == 0)
-    by_user = train[np.lexsort((corpus.visible_R[train], corpus.user_R[train]))]
-    bounds = np.searchsorted(corpus.user_R[by_user], np.arange(len(corpus.user_offset_U)))
-    for user in range(len(corpus.user_offset_U) - 1):
-        first, past = corpus.user_offset_U[user], corpus.user_offset_U[user + 1]
-        n_train = int(corpus.event_is_train_E[first:past].sum())
-        requests = by_user[bounds[user] : bounds[user + 1]]
-        visible = corpus.visible_R[requests]
-        n_windows = max(1, -(-(max(n_train, visible.max(initial=0)) - max_history) // stride) + 1)
-        window = (-(-(visible - max_history) // stride)).clip(0)
-        for w in range(n_windows):
-            begin, end = w * stride, min(w * stride + max_history, n_train)
-            mine = requests[window == w]
-            end = max(end, corpus.visible_R[mine].max(initial=0))
-            if end - begin > 1 or len(mine):
-                starts.append(first + begin)
-                ends.append(first + end)
-                targets.append(first + (begin + max_history - stride if w else 0))
-                groups.append(mine)
-    offset = np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(np.int64)
-    requests = np.concatenate(groups) if groups else np.zeros(0, dtype=np.int64)
-    return Segments(
-        np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), np.array(targets), offset, requests
-    )
-
-
-def scoring_segments(corpus: Corpus, requests: np.ndarray, *, max_history: int) -> Segments:
-    """Give each request exactly its latest `max_history` events; requests that reach back to the start share them."""
-    visible, start = corpus.visible_R[requests], corpus.user_start_R[requests]
-    begin = start + (visible - max_history).clip(0)
-    key = np.where(visible <= max_history, -1 - corpus.user_R[requests], np.arange(len(requests)))
-    _, segment = np.unique(key, return_inverse=True)
-    order = np.argsort(segment, kind="stable")
-    offset = np.searchsorted(segment[order], np.arange(segment.max(initial=-1) + 2))
-    first = order[offset[:-1]]
-    end = np.maximum.reduceat((start + visible)[order], offset[:-1]) if len(order) else np.zeros(0, dtype=np.int64)
-    return Segments(begin[first], end, end, offset, requests[order])
-
-
-def segment_tokens(corpus: Corpus, segments: Segments, *, n_query_tokens: int) -> np.ndarray:
-    """(G,) prompt length of each segment."""
-    per_request = n_query_tokens + np.diff(corpus.candidate_offset_R)[segments.requests]
-    total = np.concatenate([[0], np.cumsum(per_request)])
-    lengths: np.ndarray = segments.end_G - segments.start_G + np.diff(total[segments.request_offset_G])
-    return lengths
-
-
-def token_batches(lengths: np.ndarray, *, batch_tokens: int, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
-    """Group rows of like length into batches of at most `batch_tokens` tokens (or one row); shuffled if given `rng`."""
-    order = np.argsort(lengths, kind="stable") if rng is None else _shuffled_by_length(lengths, rng)
-    ends = np.cumsum(lengths[order])
-    batches, begin = [], 0
-    while begin < len(order):
-        spent = ends[begin - 1] if begin else 0
-        end = max(begin + 1, int(np.searchsorted(ends, spent + batch_tokens, side="right")))
-        batches.append(order[begin:end])
-        begin = end
-    if rng is not None:
-        batches = [batches[i] for i in rng.permutation(len(batches))]
-    yield from batches
-
-
-def _shuffled_by_length(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lengths sorted after a jitter of about a quarter, so that neighbours are alike but not always the same."""
-    jittered: np.ndarray = np.argsort(lengths * rng.uniform(0.8, 1.25, len(lengths)), kind="stable")
-    return jittered
-
-
-def build_batch(corpus: Corpus, segments: Segments, *, n_query_tokens: int) -> Batch:
+def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch:
     """Gather the segments' signals and lay their tokens out."""
     n_events = segments.end_G - segments.start_G
-    n_segments, longest = len(n_events), max(1, int(n_events.max(initial=0)))
-    event_segment = np.repeat(np.arange(n_segments), n_events)
-    event_place = _places(n_events)
+    event_segment = np.repeat(np.arange(len(n_events)), n_events)
+    event_place = places(n_events)
     events = segments.start_G[event_segment] + event_place
-    requests = segments.requests
-    request_segment = np.repeat(np.arange(n_segments), np.diff(segments.request_offset_G))
-    visible = corpus.user_start_R[requests] + corpus.visible_R[requests] - segments.start_G[request_segment]
-    candidate_offset, candidates = _gather(corpus.candidate_offset_R, requests)
-    candidate_request = np.repeat(np.arange(len(requests)), np.diff(candidate_offset))
-
-    query_request = np.repeat(np.arange(len(requests)), n_query_tokens)
-    token_request = np.concatenate([query_request, candidate_request])
-    token_segment = request_segment[token_request]
-    suffix_place = _rank_within(token_segment, n_segments)
-    widest = max(1, int(suffix_place.max(initial=-1)) + 1)
-    suffix_slot = token_segment * widest + suffix_place
-    padded = (n_segments, widest)
-    request_GS = np.zeros(padded, dtype=np.int64)
-    visible_GS = np.zeros(padded, dtype=np.int64)
-    is_candidate_GS = np.zeros(padded, dtype=bool)
-    request_GS.flat[suffix_slot] = token_request
-    visible_GS.flat[suffix_slot] = visible[token_request]
-    is_candidate_GS.flat[suffix_slot[len(query_request) :]] = True
-    flat_start = np.cumsum(n_events) - n_events
-    last_event = np.where(visible > 0, flat_start[request_segment] + visible - 1, -1)
-    layout = Layout(
-        history_slot_E=torch.from_numpy(event_segment * longest + event_place),
-        suffix_slot_N=torch.from_numpy(suffix_slot),
-        position_N=torch.from_numpy(np.concatenate([event_place, visible[token_request]])),
-        visible_GS=torch.from_numpy(visible_GS),
-        request_GS=torch.from_numpy(request_GS),
-        is_candidate_GS=torch.from_numpy(is_candidate_GS),
-        segment_R=torch.from_numpy(request_segment),
-        visible_R=torch.from_numpy(visible),
-        last_event_R=torch.from_numpy(last_event),
-        history_shape=(n_segments, longest),
-        suffix_shape=padded,
+    older_start = older_starts(corpus, segments, shape)
+    candidate_offset, candidates = gather(corpus.candidate_offset_R, segments.requests)
+    layout = _lay_out(
+        shape,
+        n_events=n_events,
+        n_memory=np.where(older_start < segments.start_G, shape.memory_tokens, 0),
+        n_requests=np.diff(segments.request_offset_G),
+        n_candidates=np.diff(candidate_offset),
+        now_R=corpus.user_start_R[segments.requests] + corpus.visible_R[segments.requests],
+        start_G=segments.start_G,
     )
     return Batch(
         torch.from_numpy(corpus.event_identity_E[events]),
         corpus.history_E.take(events),
-        corpus.query_R.take(requests),
+        corpus.query_R.take(segments.requests),
         torch.from_numpy(corpus.candidate_identity_C[candidates]),
         corpus.candidate_C.take(candidates),
+        _older(corpus, older_start, segments.start_G, shape),
         layout,
         events,
-        requests,
+        segments.requests,
         candidates,
         event_place == 0,
         segments.target_from_G[event_segment],
     )
 
 
+def _older(corpus: Corpus, older_start: np.ndarray, start: np.ndarray, shape: PromptShape) -> Older | None:
+    counts = (start - older_start)[older_start < start]
+    if not shape.memory_tokens or not len(counts):
+        return None
+    segment = np.repeat(np.arange(len(counts)), counts)
+    events = older_start[older_start < start][segment] + places(counts)
+    slot = segment * shape.older_events + (shape.older_events - counts)[segment] + places(counts)
+    identity = torch.from_numpy(corpus.event_identity_E[events])
+    return Older(identity, corpus.history_E.take(events), torch.from_numpy(slot), len(counts), shape.older_events)
+
+
+def _lay_out(
+    shape: PromptShape,
+    *,
+    n_events: np.ndarray,
+    n_memory: np.ndarray,
+    n_requests: np.ndarray,
+    n_candidates: np.ndarray,
+    now_R: np.ndarray,
+    start_G: np.ndarray,
+) -> Layout:
+    """The places of all tokens, from the counts of events, memory tokens and requests (G,) and candidates (R,)."""
+    n_segments = len(n_events)
+    segment = np.arange(n_segments)
+    request_segment = np.repeat(segment, n_requests)
+    visible = now_R - start_G[request_segment]
+    own = n_events * shape.per_event
+    longest, most_events = int((n_memory + own).max(initial=1)), int(n_events.max(initial=1))
+    history_segment = np.concatenate([np.repeat(segment, n_memory), np.repeat(segment, own)])
+    history_place = np.concatenate([places(n_memory), n_memory[np.repeat(segment, own)] + places(own)])
+
+    query_request = np.repeat(np.arange(len(visible)), shape.per_query)
+    query_segment = request_segment[query_request]
+    query_place = _rank_within(query_segment, n_segments)
+    widest_query = int(query_place.max(initial=-1)) + 1
+    candidate_request = np.repeat(np.repeat(np.arange(len(visible)), n_candidates), shape.per_candidate)
+    token_request = np.concatenate([query_request, candidate_request])
+    token_segment = request_segment[token_request]
+    suffix_place = _rank_within(token_segment, n_segments)
+    widest = max(1, int(suffix_place.max(initial=-1)) + 1)
+    suffix_slot = token_segment * widest + suffix_place
+
+    shown = (n_memory[request_segment] + visible * shape.per_event)[token_request]
+    within = np.concatenate(
+        [
+            np.tile(np.arange(shape.per_query), len(visible)),
+            shape.per_query + np.tile(np.arange(shape.per_candidate), int(n_candidates.sum())),
+        ]
+    )
+    n_past = longest + widest_query
+    event_segment, event_place = np.repeat(segment, n_events), places(n_events)
+    flat_start = np.cumsum(n_events) - n_events
+    last_event = np.where(visible > 0, flat_start[request_segment] + visible - 1, -1)
+    return Layout(
+        shape=shape,
+        history_slot_H=torch.from_numpy(history_segment * longest + history_place),
+        prefix_slot_N=torch.from_numpy(
+            np.concatenate([history_segment * n_past + history_place, query_segment * n_past + longest + query_place])
+        ),
+        suffix_slot_N=torch.from_numpy(suffix_slot),
+        position_N=torch.from_numpy(np.concatenate([history_place, shown + within])),
+        bias_GSU=_bias(
+            _padded(shown, suffix_slot, (n_segments, widest), empty=0),
+            _padded(token_request, suffix_slot, (n_segments, widest), empty=-1),
+            _padded(query_request, query_segment * widest_query + query_place, (n_segments, widest_query), empty=-2),
+            longest,
+        ),
+        event_slot_E=torch.from_numpy(event_segment * most_events + event_place),
+        segment_R=torch.from_numpy(request_segment),
+        visible_R=torch.from_numpy(visible),
+        last_event_R=torch.from_numpy(last_event),
+        history_shape=(n_segments, longest),
+        suffix_shape=(n_segments, widest),
+        events_shape=(n_segments, most_events),
+    )
+
+
+def _bias(shown_GS: Tensor, request_GS: Tensor, query_request_GQ: Tensor, longest: int) -> Tensor:
+    """(G, S, U): the visible part of the history, and the query tokens of the same request."""
+    sees_history_GST = torch.arange(longest) < shown_GS.unsqueeze(-1)
+    sees_query_GSQ = request_GS.unsqueeze(-1) == query_request_GQ.unsqueeze(1)
+    sees_GSU = torch.cat([sees_history_GST, sees_query_GSQ], dim=-1)
+    return torch.zeros(sees_GSU.shape).masked_fill_(~sees_GSU, float("-inf"))
+
+
+def _padded(values: np.ndarray, slots: np.ndarray, shape: tuple[int, int], *, empty: int) -> Tensor:
+    padded = np.full(shape, empty, dtype=np.int64)
+    padded.flat[slots] = values
+    return torch.from_numpy(padded)
+
+
 def event_rows(batch: Batch, corpus: Corpus) -> np.ndarray:
-    """(R, T) catalogue row of each event of a request's segment, -1 where the segment has none."""
-    row_GT = np.full(batch.layout.history_shape, -1, dtype=np.int64)
-    row_GT.flat[batch.layout.history_slot_E.numpy()] = corpus.event_row_E[batch.events]
+    """(R, events) catalogue row of each event of a request's segment, -1 where the segment has none."""
+    row_GT = np.full(batch.layout.events_shape, -1, dtype=np.int64)
+    row_GT.flat[batch.layout.event_slot_E.numpy()] = corpus.event_row_E[batch.events]
     row_RT: np.ndarray = row_GT[batch.layout.segment_R.numpy()]
     return row_RT
-
-
-def _places(counts: np.ndarray) -> np.ndarray:
-    """0..n-1 for each count n, one after the other."""
-    total = int(counts.sum())
-    places: np.ndarray = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-    return places
 
 
 def _rank_within(group: np.ndarray, n_groups: int) -> np.ndarray:
     """The place of each element among the elements of its group, in order."""
     order = np.argsort(group, kind="stable")
     rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = _places(np.bincount(group, minlength=n_groups))
+    rank[order] = places(np.bincount(group, minlength=n_groups))
     return rank
-
-
-def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """New offsets, and the flat positions, of the chosen rows of a ragged array."""
-    counts = offsets[rows + 1] - offsets[rows]
-    new_offsets = np.concatenate([[0], np.cumsum(counts)])
-    return new_offsets, np.repeat(offsets[rows], counts) + _places(counts)

@@ -20,7 +20,21 @@ import polars as pl
 from lrm.config import TokensConfig
 from lrm.errors import SchemaError
 from lrm.features.tables import Tables
-from lrm.schema import BAG, DENSE, HISTORY, ITEM, ITEM_ID, QUERY, REQUEST, REQUEST_ID, SPARSE, SPLIT, TRAIN, Signal
+from lrm.schema import (
+    BAG,
+    DENSE,
+    HISTORY,
+    ITEM,
+    ITEM_ID,
+    QUERY,
+    REQUEST,
+    REQUEST_ID,
+    SPARSE,
+    SPLIT,
+    TRAIN,
+    Signal,
+    for_maker,
+)
 
 GAP_HOURS = Signal(
     name="gap_hours",
@@ -83,6 +97,16 @@ def rows_of(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
 def content_signals(signals: Iterable[Signal]) -> tuple[Signal, ...]:
     """The signals that say what an item is: item-entity signals that the history maker reads."""
     return tuple(signal for signal in signals if HISTORY in signal.makers and signal.entity == ITEM)
+
+
+def history_signals(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """What the history maker reads: the declared signals and the time since the user's previous event."""
+    return (*for_maker(signals, HISTORY), GAP_HOURS)
+
+
+def query_signals(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """What the query maker reads: the declared signals and the time since the user's last event."""
+    return (*for_maker(signals, QUERY), GAP_HOURS)
 
 
 def fit(tables: Tables, signals: Iterable[Signal], config: TokensConfig) -> Vocabulary:

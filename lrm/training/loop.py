@@ -16,20 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrm.config import BUDGETS
 from lrm.errors import TrainingDiverged
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import SCORING_TOKENS
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import (
-    Batch,
-    Segments,
-    build_batch,
-    scoring_segments,
-    segment_tokens,
-    token_batches,
-    training_segments,
-)
+from lrm.tokens.prompt import Batch, build_batch
+from lrm.tokens.segments import Segments, scoring_segments, segment_tokens, token_batches, training_segments
 from lrm.training import checkpoint
 from lrm.training.loss import Negatives, forget, ranking_loss, retrieval_losses
 from lrm.training.optimizer import learning_rate, make_optimizer, step
@@ -69,8 +63,9 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
         parts: dict[str, Any] = {"model": recommender.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
         checkpoint.save(checkpoints, parts | {"progress": vars(state)})
 
-    segments = training_segments(corpus, max_history=recommender.config.model.max_history)
-    lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
+    shape = recommender.prompt()
+    segments = training_segments(corpus, max_history=shape.max_history)
+    lengths = segment_tokens(corpus, segments, shape)
     negatives = Negatives(
         np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids)),
         n_negatives=config.n_negatives,
@@ -125,10 +120,15 @@ def _train_step(
     generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
     rng = np.random.default_rng((seed, at, 1))
     recommender.train()
-    batch = forget(build_batch(corpus, segments, n_query_tokens=recommender.n_query_tokens), generator)
+    batch = forget(build_batch(corpus, segments, recommender.prompt(_budget(recommender, rng))), generator)
     states = recommender(batch)
     losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
     return losses | {"ranking": ranking_loss(states, batch, corpus)}
+
+
+def _budget(recommender: Recommender, rng: np.random.Generator) -> int | None:
+    """Tokens of a query and of a candidate in this step: all, or for elastic tokens one of the budgets, all alike."""
+    return int(rng.choice(BUDGETS)) if recommender.config.tokens.elastic else None
 
 
 @torch.inference_mode()
@@ -150,7 +150,8 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
 
 
 def _scoring_batches(recommender: Recommender, corpus: Corpus, requests: np.ndarray) -> Iterator[Batch]:
-    segments = scoring_segments(corpus, requests, max_history=recommender.config.model.max_history)
-    lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
+    shape = recommender.prompt()
+    segments = scoring_segments(corpus, requests, max_history=shape.max_history)
+    lengths = segment_tokens(corpus, segments, shape)
     for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
-        yield build_batch(corpus, segments.pick(rows), n_query_tokens=recommender.n_query_tokens)
+        yield build_batch(corpus, segments.pick(rows), shape)

@@ -89,7 +89,7 @@ class PretrainTasks(nn.Module):
             signals = columns(corpus)[name].take(rows[name])
             masked, hidden_NM = maker.hide(signals, share=share, generator=generator)
             losses.append(self.heads[name](maker(masked), signals, hidden_NM))
-        return torch.stack(losses).sum()
+        return torch.stack([torch.zeros(()), *losses]).sum()
 
     def cooccurrence(self, corpus: Corpus, left: np.ndarray, right: np.ndarray, *, temperature: float) -> Tensor:
         """InfoNCE between the item vectors of two nearby events, the batch's other items being the negatives."""
@@ -112,7 +112,7 @@ class PretrainTasks(nn.Module):
         flat = rows.ravel()
         tokens_ND = self.factory.history_tokens(
             torch.from_numpy(corpus.event_identity_E[flat]), corpus.history_E.take(flat)
-        )
+        ).mean(1)
         mean_PD = (tokens_ND.view(*rows.shape, -1) * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
         target = corpus.event_row_E[events]
         logits_PP = self.next_item(mean_PD) @ self._items(corpus, target).T
@@ -123,9 +123,13 @@ class PretrainTasks(nn.Module):
 
 
 def makers(factory: TokenFactory) -> dict[str, TokenMaker]:
-    """The factory's makers that read at least one signal."""
+    """The factory's makers of soft tokens that read at least one signal and may learn."""
     named = {name: getattr(factory, name) for name in ("history", "query", "candidate", "content")}
-    return {name: maker for name, maker in named.items() if maker is not None and maker.signals}
+    return {
+        name: maker
+        for name, maker in named.items()
+        if type(maker) is TokenMaker and maker.signals and maker.constant_KD.requires_grad
+    }
 
 
 def columns(corpus: Corpus) -> dict[str, SignalArrays]:

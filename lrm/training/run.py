@@ -33,6 +33,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
     from lrm.model import artifact
     from lrm.model.recommender import Recommender
+    from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus, fit_vocabulary
     from lrm.training.pretrain import pretrain
 
@@ -41,7 +42,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
-    corpus = encode_corpus(tables, signals, vocabulary)
+    corpus = as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm)
     curves = pretrain(recommender.factory, corpus, config.pretrain, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
     _leave(factory, examples, curves, metrics)
@@ -68,6 +69,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
         TrainingDiverged: a loss or gradient is not finite.
     """
     from lrm.model import artifact
+    from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus
     from lrm.training import checkpoint
     from lrm.training.loop import fit
@@ -80,6 +82,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
             "run pretrain_token_factory again with the same preset"
         )
     corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
+    corpus = as_the_arm_sees(corpus, config.tokens.arm)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
     kept = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights

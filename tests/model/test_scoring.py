@@ -23,7 +23,10 @@ def tables(tmp_path_factory) -> Tables:
     return read(write_examples(tmp_path_factory.mktemp("world"), n_users=8))
 
 
-@pytest.fixture(scope="module", params=["query tokens", "no query tokens", "grouped heads"])
+@pytest.fixture(
+    scope="module",
+    params=["query tokens", "no query tokens", "grouped heads", "many tokens", "memory", "text", "hybrid"],
+)
 def recommender(request, tables, tmp_path_factory) -> Recommender:
     torch.manual_seed(0)
     folder = write_examples(tmp_path_factory.mktemp("declared"), n_users=8)
@@ -32,6 +35,13 @@ def recommender(request, tables, tmp_path_factory) -> Recommender:
         config = replace(config, tokens=replace(config.tokens, n_query_tokens=0))
     if request.param == "grouped heads":
         config = replace(config, model=ModelConfig(d_model=16, n_heads=4, n_kv_heads=2, max_history=10))
+    if request.param == "many tokens":
+        config = replace(config, tokens=replace(config.tokens, n_event_tokens=3, n_candidate_tokens=4))
+    if request.param == "memory":
+        tokens = replace(config.tokens, memory="attention", memory_events=6, memory_tokens=2)
+        config = replace(config, tokens=tokens, model=replace(config.model, max_history=8))
+    if request.param in ("text", "hybrid"):
+        config = replace(config, tokens=replace(config.tokens, arm=request.param))
     signals = read_declared(folder)
     return Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)).eval()
 

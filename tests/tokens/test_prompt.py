@@ -4,7 +4,8 @@ import pytest
 from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
-from lrm.tokens.prompt import build_batch, scoring_segments, segment_tokens, token_batches, training_segments
+from lrm.tokens.prompt import build_batch
+from lrm.tokens.segments import PromptShape, scoring_segments, segment_tokens, token_batches, training_segments
 from tests.worlds import write_examples
 
 
@@ -61,5 +62,5 @@ def test_batches_hold_every_row_once_within_the_token_budget():
 
 def test_the_token_count_of_a_batch_is_what_its_segments_promise(corpus):
     segments = training_segments(corpus, max_history=8)
-    lengths = segment_tokens(corpus, segments, n_query_tokens=2)
-    assert build_batch(corpus, segments, n_query_tokens=2).n_tokens == lengths.sum()
+    shape = PromptShape(per_event=3, per_query=2, per_candidate=4, max_history=8, older_events=4, memory_tokens=2)
+    assert build_batch(corpus, segments, shape).n_tokens == segment_tokens(corpus, segments, shape).sum()
