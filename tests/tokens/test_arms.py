@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lrm.config import ARMS, RunConfig, preset
-from lrm.features.tables import Tables, read, read_declared
+from lrm.features.tables import Tables, read
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.arms import N_STRATA, as_the_arm_sees
