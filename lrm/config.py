@@ -52,6 +52,8 @@ class TokensConfig:
     """Prompt positions of one candidate."""
     elastic: bool = False
     """Train so that the first 1, 2, 4, ... tokens of query and candidate are useful alone, for serving to choose."""
+    text_events: bool = True
+    """For the arm `text`: write out events too; otherwise only queries and candidates, and events stay soft."""
     text_budget: bool = False
     """For the arm `text`: shorten histories until a prompt is as long as it would be with soft tokens."""
     memory: str = NONE
@@ -127,7 +129,7 @@ class TrainingConfig:
     patience: int = 2
     """Epochs without a better validation loss before training stops."""
     batch_tokens: int = 16_384
-    """Valid tokens in a step: history, query and candidate together."""
+    """Valid tokens in a step: history, query and candidate together, in any arm counted as if they were soft."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 50

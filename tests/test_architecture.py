@@ -25,7 +25,7 @@ ROOMS = {
     "pipeline": FLOOR | {"components", "local"},
     "feature_repo": {"lrm.schema"},
     "examples": {"lrm.schema"},
-    "benchmarks": {"lrm", "pipeline"},
+    "benchmarks": {"lrm", "local", "pipeline"},
 }
 EDGES = {
     "kfp": ("pipeline.py", "components/", "local/"),

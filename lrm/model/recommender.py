@@ -74,6 +74,13 @@ class Recommender(nn.Module):
             memory_tokens=tokens.memory_tokens if factory.memory else 0,
         )
 
+    def planned_prompt(self) -> PromptShape:
+        """The prompt if all its tokens were soft: batches are planned by it, so that arms see the same data in turn."""
+        tokens = self.config.tokens
+        return self.prompt()._replace(
+            per_event=tokens.n_event_tokens, per_query=tokens.n_query_tokens, per_candidate=tokens.n_candidate_tokens
+        )
+
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts."""
         states_ND, groups = self.prompt_states(batch)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrm.config import HYBRID, NONE, SOFT, TokensConfig
+from lrm.config import HYBRID, NONE, SOFT, TEXT, TokensConfig
 from lrm.schema import CANDIDATE, Signal, for_maker
 from lrm.tokens.arms import Maker, make
 from lrm.tokens.memory import MEMORIES
@@ -34,7 +34,8 @@ class TokenFactory(nn.Module):
         self, signals: Sequence[Signal], vocabulary: Vocabulary, config: TokensConfig, *, d_model: int
     ) -> None:
         super().__init__()
-        events_config = replace(config, arm=SOFT) if config.arm == HYBRID else config
+        soft_events = config.arm == HYBRID or (config.arm == TEXT and not config.text_events)
+        events_config = replace(config, arm=SOFT) if soft_events else config
 
         def maker(of: Sequence[Signal], config: TokensConfig, n_tokens: int = 1) -> Maker:
             return make(of, vocabulary, config, n_tokens=n_tokens, d_model=d_model)

@@ -14,19 +14,22 @@ CHECKPOINT_ROOT = "LRM_CHECKPOINTS"
 """Folder that outlives a killed run; without it, no checkpoint is kept."""
 
 
-def folder_for(*identity: str) -> Path | None:
-    """Where a run with this identity (data snapshot, configuration, seed, start weights) keeps its checkpoint.
+def identity(*parts: str) -> str:
+    """A name for the training that these parts (data snapshot, configuration, seed, start weights) decide.
 
-    The code that trains is part of the identity: a run never goes on from a checkpoint that other code wrote.
+    The code that trains is one of the parts: a run never goes on from what other code wrote.
     """
-    root = os.environ.get(CHECKPOINT_ROOT)
-    if not root:
-        return None
     rooms = Path(__file__).parent.parent
     code = [
         path.read_text() for room in ("tokens", "model", "training") for path in sorted((rooms / room).glob("*.py"))
     ]
-    return Path(root) / hashlib.sha256("\0".join([*identity, *code]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([*parts, *code]).encode()).hexdigest()[:16]
+
+
+def folder_for(*parts: str) -> Path | None:
+    """Where the training of this `identity` keeps its checkpoint."""
+    root = os.environ.get(CHECKPOINT_ROOT)
+    return Path(root) / identity(*parts) if root else None
 
 
 def save(folder: Path | None, state: dict[str, Any]) -> None:

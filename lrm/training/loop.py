@@ -65,7 +65,7 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
 
     shape = recommender.prompt()
     segments = training_segments(corpus, max_history=shape.max_history)
-    lengths = segment_tokens(corpus, segments, shape)
+    lengths = segment_tokens(corpus, segments, recommender.planned_prompt())
     negatives = Negatives(
         np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids)),
         n_negatives=config.n_negatives,
