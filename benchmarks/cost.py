@@ -1,0 +1,208 @@
+"""What taking signals in costs: soft tokens against text, one token a signal, and no signals at all.
+
+    python -m benchmarks.cost [--d-model 128 --layers 4 --events 50 --rounds 15]
+
+One user is a prompt of `--events` events and a query of 30 signals (20 numbers, 8 categories, 2 bags), with one item to
+be scored. All arms run in one process, in turn within each round, so that figures are ratios of one run. A training step
+is forward, backward and optimizer over `--users` users; latency is that of one user, laying the prompt out included.
+Peak memory is of a process that does a few training steps of one arm alone, above what it held before the first.
+Cache bytes are the keys and values of a user's history and query, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import keep_table, machine, markdown
+from benchmarks.thirty_signals import thirty_signals
+from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
+from lrm.model.recommender import Recommender
+from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
+from lrm.tokens.prompt import Batch, build_batch
+from lrm.tokens.segments import scoring_segments, training_segments
+from lrm.training.loss import Negatives, ranking_loss, retrieval_losses
+from lrm.training.optimizer import make_optimizer, step
+
+ARMS: dict[str, TokensConfig] = {
+    "soft": TokensConfig(n_query_tokens=4),
+    "no signals": TokensConfig(arm=NONE, n_query_tokens=1),
+    "one token a signal": TokensConfig(n_query_tokens=30),
+    "signals as text": TokensConfig(arm=TEXT, text_events=False),
+    "everything as text": TokensConfig(arm=TEXT),
+}
+
+
+class Arm(NamedTuple):
+    """One arm, ready to be timed."""
+
+    recommender: Recommender
+    train: Callable[[], None]
+    tokens_only: Callable[[], None]
+    answer: Callable[[], None]
+    prompt_tokens: int
+    cached_tokens: int
+
+
+def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
+    """Build the arm's model and the batches that it is timed on."""
+    tables, signals = thirty_signals(n_users=options.users, n_events=options.events)
+    model = ModelConfig(
+        d_model=options.d_model, n_layers=options.layers, n_heads=4, n_kv_heads=4, max_history=options.events
+    )
+    config = RunConfig(name="cost", tokens=replace(tokens, min_item_count=1), model=replace(model, dropout=0.0))
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    torch.manual_seed(0)
+    recommender = Recommender(config, signals, vocabulary)
+    corpus = encode_corpus(tables, signals, vocabulary)
+    shape = recommender.prompt()
+    batch = build_batch(corpus, training_segments(corpus, max_history=options.events), shape)
+    optimizer = make_optimizer(recommender, config.training)
+    negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1024, full_up_to=5000)
+
+    def train() -> None:
+        step(
+            recommender.train(), optimizer, _loss(recommender, batch, corpus, negatives), rate=1e-4, clip=1.0, where=""
+        )
+
+    def tokens_only() -> None:
+        recommender.zero_grad()
+        recommender.prompt_tokens(batch)[0].sum().backward()  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode()
+    def answer() -> None:
+        one = scoring_segments(corpus, np.array([0]), max_history=options.events)
+        recommender.eval()(build_batch(corpus, one, shape))
+
+    n_cached = options.events * shape.per_event + shape.per_query
+    return Arm(recommender, train, tokens_only, answer, n_cached + shape.per_candidate, n_cached)
+
+
+def _loss(recommender: Recommender, batch: Batch, corpus: Corpus, negatives: Negatives) -> torch.Tensor:
+    states = recommender(batch)
+    losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=np.random.default_rng(0))
+    return losses["next_item"] + losses["retrieval"] + ranking_loss(states, batch, corpus)
+
+
+def flops(work: Callable[[], None]) -> int:
+    """Floating-point operations of matrix products and attention."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def peak_memory(name: str, arguments: list[str]) -> float:
+    """Megabytes that training steps of one arm need, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.cost", *arguments, "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def memory_of(name: str, options: argparse.Namespace) -> None:
+    """Print what three training steps of one arm add to this process' peak."""
+    arm = ready(ARMS[name], options)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of building the batch
+    before = _memory("VmRSS")
+    for _ in range(3):
+        arm.train()
+    print((_memory("VmHWM") - before) / 1024)
+
+
+def _memory(what: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{what}:")))
+
+
+def main() -> None:
+    """Time all arms in turn, and print one table of ratios to soft tokens."""
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        memory_of(options.memory_of, options)
+        return
+    began = time.monotonic()
+    arms = {name: ready(tokens, options) for name, tokens in ARMS.items()}
+    times: dict[str, dict[str, list[float]]] = {name: {"train": [], "factory": [], "latency": []} for name in arms}
+    for round_ in range(options.rounds + 1):  # the first warms up
+        for name, arm in arms.items():
+            taken = {"train": seconds(arm.train), "factory": seconds(arm.tokens_only)}
+            taken["latency"] = statistics.median(seconds(arm.answer) for _ in range(5))
+            for what, value in taken.items() if round_ else ():
+                times[name][what].append(value)
+    rows, kept = [], {}
+    arguments = [f"--d-model={options.d_model}", f"--layers={options.layers}", f"--events={options.events}"]
+    arguments += [f"--users={options.users}", f"--threads={options.threads}"]
+    for name, arm in arms.items():
+        attention = arm.recommender.decoder.blocks[0].attention
+        cache = arm.cached_tokens * options.layers * 2 * attention.n_kv_heads * attention.width * 4
+        kept[name] = {
+            "tokens": arm.prompt_tokens,
+            "flops": flops(arm.train),
+            "memory": peak_memory(name, arguments),
+            "cache": cache,
+            **{what: statistics.median(values) for what, values in times[name].items()},
+        }
+    for name, found in kept.items():
+        soft = kept["soft"]
+        rows.append(
+            (
+                name,
+                found["tokens"],
+                f"{found['flops'] / soft['flops']:.2f}",
+                _ratio(times[name]["train"], times["soft"]["train"]),
+                _ratio(times[name]["latency"], times["soft"]["latency"]),
+                f"{found['memory'] / soft['memory']:.2f}",
+                f"{found['cache'] / 1024:,.0f}",
+                f"{found['factory'] / found['train']:.1%}",
+            )
+        )
+    header = ("arm", "prompt tokens", "FLOPs", "train step", "latency", "peak memory", "cache KiB a user")
+    print(markdown((*header, "factory's share of a step"), rows))
+    soft = kept["soft"]
+    print(
+        f"\nRatios to soft tokens, median [quartiles] of {options.rounds} interleaved rounds. Soft: train step "
+        f"{soft['train'] * 1e3:.0f} ms for {options.users} users, latency {soft['latency'] * 1e3:.2f} ms, "
+        f"{soft['memory']:.0f} MB. d{options.d_model} L{options.layers}, {options.events} events; {machine()}; "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    keep_table("cost", kept)
+
+
+def _ratio(values: list[float], others: list[float]) -> str:
+    """The median of the rounds' ratios with its quartiles."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(values, others, strict=True)], n=4)
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--d-model", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--events", type=int, default=50)
+    parser.add_argument("--users", type=int, default=16, help="in a training step")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--memory-of", choices=ARMS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
