@@ -2,9 +2,9 @@
 
     python -m benchmarks.cost [--d-model 128 --layers 4 --events 50 --rounds 15]
 
-One user is a prompt of `--events` events and a query of 30 signals (20 numbers, 8 categories, 2 bags), with one item to
-be scored. All arms run in one process, in turn within each round, so that figures are ratios of one run. A training step
-is forward, backward and optimizer over `--users` users; latency is that of one user, laying the prompt out included.
+One user is a prompt of `--events` events and a query of 30 signals (20 numbers, 8 categories, 2 bags), with one item
+to be scored. All arms run in one process, in turn within each round, so that figures are ratios of one run. A training
+step is forward, backward and optimizer over `--users` users; latency is that of one user, laying out included.
 Peak memory is of a process that does a few training steps of one arm alone, above what it held before the first.
 Cache bytes are the keys and values of a user's history and query, in float32.
 """
@@ -72,9 +72,8 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1024, full_up_to=5000)
 
     def train() -> None:
-        step(
-            recommender.train(), optimizer, _loss(recommender, batch, corpus, negatives), rate=1e-4, clip=1.0, where=""
-        )
+        loss = _loss(recommender.train(), batch, corpus, negatives)
+        step(recommender, optimizer, loss, rate=1e-4, clip=1.0, where="the benchmark")
 
     def tokens_only() -> None:
         recommender.zero_grad()

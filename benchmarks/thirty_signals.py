@@ -26,9 +26,8 @@ def thirty_signals(*, n_users: int, n_events: int, seed: int = 0) -> tuple[Table
         _signal("watched", DENSE, "history", "pair"),
         Signal(name="title", kind=SPARSE, makers=("history", "candidate"), entity="item", view="items"),
     )
-    items = pl.DataFrame(
-        {"item_id": np.arange(N_ITEMS), "title": [f"film {i % 97} part {i % 7}" for i in range(N_ITEMS)]}
-    )
+    titles = [f"film {i % 97} part {i % 7}" for i in range(N_ITEMS)]
+    items = pl.DataFrame({"item_id": np.arange(N_ITEMS), "title": titles})
     user = np.repeat(np.arange(n_users), n_events)
     events = pl.DataFrame(
         {
