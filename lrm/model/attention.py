@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from lrm.model.causal import causal_attention
 from lrm.tokens.prompt import Layout
 
 
@@ -57,9 +57,7 @@ class Attention(nn.Module):
     def _attend_history(self, q_EHZ: Tensor, prefix: Prefix, layout: Layout) -> Tensor:
         q_GTHZ = pad(q_EHZ, layout.history_slot_E, layout.history_shape)
         q_GHTZ, k_GJTZ, v_GJTZ = (x.transpose(1, 2) for x in (q_GTHZ, *prefix))
-        mixed_GHTZ = functional.scaled_dot_product_attention(
-            q_GHTZ, k_GJTZ, v_GJTZ, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
-        )
+        mixed_GHTZ = causal_attention(q_GHTZ, k_GJTZ, v_GJTZ)
         return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_E]
 
     def _attend_suffix(

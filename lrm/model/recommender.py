@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lrm.config import RunConfig
 from lrm.model.decoder import Decoder
-from lrm.model.repeats import Pointed, Repeats
+from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch
@@ -47,13 +47,19 @@ class Recommender(nn.Module):
         self.factory = TokenFactory(signals, vocabulary, config.tokens, d_model=d_model)
         self.decoder = Decoder(config.model)
         self.start_D = nn.Parameter(torch.randn(d_model) * 0.02)
-        self.repeats = Repeats(d_model=d_model)
+        self.repeats = Repeats(d_model=d_model) if config.model.repeats else None
+        self.seen = None if config.model.repeats else nn.Parameter(torch.zeros(()))
         self.outcome = nn.Linear(d_model, 1)
 
     @property
     def n_query_tokens(self) -> int:
         """K."""
         return self.config.tokens.n_query_tokens
+
+    @property
+    def seen_bias(self) -> Tensor | None:
+        """What the logits of items in the history gain, where there is no pointer at them."""
+        return None if self.seen is None else REACH * self.seen
 
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts."""
@@ -69,7 +75,7 @@ class Recommender(nn.Module):
         states_ND = self.decoder(tokens_ND, batch.layout, n_query_tokens=self.n_query_tokens)
         event_ED, query_ND, candidate_CD = states_ND.tensor_split((n_events, n_events + n_query))
         request_RD = self._at_request(event_ED, query_ND, batch)
-        pointed = self.repeats(request_RD, event_ED, batch.layout)
+        pointed = self.repeats(request_RD, event_ED, batch.layout) if self.repeats else nowhere(batch.layout)
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
 
     def _at_request(self, event_ED: Tensor, query_ND: Tensor, batch: Batch) -> Tensor:
