@@ -1,9 +1,11 @@
-"""Causal attention within padded segments, and dropout: the quickest form of each for the precision at hand.
+"""Causal attention within padded segments, dropout and RMS norm: the quickest form of each on a processor.
 
-Shape suffixes: G segments, H heads, J key-value heads, T places, Z head width, M segments times heads.
+Shape suffixes: N rows, D model width, G segments, H heads, J key-value heads, T places, Z head width, M segments times heads.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +48,39 @@ class Dropout(nn.Module):
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         is_kept = (words.view(torch.uint8)[: x.numel()] >= limit).view(x.shape)
         return torch.where(is_kept, x, 0.0) * (STEPS_OF_CHANCE / (STEPS_OF_CHANCE - limit))
+
+
+class _RmsNorm(torch.autograd.Function):
+    """The norm and its gradient in few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
+        """Scale each row to unit mean square, then by the weight."""
+        square_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).square_()
+        scale_N1 = square_N1.div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
+        unit_ND = x_ND * scale_N1
+        ctx.save_for_backward(unit_ND, scale_N1, weight_D)
+        return unit_ND * weight_D
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        """Project the gradient off each row's own direction."""
+        unit_ND, scale_N1, weight_D = ctx.saved_tensors
+        along_ND = grad_ND * unit_ND
+        by_weight_D = along_ND.sum(0)
+        along_N1 = (along_ND @ weight_D).unsqueeze(-1).div_(-unit_ND.shape[-1])
+        by_x_ND = torch.addcmul(grad_ND * weight_D, unit_ND, along_N1).mul_(scale_N1)
+        return by_x_ND, by_weight_D, None
+
+
+class RmsNorm(nn.Module):
+    """RMS norm (1910.07467); torch's own has no fused form on a processor and takes several times as long."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """(N, D) to (N, D)."""
+        normed_ND: Tensor = _RmsNorm.apply(x_ND, self.weight, torch.finfo(torch.float32).eps)  # type: ignore[no-untyped-call]
+        return normed_ND

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lrm.config import ModelConfig
 from lrm.model.attention import Attention, rotations
-from lrm.model.causal import Dropout
+from lrm.model.causal import Dropout, RmsNorm
 from lrm.tokens.prompt import Layout
 
 
@@ -35,7 +35,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d_model = config.d_model
-        self.attention_norm, self.ffn_norm = layer_norm(d_model), layer_norm(d_model)
+        self.attention_norm, self.ffn_norm = RmsNorm(d_model), RmsNorm(d_model)
         self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
         self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
         self.dropout = Dropout(config.dropout)
@@ -48,11 +48,6 @@ class Block(nn.Module):
         return mixed_ND
 
 
-def layer_norm(d_model: int) -> nn.LayerNorm:
-    """Layer norm without bias: RMS norm has no fused form on a processor and takes ten times as long."""
-    return nn.LayerNorm(d_model, bias=False)
-
-
 class Decoder(nn.Module):
     """A stack of blocks and a final norm."""
 
@@ -61,7 +56,7 @@ class Decoder(nn.Module):
         self.head_width = config.d_model // config.n_heads
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = layer_norm(config.d_model)
+        self.norm = RmsNorm(config.d_model)
 
     def forward(self, x_ND: Tensor, layout: Layout, *, n_query_tokens: int) -> Tensor:
         """(N, D) tokens to (N, D) states."""

@@ -86,12 +86,14 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
         n_negatives=config.n_negatives,
         full_up_to=config.full_softmax_items,
     )
-    n_epochs = 1
+    segments = _segments(recommender, corpus, np.random.default_rng((seed, 0)))
+    n_tokens = int(segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens).sum())
+    n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, n_tokens)))
     while state.epoch < n_epochs and state.epoch - state.best_epoch <= config.patience:
         rng = np.random.default_rng((seed, state.epoch))
-        segments = _segments(recommender, corpus, rng)
+        if config.events_only:
+            segments = _segments(recommender, corpus, rng)
         lengths = segment_tokens(corpus, segments, n_query_tokens=recommender.n_query_tokens)
-        n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, int(lengths.sum()))))
         plan = list(token_batches(lengths, batch_tokens=config.batch_tokens, rng=rng))
         total_steps = n_epochs * len(plan)
         rest = range(state.step_in_epoch, len(plan))
