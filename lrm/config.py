@@ -97,6 +97,8 @@ class ModelConfig:
     max_history: int = 256
     """Events of a user that the decoder reads at most: the most recent ones."""
     dropout: float = 0.1
+    repeats: bool = True
+    """Whether what follows a request may be read off the user's own history (`lrm.model.repeats`)."""
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")
@@ -136,6 +138,15 @@ class TrainingConfig:
     clip_norm: float = 1.0
     ranking_weight: float = 1.0
     """Weight of the ranking loss; the next-item loss at events and the retrieval loss at requests have weight 1."""
+    events_only: bool = False
+    """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
+    For data whose requests ask just that: what comes next."""
+    forget_share: float = 0.1
+    """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
+    average: float = 0.0
+    """Decay a step of a running average of the weights, which is what is validated and kept; 0 keeps the last ones."""
+    bfloat16: bool = False
+    """Matrix products of a step in bfloat16; weights, sums and the optimizer stay in float32."""
     n_negatives: int = 1024
     """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use all."""
     full_softmax_items: int = 5_000
@@ -209,8 +220,29 @@ def text_truncated() -> RunConfig:
     return RunConfig(tokens=TokensConfig(arm=TEXT, text_budget=True))
 
 
+def sequential() -> RunConfig:
+    """Order alone, each user's last event held out, no ranking task: what comes next, at every event. An hour or so."""
+    return RunConfig(
+        name="sequential",
+        tokens=TokensConfig(n_query_tokens=0, min_item_count=1, min_category_count=5),
+        model=ModelConfig(max_history=200, dropout=0.2, repeats=False),
+        training=TrainingConfig(
+            max_steps=5000,
+            patience=20,
+            batch_tokens=8192,
+            warmup_steps=100,
+            events_only=True,
+            forget_share=0.0,
+            average=0.999,
+            bfloat16=True,
+            full_softmax_items=50_000,
+        ),
+    )
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "default": default,
+    "sequential": sequential,
     "tiny": tiny,
     **{arm: partial(of_arm, arm) for arm in ARMS},
     "text-truncated": text_truncated,

@@ -128,10 +128,12 @@ def histories(tables: Tables) -> Histories:
     return Histories(start, np.where(last < 0, start, last + 1), item_rows(tables, tables.events[ITEM_ID]))
 
 
-def retrieval_task(tables: Tables, *, max_requests: int, rng: np.random.Generator) -> Retrieval | None:
-    """The targets of at most `max_requests` test requests, drawn at random; None when no test request has a target."""
-    test = tables.requests.filter(pl.col(SPLIT) == TEST)[REQUEST_ID]
-    request_ids: Ints = test.filter(test.is_in(tables.targets[REQUEST_ID].implode())).to_numpy(writable=True)
+def retrieval_task(
+    tables: Tables, *, max_requests: int, rng: np.random.Generator, split: str = TEST
+) -> Retrieval | None:
+    """The targets of at most `max_requests` requests of a split, drawn at random; None when none has a target."""
+    asking = tables.requests.filter(pl.col(SPLIT) == split)[REQUEST_ID]
+    request_ids: Ints = asking.filter(asking.is_in(tables.targets[REQUEST_ID].implode())).to_numpy(writable=True)
     if not request_ids.size:
         return None
     if request_ids.size > max_requests:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from lrm.model.causal import causal_attention
 from lrm.tokens.prompt import Layout
 
 LOWEST = -1e4
@@ -67,13 +67,7 @@ class Attention(nn.Module):
     def _attend_history(self, q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
         longest = layout.history_shape[1]
         q_GHTZ = pad(q_EHZ, layout.history_slot_H, layout.history_shape).transpose(1, 2)
-        mixed_GHTZ = functional.scaled_dot_product_attention(
-            q_GHTZ,
-            k_GJUZ[:, :, :longest],
-            v_GJUZ[:, :, :longest],
-            is_causal=True,
-            enable_gqa=self.n_heads != self.n_kv_heads,
-        )
+        mixed_GHTZ = causal_attention(q_GHTZ, k_GJUZ[:, :, :longest], v_GJUZ[:, :, :longest])
         return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_H]
 
     def _attend_past(self, q_NHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Attended:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from lrm.config import ModelConfig
 from lrm.model.attention import Attention, rotations
+from lrm.model.causal import Dropout, RmsNorm
 from lrm.tokens.prompt import Layout
 
 
@@ -34,10 +35,10 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d_model = config.d_model
-        self.attention_norm, self.ffn_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.attention_norm, self.ffn_norm = RmsNorm(d_model), RmsNorm(d_model)
         self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
         self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
         """(N, D) to (N, D)."""
@@ -53,9 +54,9 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_width = config.d_model // config.n_heads
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = RmsNorm(config.d_model)
 
     def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """(N, D) tokens to (N, D) states."""

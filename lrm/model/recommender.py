@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lrm.config import RunConfig
 from lrm.model.decoder import Decoder
-from lrm.model.repeats import Pointed, Repeats
+from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch
@@ -48,7 +48,8 @@ class Recommender(nn.Module):
         self.factory = TokenFactory(signals, vocabulary, config.tokens, d_model=d_model)
         self.decoder = Decoder(config.model)
         self.start_D = nn.Parameter(torch.randn(d_model) * 0.02)
-        self.repeats = Repeats(d_model=d_model)
+        self.repeats = Repeats(d_model=d_model) if config.model.repeats else None
+        self.seen = None if config.model.repeats else nn.Parameter(torch.zeros(()))
         self.outcome = nn.Linear(d_model, 1)
 
     def prompt(self, budget: int | None = None) -> PromptShape:
@@ -81,6 +82,11 @@ class Recommender(nn.Module):
             per_event=tokens.n_event_tokens, per_query=tokens.n_query_tokens, per_candidate=tokens.n_candidate_tokens
         )
 
+    @property
+    def seen_bias(self) -> Tensor | None:
+        """What the logits of items in the history gain, where there is no pointer at them."""
+        return None if self.seen is None else REACH * self.seen
+
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts."""
         states_ND, groups = self.prompt_states(batch)
@@ -88,7 +94,7 @@ class Recommender(nn.Module):
         shape = batch.layout.shape
         event_ED = event_ND[shape.per_event - 1 :: shape.per_event]
         request_RD = self._at_request(event_ED, query_ND, batch)
-        pointed = self.repeats(request_RD, event_ED, batch.layout)
+        pointed = self.repeats(request_RD, event_ED, batch.layout) if self.repeats else nowhere(batch.layout)
         candidate_CD = candidate_ND[shape.per_candidate - 1 :: shape.per_candidate]
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
 

@@ -26,6 +26,9 @@ REACH = 10.0
 NEVER = 1e-12
 """Probability under which an item counts as not in the history."""
 
+SHUT = -50.0
+"""Log-odds of a gate that lets nothing through."""
+
 
 class Pointed(NamedTuple):
     """Where requests point."""
@@ -63,6 +66,12 @@ class Repeats(nn.Module):
         lowest = torch.finfo(weight_RT.dtype).min
         share_RT = weight_RT.masked_fill(is_hidden_RT, lowest).softmax(-1).masked_fill(is_hidden_RT, 0.0)
         return Pointed(share_RT, self.gate(request_RD).squeeze(-1))
+
+
+def nowhere(layout: Layout) -> Pointed:
+    """What a recommender without a pointer points at: no event, with a gate that is shut."""
+    n_requests, n_places = len(layout.visible_R), layout.events_shape[1]
+    return Pointed(torch.zeros(n_requests, n_places), torch.full((n_requests,), SHUT))
 
 
 def mixture(log_generated: Tensor, pointed: Tensor, gate: Tensor) -> Tensor:

@@ -82,7 +82,10 @@ class Scorer:
         for batch, states in self._run(request_ids, with_candidates=False):
             rows_RT = torch.from_numpy(event_rows(batch, self._corpus))
             share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
-            log_generated_RV = (states.request_RD @ self._item_vectors_VD.T).log_softmax(-1)
+            logit_RV = states.request_RD @ self._item_vectors_VD.T
+            if self._recommender.seen_bias is not None:
+                logit_RV = logit_RV + self._recommender.seen_bias * seen_items(batch, self._corpus)
+            log_generated_RV = logit_RV.log_softmax(-1)
             log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
             scores_RV[np.searchsorted(distinct, batch.requests)] = log_p_RV.numpy()
         wanted: np.ndarray = scores_RV[place]
@@ -107,6 +110,13 @@ class Scorer:
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
             batch = build_batch(corpus, segments.pick(rows), self._shape)
             yield batch, self._recommender(batch)
+
+
+def seen_items(batch: Batch, corpus: Corpus) -> Tensor:
+    """(R, V) 1 where the history that a request sees in its segment holds the item, else 0."""
+    rows_RT = torch.from_numpy(event_rows(batch, corpus))
+    is_seen_RT = torch.arange(rows_RT.shape[1]) < batch.layout.visible_R.unsqueeze(1)
+    return (share_of_items(is_seen_RT.float(), rows_RT, n_items=len(corpus.item_ids)) > 0).float()
 
 
 @torch.inference_mode()

@@ -27,6 +27,7 @@ from lrm.tokens.segments import Segments, scoring_segments, segment_tokens, toke
 from lrm.training import checkpoint
 from lrm.training.loss import Negatives, forget, ranking_loss, retrieval_losses
 from lrm.training.optimizer import learning_rate, make_optimizer, step
+from lrm.training.windows import shifted_windows
 
 MAX_VALIDATION_REQUESTS = 4000
 Curves = dict[str, list[list[float]]]
@@ -50,30 +51,44 @@ class Progress:
 
 def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Path | None) -> Progress:
     """Train in place until the validation loss stops falling; the weights end as those of the best epoch."""
+    *_, state = epochs(recommender, corpus, seed=seed, checkpoints=checkpoints)
+    return state
+
+
+def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Path | None) -> Iterator[Progress]:
+    """Train in place, handing over after each epoch, with the weights that it was validated with.
+
+    The last time round the weights are those of the best epoch, which ends before the others where early stopping
+    says so.
+    """
     config = recommender.config.training
     optimizer = make_optimizer(recommender, config)
     state, best = Progress(), copy.deepcopy(recommender.state_dict())
+    average = copy.deepcopy(recommender.state_dict()) if config.average else None
     saved = checkpoint.load(checkpoints)
     if saved is not None:
         recommender.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        state, best = Progress(**saved["progress"]), saved["best"]
+        state, best, average = Progress(**saved["progress"]), saved["best"], saved["average"]
 
     def save() -> None:
         parts: dict[str, Any] = {"model": recommender.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
-        checkpoint.save(checkpoints, parts | {"progress": vars(state)})
+        checkpoint.save(checkpoints, parts | {"average": average, "progress": vars(state)})
 
-    shape = recommender.prompt()
-    segments = training_segments(corpus, max_history=shape.max_history)
-    lengths = segment_tokens(corpus, segments, recommender.planned_prompt())
     negatives = Negatives(
         np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids)),
         n_negatives=config.n_negatives,
         full_up_to=config.full_softmax_items,
     )
-    n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, int(lengths.sum()))))
+    segments = _segments(recommender, corpus, np.random.default_rng((seed, 0)))
+    planned = recommender.planned_prompt()
+    n_tokens = int(segment_tokens(corpus, segments, planned).sum())
+    n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, n_tokens)))
     while state.epoch < n_epochs and state.epoch - state.best_epoch <= config.patience:
         rng = np.random.default_rng((seed, state.epoch))
+        if config.events_only:
+            segments = _segments(recommender, corpus, rng)
+        lengths = segment_tokens(corpus, segments, planned)
         plan = list(token_batches(lengths, batch_tokens=config.batch_tokens, rng=rng))
         total_steps = n_epochs * len(plan)
         rest = range(state.step_in_epoch, len(plan))
@@ -87,8 +102,12 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
             for name, loss in (losses | {"gradient_norm": torch.tensor(norm)}).items():
                 state.log(f"train/{name}_loss" if name in losses else f"train/{name}", loss.item())
             state.step, state.step_in_epoch = state.step + 1, place + 1
+            if average is not None:
+                _follow(average, recommender, decay=min(config.average, state.step / (state.step + 10)))
             if state.step % config.checkpoint_every_steps == 0:
                 save()
+        trained = copy.deepcopy(recommender.state_dict())
+        recommender.load_state_dict(average or trained)
         for name, value in validate(recommender, corpus, negatives).items():
             state.log(f"validation/{name}_loss", value)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
@@ -101,9 +120,26 @@ def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Pat
         if judged <= state.best_loss:
             state.best_loss, state.best_epoch = judged, state.epoch - 1
             best = copy.deepcopy(recommender.state_dict())
+        yield state
+        recommender.load_state_dict(trained)
         save()
     recommender.load_state_dict(best)
-    return state
+    yield state
+
+
+def _segments(recommender: Recommender, corpus: Corpus, rng: np.random.Generator) -> Segments:
+    """What an epoch reads."""
+    max_history = recommender.prompt().max_history
+    if recommender.config.training.events_only:
+        return shifted_windows(corpus, max_history=max_history, rng=rng)
+    return training_segments(corpus, max_history=max_history)
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], recommender: Recommender, *, decay: float) -> None:
+    """Move a running average of the weights towards the weights."""
+    for name, value in recommender.state_dict().items():
+        average[name].lerp_(value, 1 - decay)
 
 
 def _judged_loss(curves: Curves) -> float:
@@ -120,9 +156,12 @@ def _train_step(
     generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
     rng = np.random.default_rng((seed, at, 1))
     recommender.train()
-    batch = forget(build_batch(corpus, segments, recommender.prompt(_budget(recommender, rng))), generator)
-    states = recommender(batch)
-    losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
+    config = recommender.config.training
+    batch = build_batch(corpus, segments, recommender.prompt(_budget(recommender, rng)))
+    batch = forget(batch, share=config.forget_share, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        states = recommender(batch)
+        losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
     return losses | {"ranking": ranking_loss(states, batch, corpus)}
 
 

@@ -16,13 +16,12 @@ from lrm.model.repeats import mixture
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import forget_identities
 from lrm.tokens.prompt import Batch, event_rows
+from lrm.training.cross_entropy import Seen, mean_nll
 
 SAMPLING_POWER = 0.75
 """Negatives are drawn in proportion to popularity to this power (word2vec, 1310.4546)."""
 MAX_TARGETS = 8
 """Targets of a request that one step uses: neighbours in the target list from a random start."""
-FORGET_SHARE = 0.1
-"""Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
 
 
 class Negatives:
@@ -50,7 +49,7 @@ class Negatives:
 class Generated:
     """Log-probabilities of items under the catalogue, for one step: its negatives' vectors are made once.
 
-    With `generator`, a share of identities is forgotten.
+    With `generator`, a share of identities is forgotten, as the configuration says.
     """
 
     def __init__(
@@ -70,7 +69,8 @@ class Generated:
         self._is_full = negatives.is_full
         identity_C = torch.from_numpy(corpus.item_identity_V[self._rows])
         if generator is not None:
-            identity_C = forget_identities(identity_C, share=FORGET_SHARE, generator=generator)
+            share = recommender.config.training.forget_share
+            identity_C = forget_identities(identity_C, share=share, generator=generator)
         self._item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(self._rows))
 
     def log_p(self, state_PD: Tensor, row_P: np.ndarray) -> Tensor:
@@ -83,11 +83,31 @@ class Generated:
         others_PC = logit_PC.masked_fill(self._drawn == class_P.unsqueeze(-1), float("-inf"))
         return logit_P - torch.logaddexp(others_PC.logsumexp(-1), logit_P)
 
+    def mean_nll(self, state_PD: Tensor, row_P: np.ndarray, seen: Seen | None, bias: Tensor | None) -> Tensor:
+        """Mean negative log-probability of each state's own target under the whole catalogue; 0 without states."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else state_PD.dtype
+        return mean_nll(state_PD.to(dtype), self._item_CD.to(dtype), torch.from_numpy(row_P), seen=seen, bias=bias)
+
 
 def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
     """Rows of the batch's events that are next-item targets of the event before them."""
     is_target_E = ~batch.is_first_E & corpus.event_is_train_E[batch.events] & (batch.events >= batch.target_from_E)
     return np.flatnonzero(is_target_E)
+
+
+def seen_before(batch: Batch, corpus: Corpus, events: np.ndarray) -> Seen:
+    """The items of each target's segment before it, at their first occurrence there. Targets are rows of the batch."""
+    row_E = corpus.event_row_E[batch.events]
+    start_E = np.maximum.accumulate(np.where(batch.is_first_E, np.arange(len(row_E)), 0))
+    _, first = np.unique(start_E * len(corpus.item_ids) + row_E, return_index=True)
+    is_new_E = np.zeros(len(row_E), dtype=bool)
+    is_new_E[first] = True
+    new, before_E = np.flatnonzero(is_new_E), np.concatenate([[0], np.cumsum(is_new_E)])
+    begin_P, count_P = before_E[start_E[events]], before_E[events] - before_E[start_E[events]]
+    offset = np.concatenate([[0], np.cumsum(count_P)])
+    place = np.arange(offset[-1]) + np.repeat(begin_P - offset[:-1], count_P)
+    row = np.repeat(np.arange(len(events)), count_P)
+    return Seen(torch.from_numpy(offset), torch.from_numpy(row_E[new[place]]), torch.from_numpy(row))
 
 
 def request_targets(batch: Batch, corpus: Corpus, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +136,14 @@ def retrieval_losses(
     event_row_P, request_row_Q = corpus.event_row_E[batch.events[events]], corpus.target_row_T[places]
     targets = np.concatenate([event_row_P, request_row_Q])
     generated = Generated(recommender, corpus, negatives, targets, rng=rng, generator=generator)
-    next_item_P = generated.log_p(states.event_ED[torch.from_numpy(events - 1)], event_row_P)
+    before_PD = states.event_ED[torch.from_numpy(events - 1)]
+    if negatives.is_full:
+        seen = seen_before(batch, corpus, events) if recommender.seen is not None else None
+        next_item = generated.mean_nll(before_PD, event_row_P, seen, recommender.seen_bias)
+    else:
+        next_item = -generated.log_p(before_PD, event_row_P).sum() / max(1, len(events))
+    if not len(requests):
+        return {"next_item": next_item, "retrieval": torch.zeros(())}
     asked = torch.from_numpy(requests)
     is_same_QT = torch.from_numpy(event_rows(batch, corpus)[requests] == request_row_Q[:, None])
     pointed_Q = (states.pointed.share_RT[asked] * is_same_QT).sum(-1)
@@ -124,7 +151,7 @@ def retrieval_losses(
     log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[asked])
     weight_Q = torch.from_numpy(1.0 / np.bincount(requests, minlength=1)[requests]).float()
     return {
-        "next_item": -next_item_P.sum() / max(1, len(events)),
+        "next_item": next_item,
         "retrieval": -(log_p_Q * weight_Q).sum() / max(1, len(np.unique(requests))),
     }
 
@@ -137,9 +164,9 @@ def ranking_loss(states: States, batch: Batch, corpus: Corpus) -> Tensor:
     return functional.binary_cross_entropy_with_logits(states.candidate_logit_C, label_C)
 
 
-def forget(batch: Batch, generator: torch.Generator) -> Batch:
+def forget(batch: Batch, *, share: float, generator: torch.Generator) -> Batch:
     """The batch with a share of its items' identities hidden."""
     return batch._replace(
-        identity_E=forget_identities(batch.identity_E, share=FORGET_SHARE, generator=generator),
-        identity_C=forget_identities(batch.identity_C, share=FORGET_SHARE, generator=generator),
+        identity_E=forget_identities(batch.identity_E, share=share, generator=generator),
+        identity_C=forget_identities(batch.identity_C, share=share, generator=generator),
     )
