@@ -97,7 +97,7 @@ def answers(config: RunConfig, on: World, *, seed: int, budgets: tuple[int | Non
     if not kept.is_file():
         began = time.process_time()
         recommender, corpus = fresh(config, on, seed=seed)
-        pretrain(recommender.factory, corpus, config.pretrain, seed=seed)
+        pretrain(recommender, corpus, seed=seed)
         done = fit(recommender, corpus, seed=seed, checkpoints=KEPT / "checkpoints" / name)
         cost = np.array([time.process_time() - began, done.step])
         requests = task_of(on).request_ids

@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm layer."""
+    """One pre-norm layer; it begins as the identity, so that training starts from what the tokens say (2003.04887)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,6 +39,8 @@ class Block(nn.Module):
         self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
         self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
         self.dropout = Dropout(config.dropout)
+        for last in (self.attention.out, self.ffn.down):
+            nn.init.zeros_(last.weight)
 
     def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
         """(N, D) to (N, D)."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrm.config import BUDGETS
+from lrm.config import BUDGETS, TrainingConfig
 from lrm.errors import TrainingDiverged
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import SCORING_TOKENS
@@ -75,11 +75,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
         parts: dict[str, Any] = {"model": recommender.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
         checkpoint.save(checkpoints, parts | {"average": average, "progress": vars(state)})
 
-    negatives = Negatives(
-        np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids)),
-        n_negatives=config.n_negatives,
-        full_up_to=config.full_softmax_items,
-    )
+    negatives = negatives_of(corpus, config)
     segments = _segments(recommender, corpus, np.random.default_rng((seed, 0)))
     planned = recommender.planned_prompt()
     n_tokens = int(segment_tokens(corpus, segments, planned).sum())
@@ -93,7 +89,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
         total_steps = n_epochs * len(plan)
         rest = range(state.step_in_epoch, len(plan))
         for place in progress(rest, what=f"train, epoch {state.epoch + 1}", total=len(rest), unit="step"):
-            losses = _train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
+            losses = train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
             rate = learning_rate(state.step, total_steps=total_steps, config=config)
             seen = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
             where = f"step {state.step} (epoch {state.epoch + 1}, batch {place}; losses: {seen})"
@@ -148,7 +144,13 @@ def _judged_loss(curves: Curves) -> float:
     return series[-1][1] if series else float("inf")
 
 
-def _train_step(
+def negatives_of(corpus: Corpus, config: TrainingConfig) -> Negatives:
+    """What next-item predictions are told apart from."""
+    counts_V = np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids))
+    return Negatives(counts_V, n_negatives=config.n_negatives, full_up_to=config.full_softmax_items)
+
+
+def train_step(
     recommender: Recommender, corpus: Corpus, segments: Segments, negatives: Negatives, *, seed: int, at: int
 ) -> dict[str, Tensor]:
     """The losses of one batch, every random choice taken from (seed, at)."""

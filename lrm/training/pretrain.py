@@ -1,7 +1,9 @@
-"""Pretraining of the token factory, before any decoder: its tokens must already carry the signals.
+"""Pretraining of the token factory, without the decoder: its tokens must already carry the signals.
 
-Three tasks at once: predict hidden signals from the tokens of the rest; bring the vectors of items bought close
-together near each other; predict the next item from a decayed mean of the last history tokens alone.
+Four tasks at once: predict hidden signals from the tokens of the rest; bring the vectors of items bought close together
+near each other; predict the next item from a decayed mean of the last history tokens alone; and predict a candidate's
+outcome from its own tokens alone, through the head that joint training goes on with. A decoder's blocks begin as the
+identity, so joint training starts where this ends.
 
 Shape suffixes: N rows, F dense signals, M signals, P pairs, D token width.
 """
@@ -13,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrm.config import PretrainConfig, TrainingConfig
+from lrm.config import TrainingConfig
+from lrm.model.recommender import Recommender
 from lrm.progress import progress
 from lrm.schema import DENSE, EMBEDDING
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.factory import TokenFactory
+from lrm.tokens.factory import TokenFactory, forget_identities
 from lrm.tokens.maker import TokenMaker
 from lrm.tokens.signals import SignalArrays, SignalTensors, of_kind
 from lrm.tokens.vocabulary import MISSING
@@ -74,9 +77,12 @@ class SignalHeads(nn.Module):
 class PretrainTasks(nn.Module):
     """The factory with everything that pretraining alone needs."""
 
-    def __init__(self, factory: TokenFactory, *, d_model: int) -> None:
+    def __init__(self, recommender: Recommender) -> None:
         super().__init__()
-        self.factory = factory
+        self.factory = factory = recommender.factory
+        self.norm, self.outcome_head = recommender.decoder.norm, recommender.outcome
+        d_model = recommender.config.model.d_model
+        self.forget_share = recommender.config.training.forget_share
         self.heads = nn.ModuleDict({name: SignalHeads(maker) for name, maker in makers(factory).items()})
         self.next_item = nn.Linear(d_model, d_model)
 
@@ -118,6 +124,16 @@ class PretrainTasks(nn.Module):
         logits_PP = self.next_item(mean_PD) @ self._items(corpus, target).T
         return _in_batch(logits_PP, torch.from_numpy(target[:, None] == target[None, :]))
 
+    def outcome(self, corpus: Corpus, candidates: np.ndarray, generator: torch.Generator) -> Tensor:
+        """Log loss of candidates' outcomes, read off the last of their tokens; 0 where there are no candidates."""
+        if not len(candidates):
+            return torch.zeros(())
+        identity_N = torch.from_numpy(corpus.candidate_identity_C[candidates])
+        identity_N = forget_identities(identity_N, share=self.forget_share, generator=generator)
+        tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates))
+        logit_N = self.outcome_head(self.norm(tokens_NKD[:, -1])).squeeze(-1)
+        return functional.binary_cross_entropy_with_logits(logit_N, torch.from_numpy(corpus.label_C[candidates]))
+
     def _items(self, corpus: Corpus, rows: np.ndarray) -> Tensor:
         return self.factory.item_vectors(torch.from_numpy(corpus.item_identity_V[rows]), corpus.content_V.take(rows))
 
@@ -153,13 +169,12 @@ def training_rows(corpus: Corpus) -> dict[str, np.ndarray]:
     }
 
 
-def pretrain(
-    factory: TokenFactory, corpus: Corpus, config: PretrainConfig, *, seed: int
-) -> dict[str, list[list[float]]]:
-    """Train the factory in place; returns the curve of each loss."""
+def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str, list[list[float]]]:
+    """Train the recommender's factory in place, and the head of outcomes; returns the curve of each loss."""
+    config = recommender.config.pretrain
     if config.steps == 0:
         return {}
-    tasks = PretrainTasks(factory, d_model=factory.identity.embedding_dim)
+    tasks = PretrainTasks(recommender)
     schedule = TrainingConfig(learning_rate=config.learning_rate, warmup_steps=max(1, config.steps // 20))
     optimizer = make_optimizer(tasks, schedule)
     rows, n_before = training_rows(corpus), _events_before(corpus)
@@ -173,6 +188,7 @@ def pretrain(
             "masked_signals": tasks.masked(corpus, chosen, share=config.mask_share, generator=generator),
             "cooccurrence": tasks.cooccurrence(corpus, earlier, later, temperature=config.temperature),
             "next_item": tasks.from_tokens(corpus, later, n_before[later]),
+            "outcome": tasks.outcome(corpus, chosen["candidate"], generator),
         }
         rate = learning_rate(at, total_steps=config.steps, config=schedule)
         step(

@@ -43,7 +43,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
     corpus = as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm)
-    curves = pretrain(recommender.factory, corpus, config.pretrain, seed=seed)
+    curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
     _leave(factory, examples, curves, metrics)
     artifact.save(recommender, factory)

@@ -12,7 +12,7 @@ from lrm.model import artifact
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import fit_vocabulary
-from tests.worlds import write_examples
+from tests.worlds import random_weights, write_examples
 
 REQUESTS = np.arange(40)
 TOLERANCE = 2e-6
@@ -43,7 +43,7 @@ def recommender(request, tables, tmp_path_factory) -> Recommender:
     if request.param in ("text", "hybrid"):
         config = replace(config, tokens=replace(config.tokens, arm=request.param))
     signals = read_declared(folder)
-    return Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)).eval()
+    return random_weights(Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)))
 
 
 def test_candidates_scored_together_score_as_if_each_were_alone(recommender, tables):
@@ -107,7 +107,7 @@ def test_only_the_latest_events_count_and_where_they_stand_in_the_past_does_not(
     torch.manual_seed(0)
     tokens = TokensConfig(min_item_count=1, min_category_count=1)
     config = RunConfig(tokens=tokens, model=ModelConfig(d_model=16, n_heads=2, max_history=8))
-    recommender = Recommender(config, (), fit_vocabulary(tables, (), tokens)).eval()
+    recommender = random_weights(Recommender(config, (), fit_vocabulary(tables, (), tokens)))
     last = tables.requests.group_by("user_id", maintain_order=True).last()["request_id"].to_numpy()
     seen = tables.events.filter(pl.col("event_time") < tables.requests["event_time"][11])
     recent = seen.group_by("user_id", maintain_order=True).tail(9)

@@ -13,7 +13,7 @@ from lrm.model.scoring import Scorer
 from lrm.tokens.arms import N_STRATA, as_the_arm_sees
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.training.pretrain import makers
-from tests.worlds import SIGNALS, write_examples
+from tests.worlds import SIGNALS, random_weights, write_examples
 
 REQUESTS = np.arange(24)
 KNOWS = ("soft", "text", "hybrid", "frozen")
@@ -27,7 +27,7 @@ def tables(tmp_path_factory) -> Tables:
 def arm(name: str, tables: Tables, **tokens: object) -> Recommender:
     torch.manual_seed(0)
     config: RunConfig = replace(preset("tiny"), tokens=replace(preset("tiny").tokens, arm=name, **tokens))
-    return Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, config.tokens)).eval()
+    return random_weights(Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, config.tokens)))
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "shuffled"])

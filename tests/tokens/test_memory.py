@@ -11,7 +11,7 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.memory import AttentionMemory, LinearMemory
-from tests.worlds import SIGNALS, write_examples
+from tests.worlds import SIGNALS, random_weights, write_examples
 
 
 def test_a_linear_memory_begins_as_the_mean_of_each_run_of_events():
@@ -40,7 +40,7 @@ def test_memory_reaches_as_far_back_as_it_says_and_no_further(kind, tmp_path):
     tiny = preset("tiny")
     tokens = replace(tiny.tokens, memory=kind, memory_events=4, memory_tokens=2)
     config = replace(tiny, tokens=tokens, model=replace(tiny.model, max_history=4))
-    recommender = Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, tokens)).eval()
+    recommender = random_weights(Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, tokens)))
     assert config.events_read == 8
     asked = tables.requests.group_by("user_id", maintain_order=True).last()["request_id"].to_numpy()
     back = pl.int_range(pl.len()).over("user_id") - pl.len().over("user_id")  # -1 is after the last request

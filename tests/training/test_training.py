@@ -8,6 +8,8 @@ import torch
 
 from lrm.config import PRESETS, preset, replace
 from lrm.errors import SchemaError, TrainingDiverged
+from lrm.evaluation.metrics import auc
+from lrm.evaluation.ranking import ranking_task
 from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
 from lrm.model.recommender import Recommender
@@ -159,11 +161,23 @@ def test_a_sample_that_holds_the_target_counts_it_once(world):
 
 def test_pretraining_lowers_each_of_its_losses(world):
     recommender, corpus, _ = build(world)
-    curves = pretrain(recommender.factory, corpus, replace(preset("tiny").pretrain, steps=120), seed=0)
-    assert set(curves) == {"pretrain/masked_signals", "pretrain/cooccurrence", "pretrain/next_item"}
+    recommender.config = replace(recommender.config, pretrain=replace(preset("tiny").pretrain, steps=120))
+    curves = pretrain(recommender, corpus, seed=0)
+    tasks = ("masked_signals", "cooccurrence", "next_item", "outcome")
+    assert set(curves) == {f"pretrain/{task}" for task in tasks}
     for name, series in curves.items():
         values = [value for _, value in series]
         assert np.mean(values[-10:]) < 0.95 * np.mean(values[:10]), name
+
+
+def test_a_pretrained_recommender_already_ranks_before_its_decoder_has_learned_anything(world):
+    """The planted answer is the pair signal `affinity` alone, which one token can carry."""
+    recommender, corpus, tables = build(world)
+    recommender.config = replace(recommender.config, pretrain=replace(preset("tiny").pretrain, steps=120))
+    task = ranking_task(tables)
+    assert auc(Scorer(recommender, tables).candidate_logits(task.request_ids), task.label) < 0.7
+    pretrain(recommender, corpus, seed=0)
+    assert auc(Scorer(recommender, tables).candidate_logits(task.request_ids), task.label) > 0.9
 
 
 def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_weights(world, tmp_path, monkeypatch):
