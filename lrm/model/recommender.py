@@ -20,6 +20,15 @@ from lrm.tokens.prompt import Batch
 from lrm.tokens.vocabulary import Vocabulary
 
 
+class Prompt(NamedTuple):
+    """The tokens of a batch, or their states, by the maker that they come from."""
+
+    event_ED: Tensor
+    query_ND: Tensor
+    """K rows for each request."""
+    candidate_CD: Tensor
+
+
 class States(NamedTuple):
     """What the decoder makes of a batch."""
 
@@ -55,19 +64,23 @@ class Recommender(nn.Module):
         """K."""
         return self.config.tokens.n_query_tokens
 
+    def tokens(self, batch: Batch) -> Prompt:
+        """What the factory makes of a batch: the tokens that the decoder reads."""
+        return Prompt(
+            self.factory.history_tokens(batch.identity_E, batch.history_E),
+            self.factory.query_tokens(batch.query_R).flatten(0, 1),
+            self.factory.candidate_tokens(batch.identity_C, batch.candidate_C),
+        )
+
+    def decode(self, prompt: Prompt, batch: Batch) -> Prompt:
+        """The state of every token of a batch after the last block."""
+        states_ND = self.decoder(torch.cat(prompt), batch.layout, n_query_tokens=self.n_query_tokens)
+        n_events, n_query = len(prompt.event_ED), len(prompt.query_ND)
+        return Prompt(*states_ND.tensor_split((n_events, n_events + n_query)))
+
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts."""
-        n_events, n_requests = len(batch.identity_E), len(batch.requests)
-        n_query = n_requests * self.n_query_tokens
-        tokens_ND = torch.cat(
-            [
-                self.factory.history_tokens(batch.identity_E, batch.history_E),
-                self.factory.query_tokens(batch.query_R).flatten(0, 1),
-                self.factory.candidate_tokens(batch.identity_C, batch.candidate_C),
-            ]
-        )
-        states_ND = self.decoder(tokens_ND, batch.layout, n_query_tokens=self.n_query_tokens)
-        event_ED, query_ND, candidate_CD = states_ND.tensor_split((n_events, n_events + n_query))
+        event_ED, query_ND, candidate_CD = self.decode(self.tokens(batch), batch)
         request_RD = self._at_request(event_ED, query_ND, batch)
         pointed = self.repeats(request_RD, event_ED, batch.layout)
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
