@@ -171,7 +171,7 @@ def _calibration(result: Row) -> str:
 
 
 def _ledger(ledger: Row) -> str:
-    task, metric = ledger["task"], ledger["metric"]
+    task, metric = ledger["matters"][0]
     cells = [row["worth"].get(task, {}).get(metric) for row in ledger["signals"]]
     span = scale([_whisker(cell, "", "") for cell in cells if _is_known(cell)], zero=True)
     body = []
@@ -193,7 +193,7 @@ def _ledger(ledger: Row) -> str:
     warnings = "".join(f'<p class="says bad">{_text(warning)}</p>' for warning in ledger["warnings"])
     return (
         f'<section><h2>Signal ledger</h2><p class="soft">Each signal shuffled on {ledger["n_requests"]:,} test '
-        f"requests of {ledger['n_users']:,} users, the model left as it is; sorted by worth per cost. Tokens and bytes "
+        f"requests of {ledger['n_users']:,} users, the model left as it is; sorted by value per cost. Tokens and bytes "
         f"are those of a mean request.</p>{warnings}{_table(head, body)}</section>"
     )
 

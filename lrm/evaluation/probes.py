@@ -106,15 +106,15 @@ def linear(inputs: Rows, wanted: Floats) -> Floats:
 def bits_retained(inputs: Rows, outputs: Rows, *, is_bag: bool) -> float:
     """Share of the outputs' entropy that a logistic regression explains: one choice a row, or yes or no each of a bag.
 
-    The entropy is what the frequencies of the fitting rows cost on the scored rows; NaN where that is nothing.
+    The entropy is what the frequencies of the fitting rows cost on the scored rows; NaN where those do not vary.
     """
+    if (outputs.score == outputs.score[0]).all():
+        return float("nan")
     fit, score = (torch.from_numpy(part) for part in _standardised(inputs))
     target, truth = (torch.from_numpy(part.astype(np.float64)) for part in outputs)
     share = ((target.sum(0) + 0.5) / (len(target) + 0.5 * target.shape[1])).clamp(max=1 - 0.5 / (len(target) + 1))
     prior = share.logit() if is_bag else share.log()
-    n_bits = float(_cross_entropy(prior.expand(len(truth), -1), truth, is_bag=is_bag))
-    if n_bits < 1e-3:
-        return float("nan")
+    entropy = float(_cross_entropy(prior.expand(len(truth), -1), truth, is_bag=is_bag))
     weight = torch.zeros(fit.shape[1], target.shape[1], dtype=torch.float64, requires_grad=True)
     bias = prior.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
@@ -128,7 +128,7 @@ def bits_retained(inputs: Rows, outputs: Rows, *, is_bag: bool) -> float:
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.inference_mode():
         left = float(_cross_entropy(score @ weight + bias, truth, is_bag=is_bag))
-    return 1 - left / n_bits
+    return 1 - left / entropy
 
 
 def _with_flag(values: Floats) -> Floats:

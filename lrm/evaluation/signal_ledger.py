@@ -1,7 +1,9 @@
 """The signal ledger: what each signal is worth to the model, what it costs, and which could be dropped.
 
-The *value* of a signal is its worth in the metric that decides promotion; its value per cost is that over its
-`cost_share` (see `signal_costs`).
+The *value* of a signal is the share of the model's lift that is lost when it is shuffled, the mean over the tasks: of
+the area under the curve above one half, and of the retrieval NDCG. Where nothing is lost, or the signal could be
+dropped, it is 0. Over its `cost_share` (see `signal_costs`) that is its value per cost: 1 for a signal that brings as
+large a part of the lift as of the cost.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import numpy as np
 from lrm.config import EvaluationConfig
 from lrm.evaluation.estimates import RANKING, RETRIEVAL, Statistics, as_json, number
 from lrm.evaluation.exam import Exam
-from lrm.evaluation.gate import primary_metric
 from lrm.evaluation.leakage import alone_auc, suspicion
 from lrm.evaluation.retention import Retention, retention, two_sides
 from lrm.evaluation.signal_costs import costs
@@ -60,26 +61,25 @@ def signal_ledger(
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )
-    task, metric = primary_metric(trial.base, k=config.k)
     rows = []
     for signal in signals:
         found, share = worths[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
         verdict, reason = judge(signal, found, base=trial.base, alone=area, config=config)
-        value = found[task][metric].value if task in found else 0.0
+        value = 0.0 if verdict == DROP else share_of_lift(found, trial.base, config)
         rows.append(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
-            | {"verdict": verdict, "reason": reason, "value_per_cost": number(value / share) if share else None}
+            | {"verdict": verdict, "reason": reason, "value": number(value)}
+            | {"value_per_cost": number(value / share) if share else None}
             | {"worth": _json(found, config), "alone_auc": number(area), "retention": _retention(kept, signal)}
             | {what: number(amount) for what, amount in spent[signal.name]._asdict().items()}
         )
-    rows.sort(key=_value_per_cost, reverse=True)
+    rows.sort(key=_rank, reverse=True)
     by_name = {signal.name: signal for signal in signals}
     droppable = [row["signal"] for row in rows if row["verdict"] == DROP]
     spare, lost = spare_together(trial, [by_name[name] for name in reversed(droppable)], config)
     return {
-        "task": task,
-        "metric": metric,
+        "matters": [(task, metric) for task, metric in that_matter(config) if task in trial.base],
         "confidence": config.confidence,
         "n_requests": trial.exam.tables.requests.height,
         "n_users": trial.draws.shape[1],
@@ -118,7 +118,7 @@ def judge(
     carried = found[RETRIEVAL][ndcg].value / whole if whole > 0 else float("nan")
     if why := suspicion(signal, alone=alone, carried=carried):
         return SUSPICIOUS, why
-    measured = _that_matter(found, config)
+    measured = _intervals(found, config)
     known = {name: each for name, each in measured.items() if np.isfinite(each.low)}
     said = {name: f"{name} {value:+.4f} ({low:+.4f} to {high:+.4f})" for name, (value, low, high) in known.items()}
     needed = [said[name] for name, each in known.items() if _is_clear(each)]
@@ -129,6 +129,17 @@ def judge(
     if max(each.high for each in known.values()) > config.max_guard_drop:
         return UNCLEAR, f"too few test requests to tell: {'; '.join(said.values())}"
     return DROP, f"no worse without it by more than {config.max_guard_drop:g}: {'; '.join(said.values())}"
+
+
+def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], config: EvaluationConfig) -> float:
+    """The share of what the model gains over chance that is lost: the mean over the tasks, and never below 0."""
+    main = {RANKING: ("auc", 0.5), RETRIEVAL: (f"ndcg@{config.k}", 0.0)}
+    shares = []
+    for task, (metric, chance) in main.items():
+        lift = base[task][metric].value - chance if task in base else 0.0
+        if lift > 0:
+            shares.append(found[task][metric].value / lift if task in found else 0.0)
+    return max(0.0, sum(shares) / len(shares)) if shares else 0.0
 
 
 def spare_together(
@@ -143,7 +154,7 @@ def spare_together(
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
-        if any(_is_clear(each) for each in _that_matter(lost, config).values()):
+        if any(_is_clear(each) for each in _intervals(lost, config).values()):
             n_too_many = n
         else:
             n_spare, found = n, lost
@@ -151,11 +162,15 @@ def spare_together(
     return signals[:n_spare], found
 
 
-def _that_matter(found: Mapping[str, Statistics], config: EvaluationConfig) -> dict[str, Interval]:
-    matters = [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{config.k}")]
+def that_matter(config: EvaluationConfig) -> list[tuple[str, str]]:
+    """Tasks and metrics that a verdict rests on, first the one that decides promotion (`gate.primary_metric`)."""
+    return [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{config.k}")]
+
+
+def _intervals(found: Mapping[str, Statistics], config: EvaluationConfig) -> dict[str, Interval]:
     return {
         f"{task} {metric.replace('_', ' ')}": interval(found[task][metric], confidence=config.confidence)
-        for task, metric in matters
+        for task, metric in that_matter(config)
         if task in found
     }
 
@@ -190,10 +205,10 @@ def _json(statistics: Mapping[str, Statistics], config: EvaluationConfig) -> dic
     }
 
 
-def _value_per_cost(row: Mapping[str, Any]) -> float:
-    """What rows are sorted by; last where it is not known."""
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What rows are sorted by: value per cost, last where it is not known; of equals the cheaper one first."""
     value = row["value_per_cost"]
-    return -np.inf if value is None else float(value)
+    return (-np.inf if value is None else float(value)), -float(row["cost_share"])
 
 
 def _warning(row: Mapping[str, Any]) -> str:
