@@ -119,7 +119,7 @@ class EvaluationConfig:
     """How far the lower bound of any guarded metric may fall below the champion's."""
     n_trees: int = 300
     """Boosting rounds at most of the gradient-boosted-trees baseline."""
-    ledger_tokens: int = 30_000
+    ledger_tokens: int = 40_000
     """Prompt tokens of test requests that are scored once more for each signal of the signal ledger; 0: no ledger."""
 
 

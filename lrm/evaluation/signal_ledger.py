@@ -1,15 +1,16 @@
 """The signal ledger: what each signal is worth to the model, what it costs, and which could be dropped.
 
 The *value* of a signal is the share of the model's lift that is lost when it is shuffled, the mean over the tasks: of
-the area under the curve above one half, and of the retrieval NDCG. Where nothing is lost, or the signal could be
-dropped, it is 0. Over its `cost_share` (see `signal_costs`) that is its value per cost: 1 for a signal that brings as
-large a part of the lift as of the cost.
+the area under the curve above one half, and of the retrieval NDCG. A loss that is not clear counts as none. Over its
+`cost_share` (see `signal_costs`) that is its value per cost: 1 for a signal that brings as large a part of the lift as
+of the cost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from lrm.evaluation.exam import Exam
 from lrm.evaluation.leakage import alone_auc, suspicion
 from lrm.evaluation.retention import Retention, retention, two_sides
 from lrm.evaluation.signal_costs import costs
-from lrm.evaluation.statistics import Interval, interval
+from lrm.evaluation.statistics import Statistic, interval
 from lrm.evaluation.worth import Trial, set_up, worth
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
@@ -65,8 +66,8 @@ def signal_ledger(
     for signal in signals:
         found, share = worths[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
-        verdict, reason = judge(signal, found, base=trial.base, alone=area, config=config)
-        value = 0.0 if verdict == DROP else share_of_lift(found, trial.base, config)
+        verdict, reason = judge(signal, found, base=trial.base, alone=area, config=config, n_signals=len(signals))
+        value = share_of_lift(found, trial.base, config) if verdict in (KEEP, SUSPICIOUS) else 0.0
         rows.append(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
             | {"verdict": verdict, "reason": reason, "value": number(value)}
@@ -99,12 +100,13 @@ def judge(
     base: Mapping[str, Statistics],
     alone: float,
     config: EvaluationConfig,
+    n_signals: int,
 ) -> tuple[str, str]:
     """The verdict on a signal, and why.
 
     It is kept where a metric that matters (area under the curve and log loss of ranking, NDCG of retrieval) is clearly
-    worse without it: the whole interval lies on that side of zero, and the value is not negligible. Otherwise it could
-    be dropped, where no interval reaches beyond the drop that the gate tolerates, and is unclear where one does.
+    worse without it (see `is_clear`). Otherwise it could be dropped, where no interval reaches beyond the drop that the
+    gate tolerates, and is unclear where one does.
 
     Args:
         signal: which.
@@ -112,16 +114,18 @@ def judge(
         base: the model's metrics with every signal in its place.
         alone: the area under the curve of the signal by itself, or NaN.
         config: `k`, the intervals' confidence, and the tolerated drop.
+        n_signals: signals that are judged.
     """
     ndcg = f"ndcg@{config.k}"
     whole = base[RETRIEVAL][ndcg].value if RETRIEVAL in found else 0.0
     carried = found[RETRIEVAL][ndcg].value / whole if whole > 0 else float("nan")
     if why := suspicion(signal, alone=alone, carried=carried):
         return SUSPICIOUS, why
-    measured = _intervals(found, config)
+    matters = {_name(task, metric): found[task][metric] for task, metric in that_matter(config) if task in found}
+    measured = {name: interval(each, confidence=config.confidence) for name, each in matters.items()}
     known = {name: each for name, each in measured.items() if np.isfinite(each.low)}
     said = {name: f"{name} {value:+.4f} ({low:+.4f} to {high:+.4f})" for name, (value, low, high) in known.items()}
-    needed = [said[name] for name, each in known.items() if _is_clear(each)]
+    needed = [said[name] for name in known if is_clear(matters[name], config, n_signals=n_signals)]
     if needed:
         return KEEP, f"worse without it: {'; '.join(needed)}"
     if not known:
@@ -129,6 +133,16 @@ def judge(
     if max(each.high for each in known.values()) > config.max_guard_drop:
         return UNCLEAR, f"too few test requests to tell: {'; '.join(said.values())}"
     return DROP, f"no worse without it by more than {config.max_guard_drop:g}: {'; '.join(said.values())}"
+
+
+def is_clear(worth: Statistic, config: EvaluationConfig, *, n_signals: int) -> bool:
+    """Whether a worth is above zero beyond doubt, and not negligible.
+
+    The confidence is that of all signals together (Bonferroni): among fifty, one or two worthless ones would else seem
+    to be worth something. So far out the draws are few, hence their deviation is taken and the normal distribution.
+    """
+    reach = NormalDist().inv_cdf(1 - (1 - config.confidence) / 2 / n_signals)
+    return bool(worth.value > reach * worth.draws.std()) and worth.value >= NEGLIGIBLE
 
 
 def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], config: EvaluationConfig) -> float:
@@ -154,7 +168,9 @@ def spare_together(
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
-        if any(_is_clear(each) for each in _intervals(lost, config).values()):
+        if any(
+            is_clear(lost[task][metric], config, n_signals=1) for task, metric in that_matter(config) if task in lost
+        ):
             n_too_many = n
         else:
             n_spare, found = n, lost
@@ -167,16 +183,8 @@ def that_matter(config: EvaluationConfig) -> list[tuple[str, str]]:
     return [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{config.k}")]
 
 
-def _intervals(found: Mapping[str, Statistics], config: EvaluationConfig) -> dict[str, Interval]:
-    return {
-        f"{task} {metric.replace('_', ' ')}": interval(found[task][metric], confidence=config.confidence)
-        for task, metric in that_matter(config)
-        if task in found
-    }
-
-
-def _is_clear(worth: Interval) -> bool:
-    return worth.low > 0 and worth.value >= NEGLIGIBLE
+def _name(task: str, metric: str) -> str:
+    return f"{task} {metric.replace('_', ' ')}"
 
 
 def _alone(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str, float]:
@@ -205,10 +213,10 @@ def _json(statistics: Mapping[str, Statistics], config: EvaluationConfig) -> dic
     }
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    """What rows are sorted by: value per cost, last where it is not known; of equals the cheaper one first."""
+def _rank(row: Mapping[str, Any]) -> tuple[float, bool, float]:
+    """What rows are sorted by: value per cost, of equals the droppable last, and the dearest last of all."""
     value = row["value_per_cost"]
-    return (-np.inf if value is None else float(value)), -float(row["cost_share"])
+    return (-np.inf if value is None else float(value)), row["verdict"] != DROP, -float(row["cost_share"])
 
 
 def _warning(row: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def _row(row: Json, cell: Json, others: list[tuple[str, str]], reach: float) -> 
         "tokens": f"{row['prompt_tokens']:.2f}",
         "bytes": words.count(row["online_bytes"]),
         "nulls": f"{row['null_rate']:.1%}",
-        "kept": ", ".join(kept) or words.UNKNOWN,
+        "kept": kept,
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from lrm.config import preset
 from lrm.evaluation.leakage import suspicion
 from lrm.evaluation.signal_costs import value_bytes
-from lrm.evaluation.signal_ledger import judge, share_of_lift
+from lrm.evaluation.signal_ledger import is_clear, judge, share_of_lift
 from lrm.evaluation.statistics import Statistic
 from lrm.schema import Signal
 from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
@@ -116,9 +116,15 @@ BASE = worth_of(auc=0.8, ndcg=0.2)
     ],
 )
 def test_a_verdict_follows_from_the_intervals(found, verdict, reason):
-    given = judge(NOISE, found, base=BASE, alone=0.6, config=CONFIG)
+    given = judge(NOISE, found, base=BASE, alone=0.6, config=CONFIG, n_signals=1)
     assert given[0] == verdict
     assert re.search(reason, given[1])
+
+
+def test_the_more_signals_are_judged_the_clearer_a_worth_must_be():
+    worth = worth_of(auc=0.0018)["ranking"]["auc"]  # about three deviations
+    assert is_clear(worth, CONFIG, n_signals=10)
+    assert not is_clear(worth, CONFIG, n_signals=50)
 
 
 def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():
