@@ -116,10 +116,10 @@ def evaluate_model(
         | {name: getattr(config, name) for name in ("k", "n_bootstrap", "confidence", "min_users", "max_guard_drop")},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},
     }
+    result["seconds"] |= {"signal_ledger": ledger["seconds"]} if ledger is not None else {}
     result["seconds"]["total"] = round(time.perf_counter() - started, 2)
     _write(evaluation / EVALUATION, json.dumps(result, indent=1, allow_nan=False) + "\n")
     if ledger is not None:
-        result["seconds"]["signal_ledger"] = ledger["seconds"]
         _write(evaluation / LEDGER, json.dumps(ledger, indent=1, allow_nan=False) + "\n")
     _write(evaluation / PAGE, page(result, ledger))
     own = result["models"][CHALLENGER]
