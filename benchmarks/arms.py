@@ -35,7 +35,7 @@ def configured(base: RunConfig, arm: str, *, epochs: float, on: World) -> RunCon
     kind = "text" if arm == TRUNCATED else arm
     config = replace(base, name=arm, tokens=replace(base.tokens, arm=kind, text_budget=arm == TRUNCATED))
     recommender, corpus = fresh(config, on, seed=0)
-    shape = recommender.planned_prompt()
+    shape = recommender.planned_shape()
     tokens = segment_tokens(corpus, training_segments(corpus, max_history=shape.max_history), shape).sum()
     steps = max(1, round(epochs * tokens / config.training.batch_tokens))
     return replace(config, training=replace(config.training, max_steps=steps))

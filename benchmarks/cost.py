@@ -66,7 +66,7 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     torch.manual_seed(0)
     recommender = Recommender(config, signals, vocabulary)
     corpus = encode_corpus(tables, signals, vocabulary)
-    shape = recommender.prompt()
+    shape = recommender.prompt_shape()
     batch = build_batch(corpus, training_segments(corpus, max_history=options.events), shape)
     optimizer = make_optimizer(recommender, config.training)
     negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1024, full_up_to=5000)
@@ -77,7 +77,7 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
 
     def tokens_only() -> None:
         recommender.zero_grad()
-        recommender.prompt_tokens(batch)[0].sum().backward()  # type: ignore[no-untyped-call]
+        torch.cat(recommender.tokens(batch)).sum().backward()  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def answer() -> None:

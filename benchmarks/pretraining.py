@@ -62,8 +62,8 @@ def joint_steps(recommender: Recommender, corpus: Corpus, *, seed: int, steps: i
     """Train in place at a constant rate; yields the FLOPs of each step."""
     config = recommender.config.training
     optimizer, negatives = make_optimizer(recommender, config), negatives_of(corpus, config)
-    segments = training_segments(corpus, max_history=recommender.prompt().max_history)
-    lengths = segment_tokens(corpus, segments, recommender.planned_prompt())
+    segments = training_segments(corpus, max_history=recommender.prompt_shape().max_history)
+    lengths = segment_tokens(corpus, segments, recommender.planned_shape())
     plan: list[np.ndarray] = []
     for at in progress(range(steps), what="joint training", total=steps, unit="step"):
         plan = plan or list(

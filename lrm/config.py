@@ -171,6 +171,8 @@ class EvaluationConfig:
     """How far the lower bound of any guarded metric may fall below the champion's."""
     n_trees: int = 300
     """Boosting rounds at most of the gradient-boosted-trees baseline."""
+    ledger_tokens: int = 40_000
+    """Prompt tokens of test requests that are scored once more for each signal of the signal ledger; 0: no ledger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +208,9 @@ def tiny() -> RunConfig:
         training=TrainingConfig(
             max_steps=40, batch_tokens=2048, learning_rate=1e-2, warmup_steps=5, checkpoint_every_steps=10
         ),
-        evaluation=EvaluationConfig(max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20),
+        evaluation=EvaluationConfig(
+            max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20, ledger_tokens=20_000
+        ),
     )
 
 

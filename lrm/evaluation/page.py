@@ -63,8 +63,8 @@ overflow-wrap:anywhere}
 """
 
 
-def page(result: Row) -> str:
-    """The page as HTML; nothing in it is fetched from elsewhere."""
+def page(result: Row, ledger: Row | None = None) -> str:
+    """The page as HTML, with the signal ledger where there is one; nothing in it is fetched from elsewhere."""
     data, settings = result["data"], result["settings"]
     confidence = f"{settings['confidence']:.0%}"
     sections = [
@@ -73,6 +73,7 @@ def page(result: Row) -> str:
         _comparisons(result),
         _slices(result),
         _calibration(result),
+        _ledger(ledger) if ledger else "",
         _recommendations(result),
         _facts(result),
     ]
@@ -166,6 +167,34 @@ def _calibration(result: Row) -> str:
     return (
         '<section><h2>Calibration of the challenger</h2><p class="soft">Share of positive labels over the predicted '
         f"probability; on the dashed line the two agree.</p>{calibration(result['calibration'])}</section>"
+    )
+
+
+def _ledger(ledger: Row) -> str:
+    task, metric = ledger["matters"][0]
+    cells = [row["worth"].get(task, {}).get(metric) for row in ledger["signals"]]
+    span = scale([_whisker(cell, "", "") for cell in cells if _is_known(cell)], zero=True)
+    body = []
+    for row, cell in zip(ledger["signals"], cells, strict=True):
+        tone = {"keep": "good", "suspicious": "bad"}.get(row["verdict"], "plain")
+        known = cell is not None and _is_known(cell)
+        body.append(
+            [
+                f'<span class="name">{_text(row["signal"])}</span>',
+                whiskers([_whisker(cell, tone, f"{cell['value']:+.4f}")], span, zero=True, width=200) if known else "",
+                f"{cell['value']:+.4f}" if known else "0",
+                f"{row['prompt_tokens']:.2f}",
+                f"{row['online_bytes']:,.0f}",
+                f"{row['null_rate']:.1%}",
+                f'<span class="says {tone}" title="{_text(row["reason"])}">{_text(row["verdict"])}</span>',
+            ]
+        )
+    head = ["signal", f"what its loss costs, {_metric(metric)}", "worth", "tokens", "bytes", "null", "verdict"]
+    warnings = "".join(f'<p class="says bad">{_text(warning)}</p>' for warning in ledger["warnings"])
+    return (
+        f'<section><h2>Signal ledger</h2><p class="soft">Each signal shuffled on {ledger["n_requests"]:,} test '
+        f"requests of {ledger['n_users']:,} users, the model left as it is; sorted by value per cost. Tokens and bytes "
+        f"are those of a mean request.</p>{warnings}{_table(head, body)}</section>"
     )
 
 

@@ -164,8 +164,10 @@ def ranking_task(tables: Tables, *, split: str = TEST) -> Ranking | None:
     )
 
 
-def rank_targets(retriever: Retriever, task: Retrieval, seen: Histories, *, tables: Tables, name: str) -> Ranks:
-    """Rank each target among the whole catalogue.
+def rank_targets(
+    retriever: Retriever, task: Retrieval, seen: Histories, *, tables: Tables, name: str, is_shown: bool = True
+) -> Ranks:
+    """Rank each target among the whole catalogue, showing how far along that is unless `is_shown` is false.
 
     Raises:
         DataError: the retriever's catalogue is not that of the examples, so that ranks could not be compared.
@@ -175,7 +177,7 @@ def rank_targets(retriever: Retriever, task: Retrieval, seen: Histories, *, tabl
     bounds = np.searchsorted(task.request, np.arange(task.request_ids.size + 1))
     n_not_finite = 0
     chunks = range(0, task.request_ids.size, CHUNK)
-    for first in progress(chunks, what=f"rank targets, {name}", unit="chunk"):
+    for first in progress(chunks, what=f"rank targets, {name}", unit="chunk") if is_shown else chunks:
         request_ids = task.request_ids[first : first + CHUNK]
         scores_RV = retriever.item_scores(request_ids)  # noqa: N806
         n_not_finite += scores_RV.size - int(np.count_nonzero(np.isfinite(scores_RV)))

@@ -16,10 +16,10 @@ from lrm.config import preset as named_preset
 from lrm.errors import DataError, LrmError
 from lrm.record import recorded
 
-EVALUATION, PAGE = "evaluation.json", "evaluation.html"
+EVALUATION, PAGE, LEDGER = "evaluation.json", "evaluation.html", "signal_ledger.json"
 
 
-@recorded("evaluate_model", output="evaluation", keep=(EVALUATION, PAGE))
+@recorded("evaluate_model", output="evaluation", keep=(EVALUATION, PAGE, LEDGER))
 def evaluate_model(
     examples: Path,
     model: Path,
@@ -37,7 +37,8 @@ def evaluate_model(
         examples: folder that retrieve_features wrote.
         model: the challenger's folder, which train_lrm wrote.
         champion: the champion's folder; None when there is no champion yet.
-        evaluation: output folder; gets `evaluation.json` and the page `evaluation.html`.
+        evaluation: output folder; gets `evaluation.json`, `signal_ledger.json` (unless the preset switches it off, or
+            the challenger is broken) and the page `evaluation.html`.
         preset: name of the configuration whose `evaluation` part applies.
         seed: of the sample of requests, the draws of the bootstrap, and the trees.
         is_backfill: the data end at an instant in the past that somebody asked for, so that by default nothing is
@@ -55,6 +56,7 @@ def evaluate_model(
     from lrm.evaluation.exam import Answers, ask, ask_baselines, mark, prepare
     from lrm.evaluation.page import page
     from lrm.evaluation.recommendations import recommend
+    from lrm.evaluation.signal_ledger import signal_ledger
     from lrm.features.tables import read, read_declared, read_manifest
     from lrm.model.artifact import WEIGHTS, load
     from lrm.model.scoring import Scorer
@@ -65,7 +67,7 @@ def evaluate_model(
     config = named_preset(preset).evaluation
     manifest = read_manifest(examples)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
-    answers, about, recommendations = {}, {}, []
+    answers, about, recommendations, ledger = {}, {}, [], None
     for name, folder in {CHALLENGER: model, CHAMPION: champion}.items():
         if folder is None:
             continue
@@ -85,6 +87,8 @@ def evaluate_model(
         }
         if name == CHALLENGER and not answers[name].fault:
             recommendations = recommend(exam, scorer, k=config.k, rng=np.random.default_rng(seed))
+            if config.ledger_tokens:
+                ledger = signal_ledger(exam, recommender, scorer, config, seed=seed)
     answers |= ask_baselines(exam, config, seed=seed)
     protocol = manifest["data"]["protocol"]
     result = mark(
@@ -112,9 +116,12 @@ def evaluate_model(
         | {name: getattr(config, name) for name in ("k", "n_bootstrap", "confidence", "min_users", "max_guard_drop")},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},
     }
+    result["seconds"] |= {"signal_ledger": ledger["seconds"]} if ledger is not None else {}
     result["seconds"]["total"] = round(time.perf_counter() - started, 2)
     _write(evaluation / EVALUATION, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    _write(evaluation / PAGE, page(result))
+    if ledger is not None:
+        _write(evaluation / LEDGER, json.dumps(ledger, indent=1, allow_nan=False) + "\n")
+    _write(evaluation / PAGE, page(result, ledger))
     own = result["models"][CHALLENGER]
     return {"verdict": result["verdict"]} | {
         f"{task}_{metric}": cell["value"]

@@ -21,6 +21,15 @@ from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
 
 
+class Prompt(NamedTuple):
+    """The flat tokens of a batch, or their states, by group; each (tokens, D)."""
+
+    memory_ND: Tensor
+    event_ND: Tensor
+    query_ND: Tensor
+    candidate_ND: Tensor
+
+
 class States(NamedTuple):
     """What the decoder makes of a batch."""
 
@@ -52,7 +61,7 @@ class Recommender(nn.Module):
         self.seen = None if config.model.repeats else nn.Parameter(torch.zeros(()))
         self.outcome = nn.Linear(d_model, 1)
 
-    def prompt(self, budget: int | None = None) -> PromptShape:
+    def prompt_shape(self, budget: int | None = None) -> PromptShape:
         """The shape of a prompt.
 
         Args:
@@ -75,10 +84,10 @@ class Recommender(nn.Module):
             memory_tokens=tokens.memory_tokens if factory.memory else 0,
         )
 
-    def planned_prompt(self) -> PromptShape:
+    def planned_shape(self) -> PromptShape:
         """The prompt if all its tokens were soft: batches are planned by it, so that arms see the same data in turn."""
         tokens = self.config.tokens
-        return self.prompt()._replace(
+        return self.prompt_shape()._replace(
             per_event=tokens.n_event_tokens, per_query=tokens.n_query_tokens, per_candidate=tokens.n_candidate_tokens
         )
 
@@ -87,35 +96,30 @@ class Recommender(nn.Module):
         """What the logits of items in the history gain, where there is no pointer at them."""
         return None if self.seen is None else REACH * self.seen
 
+    def tokens(self, batch: Batch) -> Prompt:
+        """What the factory makes of a batch: the tokens that the decoder reads."""
+        shape, factory = batch.layout.shape, self.factory
+        return Prompt(
+            factory.memory_tokens(batch.older).flatten(0, 1),
+            factory.history_tokens(batch.identity_E, batch.history_E).flatten(0, 1),
+            factory.query_tokens(batch.query_R, shape.per_query).flatten(0, 1),
+            factory.candidate_tokens(batch.identity_C, batch.candidate_C, shape.per_candidate).flatten(0, 1),
+        )
+
+    def decode(self, prompt: Prompt, batch: Batch) -> Prompt:
+        """The state of every token of a batch after the last block."""
+        states_ND = self.decoder(torch.cat(prompt), batch.layout)
+        return Prompt(*torch.split(states_ND, [len(tokens_ND) for tokens_ND in prompt]))
+
     def forward(self, batch: Batch) -> States:
-        """Run factory and decoder over a batch of prompts."""
-        states_ND, groups = self.prompt_states(batch)
-        _, event_ND, query_ND, candidate_ND = torch.split(states_ND, groups)
+        """Run factory and decoder over a batch of prompts; an event, request or candidate speaks by its last token."""
         shape = batch.layout.shape
+        _, event_ND, query_ND, candidate_ND = self.decode(self.tokens(batch), batch)
         event_ED = event_ND[shape.per_event - 1 :: shape.per_event]
         request_RD = self._at_request(event_ED, query_ND, batch)
         pointed = self.repeats(request_RD, event_ED, batch.layout) if self.repeats else nowhere(batch.layout)
         candidate_CD = candidate_ND[shape.per_candidate - 1 :: shape.per_candidate]
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
-
-    def prompt_tokens(self, batch: Batch) -> tuple[Tensor, list[int]]:
-        """(N, D) the tokens that enter the decoder, and how many are memory, event, query and candidate tokens."""
-        shape = batch.layout.shape
-        groups = [
-            self.factory.history_tokens(batch.identity_E, batch.history_E),
-            self.factory.query_tokens(batch.query_R, shape.per_query),
-            self.factory.candidate_tokens(batch.identity_C, batch.candidate_C, shape.per_candidate),
-        ]
-        if batch.older is not None:
-            groups.insert(0, self.factory.memory_tokens(batch.older))
-        flat = [tokens_NKD.flatten(0, 1) for tokens_NKD in groups]
-        n_memory = len(flat[0]) if batch.older is not None else 0
-        return torch.cat(flat), [n_memory, *(len(tokens_ND) for tokens_ND in flat[-3:])]
-
-    def prompt_states(self, batch: Batch) -> tuple[Tensor, list[int]]:
-        """(N, D) the same tokens after the last block."""
-        tokens_ND, groups = self.prompt_tokens(batch)
-        return self.decoder(tokens_ND, batch.layout), groups
 
     def _at_request(self, event_ED: Tensor, query_ND: Tensor, batch: Batch) -> Tensor:
         per_query = batch.layout.shape.per_query

@@ -6,6 +6,7 @@ Shape suffixes: R requests, V items of the catalogue, D model width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ class Scorer:
             catalogue: items encoded before; those of the tables are then not read.
             budget: tokens at most of a query and of a candidate, for a model trained with elastic tokens.
         """
-        self._recommender, self._shape = recommender.eval(), recommender.prompt(budget)
+        self._recommender, self._shape = recommender.eval(), recommender.prompt_shape(budget)
         corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
         self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm)
         self._item_vectors_VD: Tensor | None = None
@@ -71,6 +72,17 @@ class Scorer:
     def item_ids(self) -> np.ndarray:
         """(V,) the catalogue, in the order of the columns of `item_scores`."""
         return self._corpus.item_ids
+
+    @property
+    def corpus(self) -> Corpus:
+        """The tables, encoded."""
+        return self._corpus
+
+    def over(self, corpus: Corpus) -> Scorer:
+        """The same recommender over other signals of the same requests and items."""
+        other = copy(self)
+        other._corpus, other._item_vectors_VD = corpus, None
+        return other
 
     @torch.inference_mode()
     def item_scores(self, request_ids: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class Kept(NamedTuple):
     training_metrics: Json
     config: Json
     evaluation: Json
+    ledger: Json
     lineage: Json
     has_validation_page: bool
     unreadable: list[str]
@@ -72,6 +73,7 @@ def read(run_dir: Path) -> Kept:
         training_metrics=parsed("steps/train_lrm/metrics.json"),
         config=parsed("steps/train_lrm/config.json"),
         evaluation=parsed("steps/evaluate_model/evaluation.json"),
+        ledger=parsed("steps/evaluate_model/signal_ledger.json"),
         lineage=parsed("steps/register_model/bundle.json").get("lineage", {}),
         has_validation_page=(run_dir / VALIDATION_PAGE).is_file(),
         unreadable=unreadable,

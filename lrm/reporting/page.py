@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm.reporting import results, sections, svg, words, workflow
+from lrm.reporting import ledger, results, sections, svg, words, workflow
 from lrm.reporting.kept import Json, Kept
 
 TEMPLATE = "report.html.j2"
@@ -35,6 +35,7 @@ def context(summary: Json, kept: Kept) -> Json:
         "slices": results.slices(kept),
         "calibration": results.calibration(kept),
         "examples": results.examples(kept),
+        "ledger": ledger.signal_ledger(kept),
         "signals": sections.signals(kept),
     }
     return shown | {

@@ -51,6 +51,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "status": "failed" if problem else "succeeded",
         "verdict": kept.evaluation.get("verdict"),
         "reasons": list(kept.evaluation.get("reasons", [])),
+        "warnings": list(kept.ledger.get("warnings", [])),
         "data": _data(kept),
         "steps": [*steps, report],
         "metrics": kept.evaluation.get("models", {}),
@@ -169,6 +170,7 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
         lines += ["", f"Verdict: {verdict}", *(f"  - {reason}" for reason in summary["reasons"][:N_REASONS])]
         n_more = len(summary["reasons"]) - N_REASONS
         lines += [f"  - and {n_more} more, in the report"] if n_more > 0 else []
+    lines += [line for warning in summary["warnings"] for line in ("", f"Warning: {warning}")]
     model = summary["model"]
     if model:
         aliases = ", ".join(model["aliases"]) or "none"

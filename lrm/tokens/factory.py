@@ -73,10 +73,10 @@ class TokenFactory(nn.Module):
         tokens_NKD: Tensor = self.query(signals)
         return tokens_NKD[:, :n_tokens]
 
-    def memory_tokens(self, older: Older) -> Tensor:
-        """(G, N, D): older events, compressed; an event counts by its first token."""
-        if self.memory is None:
-            raise RuntimeError("this factory has no memory; the prompt must not ask for one")
+    def memory_tokens(self, older: Older | None) -> Tensor:
+        """(G, N, D): older events, compressed, an event counting by its first token; nothing where there are none."""
+        if self.memory is None or older is None:
+            return self.identity.weight.new_zeros(0, 0, self.identity.embedding_dim)
         first_OD = self.history_tokens(older.identity_O, older.signals_O)[:, 0]
         shape = (older.n_segments, older.n_events)
         tokens_GMD = first_OD.new_zeros(math.prod(shape), first_OD.shape[1]).index_copy(0, older.slot_O, first_OD)

@@ -77,7 +77,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
 
     negatives = negatives_of(corpus, config)
     segments = _segments(recommender, corpus, np.random.default_rng((seed, 0)))
-    planned = recommender.planned_prompt()
+    planned = recommender.planned_shape()
     n_tokens = int(segment_tokens(corpus, segments, planned).sum())
     n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, n_tokens)))
     while state.epoch < n_epochs and state.epoch - state.best_epoch <= config.patience:
@@ -125,7 +125,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
 
 def _segments(recommender: Recommender, corpus: Corpus, rng: np.random.Generator) -> Segments:
     """What an epoch reads."""
-    max_history = recommender.prompt().max_history
+    max_history = recommender.prompt_shape().max_history
     if recommender.config.training.events_only:
         return shifted_windows(corpus, max_history=max_history, rng=rng)
     return training_segments(corpus, max_history=max_history)
@@ -159,7 +159,7 @@ def train_step(
     rng = np.random.default_rng((seed, at, 1))
     recommender.train()
     config = recommender.config.training
-    batch = build_batch(corpus, segments, recommender.prompt(_budget(recommender, rng)))
+    batch = build_batch(corpus, segments, recommender.prompt_shape(_budget(recommender, rng)))
     batch = forget(batch, share=config.forget_share, generator=generator)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
         states = recommender(batch)
@@ -191,7 +191,7 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
 
 
 def _scoring_batches(recommender: Recommender, corpus: Corpus, requests: np.ndarray) -> Iterator[Batch]:
-    shape = recommender.prompt()
+    shape = recommender.prompt_shape()
     segments = scoring_segments(corpus, requests, max_history=shape.max_history)
     lengths = segment_tokens(corpus, segments, shape)
     for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):

@@ -7,6 +7,7 @@ import pytest
 from lrm.errors import DataError
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
+from tests.worlds import SIGNALS
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,24 @@ def test_the_door_writes_what_the_contract_promises(judged):
 def test_the_record_keeps_the_page_and_the_numbers(judged):
     record = json.loads((judged[1] / "record.json").read_text())
     assert (record["step"], record["state"]) == ("evaluate_model", "succeeded")
-    assert record["files"] == ["evaluation.json", "evaluation.html"]
+    assert record["files"] == ["evaluation.json", "evaluation.html", "signal_ledger.json"]
+
+
+def test_the_signal_ledger_weighs_every_signal_and_is_on_the_page(judged):
+    ledger = json.loads((judged[1] / "signal_ledger.json").read_text())
+    assert {row["signal"] for row in ledger["signals"]} == {signal.name for signal in SIGNALS}
+    per_cost = [row["value_per_cost"] for row in ledger["signals"]]
+    assert per_cost == sorted(per_cost, reverse=True)
+    assert ledger["matters"] == [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]]
+    text = (judged[1] / "evaluation.html").read_text()
+    assert "Signal ledger" in text
+    assert all(signal.name in text for signal in SIGNALS)
+
+
+def test_a_warning_of_the_ledger_is_shown_and_escaped_and_no_ledger_leaves_no_section(judged):
+    result, ledger = (json.loads((judged[1] / f"{name}.json").read_text()) for name in ("evaluation", "signal_ledger"))
+    assert "Signal &lt;b&gt; may leak" in page(result, ledger | {"warnings": ["Signal <b> may leak"]})
+    assert "Signal ledger" not in page(result)
 
 
 def test_the_page_stands_alone_and_shows_every_model_and_reason(judged):

@@ -246,6 +246,39 @@ EVALUATION: Json = {
     ],
     "recommendations": [_card(1229, (0, 3)), _card(77, (1,)), _card(2004, ()), _card(415, (0, 1, 5))],
 }  # fmt: skip
+
+
+def _worth(value: float, spread: float) -> Json:
+    return {"value": value, "low": value - spread, "high": value + spread, "n_users": 166}
+
+
+def _weighed(signal: str, verdict: str, auc: float, ndcg: float | None, per_cost: float | None) -> Json:
+    worth = {"ranking": {"auc": _worth(auc, 0.003), "log_loss": _worth(auc / 2, 0.002)}}
+    if ndcg is not None:
+        worth["retrieval"] = {"ndcg@10": _worth(ndcg, 0.004)}
+    return {
+        "signal": signal, "kind": "dense", "makers": ["candidate"], "verdict": verdict, "reason": f"why {signal}",
+        "value": max(0.0, auc), "value_per_cost": per_cost, "worth": worth, "alone_auc": None,
+        "retention": {"candidate": {"prompt": 0.91, "ceiling": 0.99}, "history": {"prompt": None, "ceiling": None}},
+        "prompt_tokens": 4.82, "online_bytes": 1_539.7, "null_rate": 0.125, "cost_share": 0.1,
+    }  # fmt: skip
+
+
+LEDGER: Json = {
+    "matters": [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]],
+    "confidence": 0.95, "n_requests": 166, "n_users": 160, "base": {}, "seconds": 31.2,
+    "signals": [
+        _weighed("was_bought", "suspicious", 0.2117, None, 9.2),
+        _weighed("weeks_bought", "keep", 0.0081, None, 0.54),
+        _weighed("department", "unclear", 0.0011, 0.004, 0.08),
+        _weighed("unit_price", "could be dropped", 0.0001, None, 0.0),
+        _weighed("age", "could be dropped", 0.0, -0.001, None),
+    ],
+    "droppable": ["unit_price", "age"],
+    "together": {"signals": ["age", "unit_price"], "worth": {"ranking": {"auc": _worth(0.0003, 0.002)}}},
+    "warnings": ["Signal 'was_bought' may leak the outcome: alone it orders outcomes."],
+}  # fmt: skip
+LEDGER_FILE = "steps/evaluate_model/signal_ledger.json"
 EVALUATION_FILE = "steps/evaluate_model/evaluation.json"
 BUNDLE: Json = {
     "content_sha256": "7b" * 32,
@@ -286,6 +319,7 @@ def promoted(folder: Path) -> Path:
     write(folder, "steps/train_lrm/curves.json", TRAINING_CURVES)
     write(folder, "steps/train_lrm/metrics.json", {"best_epoch": 3, "epochs": 4, "steps": 2000})
     write(folder, EVALUATION_FILE, EVALUATION)
+    write(folder, LEDGER_FILE, LEDGER)
     write(folder, "steps/register_model/bundle.json", BUNDLE)
     return folder
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lrm.reporting.summary import summary_text
 from tests.reporting import runs
 from tests.reporting.browser import Page, browser_page
 
@@ -138,3 +139,34 @@ def test_the_browser_check_would_notice_an_outside_request_and_an_error(tmp_path
     browser.open(page)
     assert "http://outside.test/pixel.png" in browser.requests()
     assert any("no" in complaint for complaint in browser.complaints())
+
+
+def test_the_signal_ledger_is_shown_in_its_order_with_its_intervals_and_names_what_could_go(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    ledger = page[page.index('<section id="ledger"') : page.index('<section id="signals"')]
+    places = [ledger.index(f"<code>{row['signal']}</code></th>") for row in runs.LEDGER["signals"]]
+    assert places == sorted(places)
+    assert "<dt>Could be dropped</dt><dd><code>unit_price</code>, <code>age</code></dd>" in ledger
+    assert "<dt>Too little data to tell</dt><dd><code>department</code></dd>" in ledger
+    assert "all of these shuffled at once: Ranking AUC +0.0003 (\N{MINUS SIGN}0.0017 to +0.0023)" in ledger
+    assert "+0.0081<small>+0.0051 to +0.0111</small>" in ledger
+    assert "candidate 91%" in ledger
+    assert ledger.count('class="inline"') == len(runs.LEDGER["signals"])
+
+
+def test_a_leakage_warning_stands_on_top_of_the_page_and_in_the_summary(run_dir, report):
+    runs.promoted(run_dir)
+    summary, page = report()
+    assert summary["warnings"] == runs.LEDGER["warnings"]
+    assert page.index("was_bought&#39; may leak the outcome") < page.index('<section id="workflow"')
+    assert "Warning: Signal 'was_bought' may leak the outcome" in summary_text(summary)
+
+
+def test_a_run_without_a_ledger_has_neither_section_nor_warning(run_dir, report):
+    runs.promoted(run_dir)
+    (run_dir / runs.LEDGER_FILE).unlink()
+    summary, page = report()
+    assert summary["warnings"] == []
+    assert 'id="ledger"' not in page
+    assert 'aria-label="Warnings"' not in page

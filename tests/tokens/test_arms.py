@@ -82,11 +82,11 @@ def test_text_on_a_budget_shortens_the_history_to_the_prompt_length_of_soft_toke
     soft, text, short = arm("soft", tables), arm("text", tables), arm("text", tables, text_budget=True)
 
     def length(recommender: Recommender) -> int:
-        shape = recommender.prompt()
+        shape = recommender.prompt_shape()
         return shape.max_history * shape.per_event + shape.per_query + shape.per_candidate
 
     assert length(text) > 10 * length(soft)
-    assert short.prompt().max_history == 1
+    assert short.prompt_shape().max_history == 1
     assert length(short) < length(text) / 10
 
 
@@ -103,8 +103,8 @@ def test_an_item_is_named_by_its_id_by_its_content_or_by_both(tables):
 
 def test_the_first_tokens_of_an_elastic_query_are_those_of_the_whole_query(tables):
     recommender = arm("soft", tables, elastic=True, n_query_tokens=4, n_candidate_tokens=4)
-    assert recommender.prompt(2)[:3] == (1, 2, 2)
-    assert recommender.prompt()[:3] == (1, 4, 4)
+    assert recommender.prompt_shape(2)[:3] == (1, 2, 2)
+    assert recommender.prompt_shape()[:3] == (1, 4, 4)
     signals = encode_corpus(tables, SIGNALS, recommender.vocabulary).query_R.take(np.arange(3))
     assert torch.equal(recommender.factory.query_tokens(signals, 2), recommender.factory.query_tokens(signals)[:, :2])
     few, all_of_them = (Scorer(recommender, tables, budget=n).candidate_logits(REQUESTS) for n in (1, None))

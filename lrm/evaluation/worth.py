@@ -1,0 +1,128 @@
+"""What a signal is worth to a trained model: how much worse the model answers once the signal is shuffled.
+
+The model is not trained again. The same weights answer the same questions twice, with the signal and with its values
+moved to other rows (see `shuffling`), and the difference is paired over users. This is the worth of a signal to a
+model that leans on it, while all others stay: of two signals that say the same, each may seem to be worth little. So
+signals that seem worthless are shuffled once more, together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from lrm.config import EvaluationConfig
+from lrm.evaluation.estimates import RANKING, RETRIEVAL, Statistics, ranking_statistics, retrieval_statistics
+from lrm.evaluation.exam import Exam, prepare
+from lrm.evaluation.metrics import LOWER_IS_BETTER, Ints
+from lrm.evaluation.ranking import rank_targets, user_rows
+from lrm.evaluation.shuffling import Strata, shuffled, strata
+from lrm.evaluation.statistics import Draws, Statistic, draw_users, minus
+from lrm.features.tables import Tables
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.schema import CANDIDATE, REQUEST_ID, USER_ID, Signal
+
+
+class Trial(NamedTuple):
+    """A small exam, encoded, with the model's own answers to it."""
+
+    exam: Exam
+    scorer: Scorer
+    strata: Strata
+    draws: Draws
+    base: dict[str, Statistics]
+    """{task: {metric: statistic}} with every signal in its place."""
+    k: int
+    seed: int
+
+
+def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, seed: int) -> Trial:
+    """Draw the questions and let the model answer them with every signal in its place.
+
+    Args:
+        exam: the whole examination.
+        recommender: the model.
+        config: `ledger_tokens` says how long the prompts of all questions together may be.
+        seed: of the sample, of the draws of users, and of the shuffles.
+    """
+    rng = np.random.default_rng(seed)
+    task = exam.ranking if exam.ranking is not None else exam.retrieval
+    assert task is not None, "an exam has a task"
+    mixed = spread(task.request_ids, user_rows(exam.tables), rng)
+    n_chosen = np.searchsorted(np.cumsum(_prompt_tokens(exam, recommender)[mixed]), config.ledger_tokens, side="right")
+    tables = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
+    small = prepare(tables, exam.signals, config, seed=seed)
+    scorer = Scorer(recommender, tables)
+    draws = draw_users(tables.requests[USER_ID].n_unique(), config.n_bootstrap, rng)
+    groups = strata(tables, scorer.corpus, recommender.vocabulary)
+    trial = Trial(small, scorer, groups, draws, {}, config.k, seed)
+    return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
+
+
+def spread(request_ids: Ints, user_of_request: Ints, rng: np.random.Generator) -> Ints:
+    """The requests in an order that serves every user in turn: one request of each, then a second of each."""
+    mixed = rng.permutation(request_ids)
+    turn = pl.DataFrame({"user": user_of_request[mixed]}).select(pl.int_range(pl.len()).over("user")).to_series()
+    ordered: Ints = mixed[np.argsort(turn.to_numpy(), kind="stable")]
+    return ordered
+
+
+def only(tables: Tables, request_ids: Ints) -> Tables:
+    """The tables of some requests (ascending) and their users, the requests numbered anew from 0."""
+    new = pl.DataFrame({REQUEST_ID: request_ids}).with_row_index("new").cast(pl.Int64)
+    requests, candidates, targets = (
+        table.join(new, on=REQUEST_ID, how="inner", maintain_order="left")
+        .with_columns(pl.col("new").alias(REQUEST_ID))
+        .drop("new")
+        for table in (tables.requests, tables.candidates, tables.targets)
+    )
+    events = tables.events.filter(pl.col(USER_ID).is_in(requests[USER_ID].unique().implode()))
+    return tables._replace(events=events, requests=requests, candidates=candidates, targets=targets)
+
+
+def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
+    """What some signals are worth together: {task: {metric: by how much it gets worse without them}}.
+
+    Positive says that the signals help, whether or not a smaller value of the metric is the better one. The task of
+    retrieval is left out where only the candidate maker reads the signals: no candidate token is there.
+    """
+    corpus = trial.scorer.corpus
+    for signal in signals:
+        at = trial.exam.signals.index(signal)
+        rng = np.random.default_rng((trial.seed, at))
+        corpus = shuffled(corpus, signal, trial.exam.signals, trial.strata, rng=rng)
+    reaches = any(set(signal.makers) != {CANDIDATE} for signal in signals)
+    tasks = [task for task in trial.base if task == RANKING or reaches]
+    without = _answers(trial, trial.scorer.over(corpus), tasks=tasks)
+    return {
+        task: {metric: _loss(metric, trial.base[task][metric], changed) for metric, changed in without[task].items()}
+        for task in tasks
+    }
+
+
+def _prompt_tokens(exam: Exam, recommender: Recommender) -> Ints:
+    """(R,) prompt length of each request of the table."""
+    shape = recommender.prompt_shape()
+    n_events = np.minimum(exam.seen.stop - exam.seen.start, shape.max_history)
+    n_candidates = np.bincount(exam.tables.candidates[REQUEST_ID].to_numpy(), minlength=len(n_events))
+    lengths: Ints = n_events * shape.per_event + shape.per_query + n_candidates * shape.per_candidate
+    return lengths
+
+
+def _answers(trial: Trial, scorer: Scorer, *, tasks: Sequence[str]) -> dict[str, Statistics]:
+    exam, found = trial.exam, {}
+    if exam.ranking is not None and RANKING in tasks:
+        logits = scorer.candidate_logits(exam.ranking.request_ids)
+        found[RANKING] = ranking_statistics(trial.draws, exam.ranking, logits, k=trial.k)
+    if exam.retrieval is not None and RETRIEVAL in tasks:
+        ranks = rank_targets(scorer, exam.retrieval, exam.seen, tables=exam.tables, name="ledger", is_shown=False)
+        found[RETRIEVAL] = retrieval_statistics(trial.draws, exam.retrieval, ranks, k=trial.k, masked=False)
+    return found
+
+
+def _loss(metric: str, base: Statistic, without: Statistic) -> Statistic:
+    return minus(without, base) if metric in LOWER_IS_BETTER else minus(base, without)

@@ -1,0 +1,86 @@
+"""The signal ledger in the report: what each signal is worth, what it costs, and which could be dropped."""
+
+from __future__ import annotations
+
+from lrm.reporting import plots, words
+from lrm.reporting.kept import Json, Kept
+
+TONES = {"keep": "good", "could be dropped": "warn", "suspicious": "bad"}
+
+
+def signal_ledger(kept: Kept) -> Json:
+    """The ledger's table in its own order, with the metrics that matter as columns and the main one as a plot."""
+    ledger = kept.ledger
+    if not ledger.get("signals"):
+        return {}
+    main, *others = ((task, metric) for task, metric in ledger["matters"])
+    cells = [_worth(row, main) for row in ledger["signals"]]
+    reach = max((abs(end) for cell in cells for end in _ends(cell)), default=0.0)
+    return {
+        "n_requests": words.count(ledger["n_requests"]),
+        "n_users": words.count(ledger["n_users"]),
+        "metric": _title(main),
+        "others": [_title(other) for other in others],
+        "rows": [_row(row, cell, others, reach) for row, cell in zip(ledger["signals"], cells, strict=True)],
+        "droppable": ledger["droppable"],
+        "together": ledger["together"]["signals"],
+        "lost_together": [
+            f"{_title(matter)} {_said(cell)}"
+            for matter in (main, *others)
+            if (cell := ledger["together"]["worth"].get(matter[0], {}).get(matter[1]))
+        ],
+        "unclear": [row["signal"] for row in ledger["signals"] if row["verdict"] == "unclear"],
+    }
+
+
+def _row(row: Json, cell: Json, others: list[tuple[str, str]], reach: float) -> Json:
+    tone = TONES.get(row["verdict"], "plain")
+    value, low, high = cell.get("value"), cell.get("low"), cell.get("high")
+    kept = [
+        f"{maker} {share['prompt']:.0%}"
+        for maker, share in row["retention"].items()
+        if words.is_number(share["prompt"])
+    ]
+    return {
+        "signal": row["signal"],
+        "verdict": row["verdict"],
+        "tone": tone,
+        "reason": row["reason"],
+        "chart": plots.difference(value, low, high, reach, tone) if words.is_number(value) else "",
+        "worth": words.signed(value),
+        "interval": _interval(cell),
+        "others": [_said_in_cell(_worth(row, other)) for other in others],
+        "per_cost": f"{row['value_per_cost']:.3g}" if words.is_number(row["value_per_cost"]) else words.UNKNOWN,
+        "tokens": f"{row['prompt_tokens']:.2f}",
+        "bytes": words.count(row["online_bytes"]),
+        "nulls": f"{row['null_rate']:.1%}",
+        "kept": kept,
+    }
+
+
+def _worth(row: Json, matter: tuple[str, str]) -> Json:
+    cell: Json = row["worth"].get(matter[0], {}).get(matter[1], {})
+    return cell
+
+
+def _ends(cell: Json) -> list[float]:
+    return [end for end in (cell.get("value"), cell.get("low"), cell.get("high")) if words.is_number(end)]
+
+
+def _interval(cell: Json) -> str:
+    if not (words.is_number(cell.get("low")) and words.is_number(cell.get("high"))):
+        return ""
+    return f"{words.signed(cell['low'])} to {words.signed(cell['high'])}"
+
+
+def _said_in_cell(cell: Json) -> Json:
+    return {"value": words.signed(cell.get("value")), "interval": _interval(cell)}
+
+
+def _said(cell: Json) -> str:
+    return f"{words.signed(cell.get('value'))} ({_interval(cell)})"
+
+
+def _title(matter: tuple[str, str]) -> str:
+    task, metric = matter
+    return f"{words.TASKS.get(task, task)} {words.metric_name(metric)}"

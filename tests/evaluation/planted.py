@@ -1,0 +1,54 @@
+"""A world whose signals' worth is known, and models that were trained on it for seconds."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from lrm.config import preset
+from lrm.evaluation.exam import prepare
+from lrm.evaluation.signal_ledger import signal_ledger
+from lrm.features.tables import read
+from lrm.model.artifact import load
+from lrm.model.scoring import Scorer
+from lrm.schema import Signal, write_signals
+from lrm.training.run import pretrain_token_factory, train_lrm
+from tests.worlds import SIGNALS, write_examples
+
+NOISE = Signal(name="noise", kind="dense", makers=("candidate",), entity="pair", view="user_item")
+COPY = Signal(name="outcome_copy", kind="dense", makers=("candidate",), entity="pair", view="user_item")
+HONEST = (*(signal for signal in SIGNALS if signal.name in ("age", "colour", "affinity")), NOISE)
+LEAKY = (*HONEST, COPY)
+
+
+def write_planted(folder, signals, *, n_users=150):
+    """Labels follow `affinity` (area under the curve about .8) and nothing else; `outcome_copy` is wrong in 1 of 50."""
+    write_examples(folder, n_users=n_users)
+    rng = np.random.default_rng(7)
+    table = pl.read_parquet(folder / "candidates.parquet")
+    affinity = rng.normal(size=table.height)
+    label = rng.random(table.height) < 1 / (1 + np.exp(-2 * affinity))
+    planted = {
+        "affinity": affinity,
+        "label": label,
+        "noise": rng.normal(size=table.height),
+        "outcome_copy": label ^ (rng.random(table.height) < 0.02),
+    }
+    columns = [pl.Series(name, values).cast(pl.Float32) for name, values in planted.items()]
+    table.with_columns(columns).write_parquet(folder / "candidates.parquet")
+    write_signals(signals, folder / "signals.json")
+    return folder
+
+
+def train(examples, folder):
+    """A recommender of the tiny preset."""
+    pretrain_token_factory(examples, folder / "factory", preset="tiny", seed=0)
+    train_lrm(examples, folder / "factory", folder / "model", preset="tiny", seed=0)
+    return load(folder / "model")
+
+
+def ledger_of(examples, recommender, **knobs):
+    """The ledger of a recommender, under the tiny preset with some knobs changed."""
+    config = replace(preset("tiny").evaluation, **knobs)
+    exam = prepare(read(examples), recommender.signals, config, seed=0)
+    return signal_ledger(exam, recommender, Scorer(recommender, exam.tables), config, seed=0)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from lrm.config import preset
+from lrm.evaluation.shuffling import columns, donors, shuffled, strata, stratum
+from lrm.evaluation.worth import only, spread
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.schema import CANDIDATE, HISTORY, QUERY
+from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from tests.worlds import SIGNALS
+
+
+@pytest.fixture(scope="module")
+def world(tables):
+    """Tables, an untrained recommender, the corpus, and its strata."""
+    config = preset("tiny")
+    recommender = Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, config.tokens))
+    corpus = encode_corpus(tables, SIGNALS, recommender.vocabulary)
+    return tables, recommender, corpus, strata(tables, corpus, recommender.vocabulary)
+
+
+def named(name):
+    return next(signal for signal in SIGNALS if signal.name == name)
+
+
+def differing(before, after):
+    """Names of the signals whose values differ in some maker's table, by maker."""
+    found = {}
+    for maker, old in columns(before, SIGNALS).items():
+        new = columns(after, SIGNALS)[maker]
+        fields = zip(old.arrays[:3], new.arrays[:3], strict=True)
+        lists = [(a, b) for i in (3, 4) for a, b in zip(old.arrays[i], new.arrays[i], strict=True)]
+        found[maker] = sum(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in [*fields, *lists])
+    return found
+
+
+def test_donors_are_a_permutation_within_each_stratum():
+    groups = np.array([2, 0, 0, 1, 2, 0, 2])
+    donor = donors(groups, np.random.default_rng(0))
+    assert sorted(donor) == list(range(7))
+    assert (groups[donor] == groups).all()
+
+
+def test_strata_are_equal_parts_and_keep_equal_values_together():
+    parts = stratum(np.arange(1000))
+    assert np.bincount(parts).tolist() == pytest.approx([200] * 5, abs=1)
+    assert set(stratum(np.zeros(1000))) == {0}
+    assert len(set(stratum(np.arange(1000), np.arange(1000)[::-1] % 7))) <= 16
+    assert set(stratum(np.arange(99))) == {0}
+    assert stratum(np.zeros(0)).size == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("affinity", {HISTORY: 0, QUERY: 0, CANDIDATE: 2}),  # a number is a bucket and a value
+        ("spent", {HISTORY: 2, QUERY: 0, CANDIDATE: 0}),
+        ("country", {HISTORY: 0, QUERY: 1, CANDIDATE: 0}),
+        ("tags", {HISTORY: 1, QUERY: 0, CANDIDATE: 1}),
+        ("vector", {HISTORY: 1, QUERY: 0, CANDIDATE: 1}),
+    ],
+)
+def test_only_the_shuffled_signal_changes_and_its_values_stay_the_same_set(world, name, changed):
+    _, _, corpus, groups = world
+    after = shuffled(corpus, named(name), SIGNALS, groups, rng=np.random.default_rng(0))
+    assert differing(corpus, after) == changed
+    if name == "affinity":
+        before_values, after_values = (np.sort(each.candidate_C.value_NF, axis=0) for each in (corpus, after))
+        assert np.array_equal(before_values, after_values)
+
+
+def test_content_moves_from_item_to_item_alike_in_history_candidates_and_catalogue(world):
+    _, _, corpus, groups = world
+    after = shuffled(corpus, named("colour"), SIGNALS, groups, rng=np.random.default_rng(0))
+    colour = [signal.name for signal in SIGNALS if signal.kind == "sparse" and signal.name != "country"].index("colour")
+    of_item = after.content_V.sparse_NS[:, colour]
+    assert not np.array_equal(of_item, corpus.content_V.sparse_NS[:, colour])
+    assert np.array_equal(after.history_E.sparse_NS[:, colour], of_item[corpus.event_row_E])
+    assert np.array_equal(after.candidate_C.sparse_NS[:, colour], of_item[groups.candidate_item])
+    assert np.array_equal(after.event_identity_E, corpus.event_identity_E)
+
+
+def test_requests_are_spread_over_users_before_a_user_is_asked_twice():
+    user = np.array([0, 0, 0, 1, 1, 2])
+    order = spread(np.arange(6), user, np.random.default_rng(0))
+    assert sorted(order) == list(range(6))
+    assert set(user[order[:3]]) == {0, 1, 2}
+    assert set(user[order[3:5]]) == {0, 1}
+
+
+def test_a_sample_of_requests_is_scored_as_it_is_among_all(world):
+    tables, recommender, _, _ = world
+    chosen = np.array([5, 40, 301, 302, 700])
+    whole, part = Scorer(recommender, tables), Scorer(recommender, only(tables, chosen))
+    renumbered = np.arange(len(chosen))
+    assert np.allclose(part.candidate_logits(renumbered), whole.candidate_logits(chosen), atol=1e-5)
+    assert np.allclose(part.item_scores(renumbered), whole.item_scores(chosen), atol=1e-5)
