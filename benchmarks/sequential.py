@@ -28,12 +28,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import peers  # noqa: E402
-from benchmarks.curves import curves_page  # noqa: E402
-from lrm import config as configuration  # noqa: E402
-from lrm.evaluation.baselines import EaseMarkov, Popular  # noqa: E402
-from lrm.evaluation.metrics import hit_rate, ndcg, reciprocal_rank  # noqa: E402
-from lrm.evaluation.ranking import (  # noqa: E402
+from benchmarks import peers
+from benchmarks.curves import curves_page
+from lrm import config as configuration
+from lrm.evaluation.baselines import EaseMarkov, Popular
+from lrm.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
+from lrm.evaluation.ranking import (
     Histories,
     Ranks,
     Retrieval,
@@ -42,15 +42,15 @@ from lrm.evaluation.ranking import (  # noqa: E402
     rank_targets,
     retrieval_task,
 )
-from lrm.evaluation.statistics import draw_users, interval, mean  # noqa: E402
-from lrm.features.run import retrieve_features  # noqa: E402
-from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest  # noqa: E402
-from lrm.model.recommender import Recommender  # noqa: E402
-from lrm.model.scoring import Scorer  # noqa: E402
-from lrm.schema import TEST, VALIDATION  # noqa: E402
-from lrm.tokens.corpus import encode_corpus, fit_vocabulary  # noqa: E402
-from lrm.training import checkpoint  # noqa: E402
-from lrm.training.loop import epochs as training_epochs  # noqa: E402
+from lrm.evaluation.statistics import draw_users, interval, mean
+from lrm.features.run import retrieve_features
+from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.schema import TEST, VALIDATION
+from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.training import checkpoint
+from lrm.training.loop import epochs as training_epochs
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = ("ml-1m", "amazon-beauty")
@@ -112,7 +112,9 @@ class Choice:
         if value >= max((value for _, value in self.curve), default=0.0):
             self.best = copy.deepcopy(net.state_dict())
         self.curve.append((cpu_seconds, value))
-        print(f"{self._name}: epoch {len(self.curve)}, {cpu_seconds:.0f} CPU-s, validation {value:.4f}", file=sys.stderr)
+        print(
+            f"{self._name}: epoch {len(self.curve)}, {cpu_seconds:.0f} CPU-s, validation {value:.4f}", file=sys.stderr
+        )
         return cpu_seconds < 60 * self._minutes
 
 
@@ -165,7 +167,9 @@ def train_peer(name: str, question: Question, options: argparse.Namespace, *, mi
     )
     model.torch_model.load_state_dict(choice.best)
     ranks = answer(peers.Peer(model, question.tables, question.seen), question, question.test, name)
-    return Trained(f"RecTools {name}", ranks, _count(model.torch_model), choice.curve[-1][0], len(choice.curve), choice.curve)
+    return Trained(
+        f"RecTools {name}", ranks, _count(model.torch_model), choice.curve[-1][0], len(choice.curve), choice.curve
+    )
 
 
 def _count(net: torch.nn.Module) -> int:
@@ -216,7 +220,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--peers", nargs="*", choices=peers.PEERS, default=list(peers.PEERS))
     parser.add_argument("--examples", type=Path, help="an examples folder of the same data; default: made anew")
-    parser.add_argument("--curves", type=Path, help="where to write the learning curves (.html) and their numbers (.json)")
+    parser.add_argument(
+        "--curves", type=Path, help="where to write the learning curves (.html) and their numbers (.json)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     with tempfile.TemporaryDirectory() as place:

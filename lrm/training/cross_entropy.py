@@ -32,7 +32,7 @@ class _MeanNll(torch.autograd.Function):
     """Mean negative log-likelihood; all gradients are made on the way forward."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, state_PD: Tensor, item_VD: Tensor, class_P: Tensor, seen: Seen | None, bias: Tensor | None
     ) -> Tensor:
         """See `mean_nll`."""
@@ -60,7 +60,7 @@ class _MeanNll(torch.autograd.Function):
         return (total * share).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
         """Scale the gradients."""
         by_state_PD, by_item_VD, by_bias = ctx.saved_tensors
         return by_state_PD * grad, by_item_VD * grad, None, None, by_bias.float() * grad if ctx.has_bias else None

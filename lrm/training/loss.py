@@ -86,9 +86,7 @@ class Generated:
     def mean_nll(self, state_PD: Tensor, row_P: np.ndarray, seen: Seen | None, bias: Tensor | None) -> Tensor:
         """Mean negative log-probability of each state's own target under the whole catalogue; 0 without states."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else state_PD.dtype
-        return mean_nll(
-            state_PD.to(dtype), self._item_CD.to(dtype), torch.from_numpy(row_P), seen=seen, bias=bias
-        )
+        return mean_nll(state_PD.to(dtype), self._item_CD.to(dtype), torch.from_numpy(row_P), seen=seen, bias=bias)
 
 
 def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
