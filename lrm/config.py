@@ -172,7 +172,7 @@ def sequential() -> RunConfig:
         model=ModelConfig(max_history=200, dropout=0.2, repeats=False),
         training=TrainingConfig(
             max_steps=10_000,
-            patience=5,
+            patience=10,
             batch_tokens=4096,
             warmup_steps=100,
             events_only=True,
