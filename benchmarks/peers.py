@@ -45,7 +45,7 @@ class Peer:
         self.item_ids: np.ndarray = tables.items[ITEM_ID].to_numpy()
         self._model, self._seen = model, seen
         known = model.data_preparator.item_id_map.to_internal
-        self._token_V = np.array([known.get(item, 0) for item in self.item_ids], dtype=np.int64)
+        self._token = np.array([known.get(item, 0) for item in self.item_ids], dtype=np.int64)
 
     @torch.inference_mode()
     def item_scores(self, request_ids: Ints, /) -> Floats:
@@ -53,17 +53,17 @@ class Peer:
         net, length = self._model.torch_model, self._model.session_max_len
         was_training = net.training
         net.eval()
-        token_RT = np.zeros((len(request_ids), length), dtype=np.int64)
-        for row, request_id in zip(token_RT, request_ids, strict=True):
-            tokens = self._token_V[self._seen.items(request_id)]
-            tokens = tokens[tokens > 0][-length:]
-            row[length - len(tokens) :] = tokens
+        tokens = np.zeros((len(request_ids), length), dtype=np.int64)
+        for row, request_id in zip(tokens, request_ids, strict=True):
+            known = self._token[self._seen.items(request_id)]
+            known = known[known > 0][-length:]
+            row[length - len(known) :] = known
         items = net.item_model.get_all_embeddings()
-        state_RD = net.encode_sessions({"x": torch.from_numpy(token_RT)}, items)[:, -1]
-        scores_RV = (state_RD @ items[self._token_V].T).numpy()
-        scores_RV[:, self._token_V == 0] = MISSING_SCORE
+        states = net.encode_sessions({"x": torch.from_numpy(tokens)}, items)[:, -1]
+        scores: Floats = (states @ items[self._token].T).numpy()
+        scores[:, self._token == 0] = MISSING_SCORE
         net.train(was_training)
-        return scores_RV
+        return scores
 
 
 def fit(name: str, data: Any, *, epochs: int, after_epoch: Callable[[Any, int, float], bool], **settings: Any) -> Any:
@@ -79,7 +79,7 @@ def fit(name: str, data: Any, *, epochs: int, after_epoch: Callable[[Any, int, f
         def on_train_start(self, *_: Any) -> None:
             self.started, self.elsewhere = time.process_time(), 0.0
 
-        def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
             now = time.process_time()
             if not after_epoch(model, trainer.current_epoch + 1, now - self.started - self.elsewhere):
                 trainer.should_stop = True

@@ -57,6 +57,7 @@ DATA = ("ml-1m", "amazon-beauty")
 N_VALIDATED = 3000
 """Validation requests at most that choose the epoch."""
 CUTS = (5, 10, 20)
+CURVE = "validation/masked_ndcg_by_cpu_seconds"
 PEER_EPOCHS = 1000
 """A bound that `--minutes` undercuts."""
 
@@ -132,15 +133,16 @@ def train_ours(examples: Path, question: Question, options: argparse.Namespace, 
     choice = Choice(question, "ours", minutes=options.minutes)
     snapshot = read_manifest(examples)["snapshot_id"]
     kept = checkpoint.folder_for(snapshot, configuration.to_json(config), str(seed), "benchmark")
-    started, elsewhere = time.process_time(), 0.0
+    seen_epochs = 0
     for state in training_epochs(recommender, corpus, seed=seed, checkpoints=kept):
-        if state.epoch == len(choice.curve):  # the last time round: the best epoch again
+        if state.epoch == seen_epochs:  # the last time round, which is the best epoch again
             break
-        now = time.process_time()
-        if not choice.see(recommender, Scorer(recommender, question.tables), now - started - elsewhere):
+        choice.curve = [(cpu, value) for cpu, value in state.curves.get(CURVE, [])]  # whole also after a resumed run
+        goes_on = choice.see(recommender, Scorer(recommender, question.tables), state.cpu_seconds)
+        state.curves[CURVE], seen_epochs = [list(point) for point in choice.curve], state.epoch
+        if not goes_on:
             break
-        elsewhere += time.process_time() - now
-    recommender.load_state_dict(choice.best)
+    recommender.load_state_dict(choice.best or recommender.state_dict())
     ranks = answer(Scorer(recommender, question.tables), question, question.test, "ours")
     return Trained("ours", ranks, _count(recommender), choice.curve[-1][0], len(choice.curve), choice.curve)
 

@@ -98,7 +98,8 @@ class ModelConfig:
     """Events of a user that the decoder reads at most: the most recent ones."""
     dropout: float = 0.1
     repeats: bool = True
-    """Whether what follows a request may be read off the user's own history (`lrm.model.repeats`)."""
+    """Whether what follows a request may be read off the user's own history (`lrm.model.repeats`). Where not, one
+    learned number is added to the logits of all items in the history: it shuts them out where none comes twice."""
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")
@@ -225,19 +226,19 @@ def text_truncated() -> RunConfig:
 
 
 def sequential() -> RunConfig:
-    """Order alone, each user's last event held out, no ranking task: what comes next, at every event. An hour or so."""
+    """Order alone, no ranking task: what comes next, at every event of a history. Hours, not minutes."""
     return RunConfig(
         name="sequential",
         tokens=TokensConfig(n_query_tokens=0, min_item_count=1, min_category_count=5),
         model=ModelConfig(max_history=200, dropout=0.2, repeats=False),
         training=TrainingConfig(
-            max_steps=5000,
-            patience=20,
-            batch_tokens=8192,
+            max_steps=10_000,
+            patience=10,
+            batch_tokens=4096,
             warmup_steps=100,
             events_only=True,
             forget_share=0.0,
-            average=0.999,
+            average=0.995,
             bfloat16=True,
             full_softmax_items=50_000,
         ),

@@ -1,6 +1,7 @@
 """Causal attention within padded segments, dropout and RMS norm: the quickest form of each on a processor.
 
-Shape suffixes: N rows, D model width, G segments, H heads, J key-value heads, T places, Z head width, M segments times heads.
+Shape suffixes: N rows, D model width, G segments, H heads, J key-value heads, T places, Z head width, M segments times
+heads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+EPSILON = torch.finfo(torch.float32).eps
 STEPS_OF_CHANCE = 256
 """Dropout decides by one random byte for each number, so a share is rounded to 1/256."""
 
@@ -54,16 +56,17 @@ class _RmsNorm(torch.autograd.Function):
     """The norm and its gradient in few passes over memory."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         """Scale each row to unit mean square, then by the weight."""
         square_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).square_()
         scale_N1 = square_N1.div_(x_ND.shape[-1]).add_(epsilon).rsqrt_()
         unit_ND = x_ND * scale_N1
         ctx.save_for_backward(unit_ND, scale_N1, weight_D)
-        return unit_ND * weight_D
+        normed_ND: Tensor = unit_ND * weight_D
+        return normed_ND
 
     @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None]:
         """Project the gradient off each row's own direction."""
         unit_ND, scale_N1, weight_D = ctx.saved_tensors
         along_ND = grad_ND * unit_ND
@@ -82,5 +85,5 @@ class RmsNorm(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
-        normed_ND: Tensor = _RmsNorm.apply(x_ND, self.weight, torch.finfo(torch.float32).eps)  # type: ignore[no-untyped-call]
+        normed_ND: Tensor = _RmsNorm.apply(x_ND, self.weight, EPSILON)  # type: ignore[no-untyped-call]
         return normed_ND

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_LOGITS = 2**19
-"""Logits at a time: as bfloat16 one megabyte, which a core's cache holds."""
+CHUNK_BYTES = 2**20
+"""Logits at a time: what a core's cache holds."""
 
 
 class Seen(NamedTuple):
@@ -32,14 +32,14 @@ class _MeanNll(torch.autograd.Function):
     """Mean negative log-likelihood; all gradients are made on the way forward."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, state_PD: Tensor, item_VD: Tensor, class_P: Tensor, seen: Seen | None, bias: Tensor | None
     ) -> Tensor:
         """See `mean_nll`."""
         n_items, share = len(item_VD), 1.0 / max(1, len(state_PD))
         total, by_bias = (state_PD.new_zeros((), dtype=torch.float64) for _ in range(2))
         by_state_PD, by_item_VD = torch.empty_like(state_PD), torch.zeros_like(item_VD, dtype=torch.float32)
-        step = max(32, CHUNK_LOGITS // n_items)
+        step = max(32, CHUNK_BYTES // (state_PD.element_size() * n_items))
         for first in range(0, len(state_PD), step):
             state_CD, class_C1 = state_PD[first : first + step], class_P[first : first + step].unsqueeze(1)
             logit_CV = state_CD @ item_VD.T
@@ -60,7 +60,7 @@ class _MeanNll(torch.autograd.Function):
         return (total * share).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
         """Scale the gradients."""
         by_state_PD, by_item_VD, by_bias = ctx.saved_tensors
         return by_state_PD * grad, by_item_VD * grad, None, None, by_bias.float() * grad if ctx.has_bias else None

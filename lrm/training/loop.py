@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Progress:
     step: int = 0
     best_epoch: int = -1
     best_loss: float = float("inf")
+    cpu_seconds: float = 0.0
+    """Of training alone: without validation, and without what the caller does between epochs."""
     curves: Curves = field(default_factory=dict)
 
     def log(self, series: str, value: float) -> None:
@@ -81,7 +84,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
     n_tokens = int(segment_tokens(corpus, segments, planned).sum())
     n_epochs = max(1, round(config.max_steps * config.batch_tokens / max(1, n_tokens)))
     while state.epoch < n_epochs and state.epoch - state.best_epoch <= config.patience:
-        rng = np.random.default_rng((seed, state.epoch))
+        started, rng = time.process_time() - state.cpu_seconds, np.random.default_rng((seed, state.epoch))
         if config.events_only:
             segments = _segments(recommender, corpus, rng)
         lengths = segment_tokens(corpus, segments, planned)
@@ -100,6 +103,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
             state.step, state.step_in_epoch = state.step + 1, place + 1
             if average is not None:
                 _follow(average, recommender, decay=min(config.average, state.step / (state.step + 10)))
+            state.cpu_seconds = time.process_time() - started
             if state.step % config.checkpoint_every_steps == 0:
                 save()
         trained = copy.deepcopy(recommender.state_dict())
