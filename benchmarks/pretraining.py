@@ -5,8 +5,9 @@
 For each seed, two models are trained with the same batches in the same order: one with a pretrained factory, one from
 random weights. The learning rate is constant after the warm-up, so that a step is worth the same wherever training
 stops. Quality is the area under the ROC curve of the validation window, looked at every few steps. *Parity* is the
-first look at which a model is as good as the random start ever becomes. FLOPs are those of matrix products and attention;
-those of pretraining are counted in. A pretrained model that never gets there counts as its last step, marked with ">".
+first look at which a model is as good as the random start ever becomes. FLOPs are those of matrix products and
+attention; those of pretraining are counted in. A pretrained model that never gets there counts as its last step,
+marked with ">".
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def main() -> None:
     steps, flops = (float(np.median([pair[which] for pair in ratios])) for which in (0, 1))
     print(
         f"\nMedian over seeds: {steps:.1f} times fewer joint steps, {flops:.1f} times fewer FLOPs in all. "
-        f"{options.data}, preset {options.preset}, {options.steps} steps of {batch} tokens, looked at every {options.every}; "
+        f"{options.data}, preset {options.preset}, {options.steps} steps of {batch} tokens, a look every {options.every}; "
         f"{machine()}; {time.monotonic() - began:.0f} s"
     )
     keep_table("pretraining", kept)

@@ -7,6 +7,7 @@ from lrm.config import preset, replace
 from lrm.features.tables import read, read_declared
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
+from lrm.tokens.segments import PromptShape
 from lrm.training import cross_entropy
 from lrm.training.cross_entropy import Seen, mean_nll
 from lrm.training.loss import event_targets, seen_before
@@ -61,7 +62,7 @@ def test_an_epoch_of_shifted_windows_reads_each_training_event_once(corpus):
 
 def test_what_a_prediction_has_seen_is_its_segments_items_before_it_each_once(corpus):
     segments = shifted_windows(corpus, max_history=8, rng=np.random.default_rng(0)).pick(np.arange(5))
-    batch = build_batch(corpus, segments, n_query_tokens=0)
+    batch = build_batch(corpus, segments, PromptShape(per_event=1, per_query=0, per_candidate=1, max_history=8))
     events = event_targets(batch, corpus)
     seen = seen_before(batch, corpus, events)
     for place, event in enumerate(events):
