@@ -129,7 +129,8 @@ def main() -> None:
     steps, flops = (float(np.median([pair[which] for pair in ratios])) for which in (0, 1))
     print(
         f"\nMedian over seeds: {steps:.1f} times fewer joint steps, {flops:.1f} times fewer FLOPs in all. "
-        f"{options.data}, preset {options.preset}, {options.steps} steps of {batch} tokens, a look every {options.every}; "
+        f"{options.data}, preset {options.preset}, {options.steps} steps of {batch} tokens, a look every "
+        f"{options.every}; "
         f"{machine()}; {time.monotonic() - began:.0f} s"
     )
     keep_table("pretraining", kept)
