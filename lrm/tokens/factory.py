@@ -21,6 +21,9 @@ from lrm.tokens.prompt import Older
 from lrm.tokens.signals import SignalTensors
 from lrm.tokens.vocabulary import Vocabulary, content_signals, history_signals, query_signals
 
+DENSE_ROWS = 50_000
+"""Rows of an identity table up to which all of them are moved in every step; of a larger one, those that were read."""
+
 
 class TokenFactory(nn.Module):
     """Query, history and candidate makers, and the item vectors that both name an item and predict it.
@@ -44,7 +47,8 @@ class TokenFactory(nn.Module):
         self.query = maker(query_signals(signals), config, config.n_query_tokens) if config.n_query_tokens else None
         self.candidate = maker(for_maker(signals, CANDIDATE), config, config.n_candidate_tokens)
         self.content = maker(content_signals(signals), events_config) if config.item_identity != "id" else None
-        self.identity = nn.Embedding(vocabulary.n_identities, d_model)
+        n_rows = vocabulary.n_identities
+        self.identity = nn.Embedding(n_rows, d_model, sparse=n_rows > DENSE_ROWS)
         nn.init.normal_(self.identity.weight, std=0.05)
         self.has_identity = config.item_identity != "content"
         self.memory = (

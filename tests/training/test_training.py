@@ -197,3 +197,22 @@ def test_a_factory_of_another_preset_is_refused(world, tmp_path, monkeypatch):
     pretrain_token_factory(world, tmp_path / "factory", preset="tiny")
     with pytest.raises(SchemaError, match="pretrained with preset 'tiny', and 'other' was asked for"):
         train_lrm(world, tmp_path / "factory", tmp_path / "model", preset="other")
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_a_table_with_sparse_gradients_moves_its_read_rows_alone_and_is_clipped_like_a_dense_one(limit):
+    torch.manual_seed(0)
+    tables = [torch.nn.Embedding(10, 3, sparse=is_sparse) for is_sparse in (False, True)]
+    tables[1].load_state_dict(tables[0].state_dict())
+    before = tables[0].weight.detach().clone()
+    norms = []
+    for table in tables:
+        model = torch.nn.Sequential(table, torch.nn.Linear(3, 1, bias=False))
+        model[1].weight.data.fill_(1.0)
+        loss = model(torch.tensor([4, 4, 7])).pow(2).sum()
+        optimizer = make_optimizer(model, preset("tiny").training)
+        norms.append(step(model, optimizer, loss, rate=0.1, clip=limit, where="step 0"))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+    assert torch.allclose(tables[0].weight, tables[1].weight, atol=1e-6)
+    moved = (tables[1].weight != before).any(1)
+    assert moved.nonzero().flatten().tolist() == [4, 7]
