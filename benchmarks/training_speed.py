@@ -54,7 +54,8 @@ def orders(data: str, *, n_items: int, n_users: int) -> Tables:
     """Tables that hold nothing but each user's order: real lengths, items folded into `n_items`."""
     events = pl.read_parquet(PROJECT / "data" / data / "events.parquet", columns=["user_id", "item_id", "event_time"])
     events = events.sort("user_id", "event_time", maintain_order=True).filter(pl.len().over("user_id") > 2)
-    chosen = events["user_id"].unique(maintain_order=True).sample(n_users, seed=0)
+    users = events["user_id"].unique(maintain_order=True)
+    chosen = users.sample(min(n_users, len(users)), seed=0)
     events = (
         events.filter(pl.col("user_id").is_in(chosen.implode())).group_by("user_id", maintain_order=True).tail(T + 1)
     )
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["ml-1m", "complete-journey"], help="folders of data/")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--items", type=int, default=3416)
-    parser.add_argument("--users", type=int, default=2000, help="drawn once; rounds draw from these")
+    parser.add_argument("--users", type=int, default=2000, help="drawn once, or all there are; rounds draw from these")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     print(
@@ -177,7 +178,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for data in options.data:
         tables = orders(data, n_items=options.items, n_users=options.users)
-        mean = (tables.events.height - options.users) / options.users
+        n_users = tables.events[USER_ID].n_unique()
+        mean = tables.events.height / n_users - 1
         rounds: dict[str, Any] = {
             "RecTools SASRec": theirs(tables, bfloat16=False),
             "RecTools SASRec, bfloat16": theirs(tables, bfloat16=True),
@@ -185,7 +187,7 @@ def main() -> None:
             "ours, bfloat16": ours(tables, bfloat16=True),
             "ours, bfloat16, bias of items seen": ours(tables, bfloat16=True, with_seen=True),
         }
-        timed = measure(rounds, n_rounds=options.rounds, n_users=options.users)
+        timed = measure(rounds, n_rounds=options.rounds, n_users=n_users)
         base = np.array(timed[0].rates)
         for one in timed:
             rates, ratios = np.array(one.rates), np.array(one.rates) / base
