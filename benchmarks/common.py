@@ -18,7 +18,7 @@ from lrm import config as configuration
 from lrm.config import RunConfig
 from lrm.evaluation.metrics import Floats
 from lrm.evaluation.ranking import Ranking, ranking_task
-from lrm.evaluation.statistics import Draws, Statistic, interval
+from lrm.evaluation.statistics import Statistic, interval
 from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
 from lrm.model.recommender import Recommender
@@ -31,6 +31,7 @@ from lrm.training import checkpoint
 from lrm.training.loop import fit
 from lrm.training.pretrain import pretrain
 
+PROJECT = Path(__file__).resolve().parent.parent
 KEPT = Path("runs/benchmarks")
 """Examples and the answers of trained models, so that a benchmark that was cut short goes on where it was."""
 
@@ -148,6 +149,3 @@ def keep_table(name: str, content: dict[str, Any]) -> None:
     """Leave the numbers behind a table as JSON, for plots and for later comparison."""
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-__all__ = ["Answers", "Draws", "World", "answers", "fresh", "keep_table", "machine", "markdown", "over_seeds", "shown"]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import keep_table, machine, markdown
+from benchmarks.common import PROJECT, keep_table, machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
 from lrm.model.recommender import Recommender
@@ -110,7 +110,7 @@ def seconds(work: Callable[[], None]) -> float:
 def peak_memory(name: str, arguments: list[str]) -> float:
     """Megabytes that training steps of one arm need, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.cost", *arguments, "--memory-of", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT).stdout.split()[-1])
 
 
 def memory_of(name: str, options: argparse.Namespace) -> None:

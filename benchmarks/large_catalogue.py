@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.common import machine, markdown
+from benchmarks.common import PROJECT, machine, markdown
 from lrm.config import ModelConfig, RunConfig, TokensConfig, TrainingConfig
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
@@ -104,7 +104,7 @@ def main() -> None:
         found = {}
         for gradients in (SPARSE, DENSE):
             command = [sys.executable, "-m", "benchmarks.large_catalogue", *shared, "--cell", str(n_items), gradients]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT)
             found[gradients] = json.loads(done.stdout.splitlines()[-1])
         for gradients, value in found.items():
             ratio = value["rate"] / found[DENSE]["rate"]

@@ -1,0 +1,67 @@
+"""Every model benchmark runs from its command line to its table, on a small world."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from benchmarks import arms, cost, elastic, large_catalogue, pretraining
+from tests.data_worlds import write_data_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return str(write_data_folder(tmp_path_factory.mktemp("world") / "tiny-world"))
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch, capsys):
+    """Run a benchmark in an empty folder and give the cells of its table, the header first."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(benchmark: ModuleType, *arguments: str) -> list[list[str]]:
+        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *arguments, f"--threads={torch.get_num_threads()}"])
+        benchmark.main()
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| ---")]
+
+    return run
+
+
+def test_arms_finds_that_signals_matter_where_they_decide(table, data):
+    small = ["--data", data, "--preset", "tiny", "--seeds", "0", "--epochs", "4"]
+    _, soft, none, shuffled = table(arms, *small, "--arms", "soft", "none", "shuffled")
+    assert [row[0] for row in (soft, none, shuffled)] == ["`soft`", "`none`", "`shuffled`"]
+    assert float(soft[1].split()[0]) > 0.8
+    assert float(none[1].split()[0]) < 0.6
+    for control in (none, shuffled):
+        low = float(control[2].split("[")[1].split(",")[0])
+        assert low > 0.1  # the lower bound of soft minus the control
+
+
+def test_pretraining_reaches_parity_in_fewer_steps(table, data):
+    small = ["--data", data, "--preset", "tiny", "--seeds", "0", "--steps", "30", "--every", "5"]
+    _, row = table(pretraining, *small)
+    assert int(row[2]) > 0
+    assert float(row[8]) > 0.5
+
+
+def test_an_elastic_model_is_set_against_one_for_each_budget(table, data, monkeypatch):
+    monkeypatch.setattr(elastic, "BUDGETS", (1, 2))
+    _, one, two = table(elastic, "--data", data, "--preset", "tiny", "--seeds", "0")
+    assert [one[0], two[0]] == ["1", "2"]
+
+
+def test_text_costs_more_than_soft_tokens(table):
+    small = ["--d-model=16", "--layers=1", "--events=5", "--users=2", "--rounds=2"]
+    _, *rows = table(cost, *small)
+    tokens = {row[0]: int(row[1]) for row in rows}
+    assert tokens["soft"] == 5 + 4 + 1
+    assert tokens["signals as text"] > 10 * tokens["soft"]
+
+
+def test_a_large_catalogue_trains_with_either_kind_of_gradient(table):
+    _, *rows = table(large_catalogue, "--items=500", "--events=3000", "--steps=2")
+    assert [row[1] for row in rows] == ["sparse", "dense"]
+    assert all(float(row[2].split()[0].replace(",", "")) > 0 for row in rows)
