@@ -1,7 +1,7 @@
 """Column names, signal kinds and units: one spelling for all rooms.
 
 A *signal* is declared once, as one Feast `Field` in the feature repo whose tags come from `dense`, `sparse`, `bag`,
-`embedding` or `label` below. `retrieve_features` reads those tags into `Signal` records, and writes them as
+`sequence`, `embedding` or `label` below. `retrieve_features` reads those tags into `Signal` records, and writes them as
 `signals.json` beside the examples; every later room reads that file and nothing else about signals.
 """
 
@@ -43,7 +43,7 @@ ROLE = "role"
 """Tag of a feature *view* whose source is one of the three tables below; every other view is joined point in time."""
 EVENTS, REQUESTS, CANDIDATES = "events", "requests", "candidates"
 
-TAG_KIND, TAG_MAKER, TAG_KNOWN, TAG_ENTITY = "kind", "maker", "known", "entity"
+TAG_KIND, TAG_MAKER, TAG_KNOWN, TAG_ENTITY, TAG_ORDERED = "kind", "maker", "known", "entity", "ordered"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class Signal:
 
     `minimum` and `maximum` are the declared range of a dense signal, `max_null_rate` the declared share of nulls (1.0
     where nothing is declared), `categories` the declared category set of a sparse or bag signal, `dim` the width of an
-    embedding.
+    embedding. A bag that is `ordered` is a sequence, its latest member last.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Signal:
     max_null_rate: float = 1.0
     categories: tuple[str, ...] | None = None
     dim: int | None = None
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         problems = {
@@ -76,6 +77,7 @@ class Signal:
             f"known {self.known!r} is neither 'request' nor 'after'": self.known not in (REQUEST_TIME, AFTER_ACTION),
             "it is known only after the action, so only the history maker may read it": self.known == AFTER_ACTION
             and set(self.makers) != {HISTORY},
+            "only a bag can be ordered": self.ordered and self.kind != BAG,
             "an embedding needs dim": self.kind == EMBEDDING and not self.dim,
             "its name is reserved for a key column": self.name in KEYS,
         }
@@ -127,6 +129,18 @@ def bag(
     return sparse(maker, entity, known=known, categories=categories, max_null_rate=max_null_rate) | {TAG_KIND: BAG}
 
 
+def sequence(
+    maker: str,
+    entity: str,
+    *,
+    known: str = REQUEST_TIME,
+    categories: Iterable[str] | None = None,
+    max_null_rate: float | None = None,
+) -> dict[str, str]:
+    """Tags of an ordered list of categories, the latest last: a bag whose order counts."""
+    return bag(maker, entity, known=known, categories=categories, max_null_rate=max_null_rate) | {TAG_ORDERED: "true"}
+
+
 def embedding(
     maker: str, entity: str, *, dim: int, known: str = REQUEST_TIME, max_null_rate: float | None = None
 ) -> dict[str, str]:
@@ -143,8 +157,8 @@ def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[st
     absent = [tag for tag in (TAG_KIND, TAG_MAKER, TAG_ENTITY) if tag not in tags]
     if absent:
         raise SchemaError(
-            f"signal {name!r} of view {view!r} has no tag {absent[0]!r}; write tags=dense(...), sparse(...), bag(...) "
-            "or embedding(...) from lrm.schema in views.py"
+            f"signal {name!r} of view {view!r} has no tag {absent[0]!r}; write tags=dense(...), sparse(...), bag(...), "
+            "sequence(...) or embedding(...) from lrm.schema in views.py"
         )
     return Signal(
         name=name,
@@ -159,6 +173,7 @@ def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[st
         max_null_rate=float(tags.get("max_null_rate", 1.0)),
         categories=tuple(json.loads(tags["categories"])) if "categories" in tags else None,
         dim=int(tags["dim"]) if "dim" in tags else None,
+        ordered=tags.get(TAG_ORDERED) == "true",
     )
 
 

@@ -10,6 +10,7 @@ from lrm.schema import (
     embedding,
     for_maker,
     read_signals,
+    sequence,
     signal_from_tags,
     sparse,
     write_signals,
@@ -31,6 +32,7 @@ def declared(tags: dict[str, str]) -> Signal:
         ),
         (sparse("query", "user", categories=["a", "b,c"]), {"kind": "sparse", "categories": ("a", "b,c")}),
         (bag("candidate", "item", categories=["x"]), {"kind": "bag", "makers": ("candidate",), "categories": ("x",)}),
+        (sequence("query", "user"), {"kind": "bag", "makers": ("query",), "ordered": True}),
         (embedding("candidate", "item", dim=8), {"kind": "embedding", "dim": 8}),
         (dense("history", "pair", known=AFTER_ACTION), {"known": "after", "minimum": None, "max_null_rate": 1.0}),
     ],
@@ -57,6 +59,7 @@ def test_a_missing_tag_is_named_with_what_to_write(tag):
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
+        ({"ordered": True}, r"only a bag can be ordered"),
         ({"kind": "number"}, r"kind 'number' is not one of \('dense', 'sparse', 'bag', 'embedding'\)"),
         ({"makers": ("query", "prompt")}, r"makers \('query', 'prompt'\) are not among"),
         ({"makers": ()}, r"makers \(\) are not among"),

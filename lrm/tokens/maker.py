@@ -89,6 +89,29 @@ class BagEmbedding(nn.Module):
         return torch.where(count_N1 > 0, total_NW / count_N1.clamp(min=1), self.table.weight[MISSING])
 
 
+class SequenceEmbedding(nn.Module):
+    """Attention over an ordered bag: a member counts by what it is and by how many came after it.
+
+    Shape:
+        bag_NP: (N, P) integers, the latest first, 0 where there is no member.
+        returns: (N, W); the row of "missing" for an empty one.
+    """
+
+    def __init__(self, *, n_categories: int, n_places: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(n_categories, width)
+        self.recency_PW = nn.Parameter(torch.randn(n_places, width) * 0.1)
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, bag_NP: Tensor) -> Tensor:
+        """Embed."""
+        is_member_NP1 = (bag_NP != MISSING).unsqueeze(-1)
+        member_NPW = self.table(bag_NP) + self.recency_PW
+        score_NP1 = self.score(member_NPW).masked_fill(~is_member_NP1, torch.finfo(member_NPW.dtype).min)
+        pooled_NW = (score_NP1.softmax(1) * member_NPW * is_member_NP1).sum(1)
+        return torch.where(is_member_NP1.any(1), pooled_NW, self.table.weight[MISSING])
+
+
 class VectorEmbedding(nn.Module):
     """A precomputed vector through a linear map; a missing one takes a learned value.
 
@@ -127,7 +150,14 @@ class TokenMaker(nn.Module):
         self.sparse_sizes = [vocabulary.n_categories(signal) for signal in of_kind(signals, SPARSE)]
         self.sparse = SparseEmbedding(n_categories=self.sparse_sizes, width=width)
         self.bag_sizes = [vocabulary.n_categories(signal) for signal in of_kind(signals, BAG)]
-        self.bags = nn.ModuleList(BagEmbedding(n_categories=size, width=width) for size in self.bag_sizes)
+        self.bags = nn.ModuleList(
+            SequenceEmbedding(
+                n_categories=vocabulary.n_categories(bag), n_places=vocabulary.bag_widths[bag.name], width=width
+            )
+            if bag.ordered
+            else BagEmbedding(n_categories=vocabulary.n_categories(bag), width=width)
+            for bag in of_kind(signals, BAG)
+        )
         self.vectors = nn.ModuleList(
             VectorEmbedding(dim=signal.dim or 0, width=width) for signal in of_kind(signals, EMBEDDING)
         )

@@ -31,7 +31,7 @@ class SignalArrays(NamedTuple):
     sparse_NS: np.ndarray
     """int32: 0 missing, 1 unknown, then the category."""
     bags: tuple[np.ndarray, ...]
-    """(N, P) int32 each, 0 where the bag is shorter."""
+    """(N, P) int32 each, 0 where the bag is shorter; of a sequence the latest members, the latest first."""
     embeddings: tuple[np.ndarray, ...]
     """(N, W) float32 each, NaN where missing."""
 
@@ -108,6 +108,8 @@ def _encode_bag(column: pl.Series, signal: Signal, vocabulary: Vocabulary) -> np
     width = vocabulary.bag_widths[signal.name]
     bag_NP = np.zeros((len(column), width), dtype=np.int32)
     lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    if signal.ordered:
+        column = column.list.reverse()
     inner = column.list.explode(keep_nulls=False, empty_as_null=False)
     row = np.repeat(np.arange(len(column)), lengths)
     place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -51,6 +53,19 @@ def test_a_bag_is_the_mean_of_its_members():
     weight = bag.table.weight
     embedded = bag(torch.tensor([[2, 3], [2, 0], [0, 0]]))
     assert torch.allclose(embedded, torch.stack([(weight[2] + weight[3]) / 2, weight[2], weight[0]]))
+
+
+def test_a_sequence_reads_its_members_in_order_and_keeps_the_latest():
+    torch.manual_seed(0)
+    recent = replace(TAGS, ordered=True)
+    arrays = encode(pl.DataFrame({"tags": [["a", "b"], ["b", "a"], ["a", "a", "b"], None]}), [recent], FITTED)
+    assert arrays.bags[0].tolist() == [[3, 2], [2, 3], [3, 2], [0, 0]]
+    made = TokenMaker([recent], FITTED, TokensConfig(width=3), n_tokens=1, d_model=8)
+    one, other, longer, nothing = made(arrays.take(np.arange(4)))
+    assert torch.equal(one, longer)
+    assert (one - other).abs().max() > 1e-4
+    assert torch.allclose(made.embed(arrays.take(np.array([3])))[0, 0], made.bags[0].table.weight[0])
+    assert (one - nothing).abs().max() > 1e-4
 
 
 def test_hiding_everything_leaves_no_trace_of_the_values(maker):
