@@ -1,6 +1,6 @@
 """How much of each signal its soft tokens keep, at the prompt and after the last block: one table.
 
-    python benchmarks/retention.py [--run runs/latest] [--seeds 3] [--requests 2000] [--rows 4000]
+    python -m benchmarks.retention [--run runs/latest] [--seeds 3] [--requests 2000] [--rows 4000]
 
 Reads the model and the examples of a run. Linear probes on frozen tokens are fitted on training requests of one half of
 the users and scored on test requests of the other half; a seed draws halves, samples and the random factory anew. Dense

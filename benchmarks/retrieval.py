@@ -1,6 +1,6 @@
 """Point-in-time retrieval: ours against Feast's own engines, on the same definitions and rows.
 
-    python benchmarks/retrieval.py --rows 10000 100000 1000000
+    python -m benchmarks.retrieval --rows 10000 100000 1000000
 
 Three views (user, item, pair) with a time-to-live and late corrections; twice as many source rows per view as entity
 rows. Each cell runs in a process of its own; seconds are of the retrieval alone, without imports and without reading

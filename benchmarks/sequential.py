@@ -1,6 +1,6 @@
 """Leave-one-out on public sequences: our model, RecTools' SASRec and eSASRec, and two simple ones, in one run.
 
-    python benchmarks/sequential.py --data ml-1m [--epochs 40] [--minutes 30] [--seeds 0] [--peers SASRec eSASRec]
+    python -m benchmarks.sequential --data ml-1m [--epochs 40] [--minutes 30] [--seeds 0] [--peers SASRec eSASRec]
 
 Every model learns from the events before each user's last two, is chosen on the last but one (best epoch by masked
 NDCG@10), and ranks all items for the last one, ties counting against it. `masked` leaves out the items that the user
@@ -25,8 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peers
 from benchmarks.curves import curves_page

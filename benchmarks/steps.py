@@ -1,6 +1,6 @@
 """What each step of a run cost: seconds, CPU-seconds and peak memory, from its summary.json.
 
-    python benchmarks/steps.py [runs/latest/summary.json]
+    python -m benchmarks.steps [runs/latest/summary.json]
 
 Training is whatever the preset asks for, so the steps besides it have a sum of their own.
 """

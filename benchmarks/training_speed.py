@@ -1,6 +1,6 @@
 """Valid training targets per CPU-second: our step against RecTools SASRec's, in one process, in turns.
 
-    python benchmarks/training_speed.py [--data ml-1m complete-journey] [--rounds 7]
+    python -m benchmarks.training_speed [--data ml-1m complete-journey] [--rounds 7]
 
 Both learn the next item, full cross-entropy over the same catalogue, width 64, two layers, two heads, the latest 200
 events of the same users, 128 users a step, no dropout. A round is the same drawn users for each; sampling and batch
@@ -25,15 +25,14 @@ import numpy as np
 import polars as pl
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import peers
 from lrm import config as configuration
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TRAIN, USER_ID
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
-from lrm.tokens.prompt import Segments, build_batch
+from lrm.tokens.prompt import build_batch
+from lrm.tokens.segments import Segments
 from lrm.training.loss import Negatives, retrieval_losses
 from lrm.training.optimizer import make_optimizer, step
 
@@ -92,7 +91,7 @@ def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
     def train(users: np.ndarray) -> int:
         by_length, n_targets = users[np.argsort(lengths[users], kind="stable")], 0
         for first in range(0, len(users), USERS):
-            batch = build_batch(corpus, _whole(corpus, by_length[first : first + USERS]), n_query_tokens=0)
+            batch = build_batch(corpus, _whole(corpus, by_length[first : first + USERS]), recommender.prompt_shape())
             recommender.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 losses = retrieval_losses(recommender, recommender(batch), batch, corpus, negatives, rng=rng)
