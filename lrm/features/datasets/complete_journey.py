@@ -86,7 +86,7 @@ def write_tables(source: Path, folder: Path, *, trained: Choose, tested: Choose)
     households = lines["user_id"].unique(maintain_order=True)
     sample = pl.DataFrame({"user_id": trained(households)})
     sample = sample.with_columns(is_tested=pl.col("user_id").is_in(tested(households).implode()))
-    words = {"first": FIRST_WEEK, "last": LAST_WEEK, "end": END_WEEK, "held_out": HELD_OUT_WEEK}
+    words: dict[str, object] = {"first": FIRST_WEEK, "last": LAST_WEEK, "end": END_WEEK, "held_out": HELD_OUT_WEEK}
     words |= {"start": START, "group_habits": group_habits()}
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET memory_limit = '2GB'")

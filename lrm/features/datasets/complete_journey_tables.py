@@ -132,17 +132,19 @@ WITH shelf AS (
     GROUP BY ALL
 )
 SELECT user_id, begins AS event_time, begins AS created_time,
-    sum(n_trips) FILTER (week >= w - 12) AS trips_12w,
+    coalesce(sum(n_trips) FILTER (week >= w - 4), 0) AS trips_4w, sum(n_trips) FILTER (week >= w - 12) AS trips_12w,
     epoch(begins - max(visits.last_time)) / 86400 AS days_since_trip,
     sum(spend) FILTER (week >= w - 12) / trips_12w AS basket_value,
     sum(n_lines) FILTER (week >= w - 12) / trips_12w AS basket_lines,
     sum(discount) FILTER (week >= w - 12) / nullif(sum(spend + discount) FILTER (week >= w - 12), 0) AS discount_share,
     median(visits.n_products) FILTER (week >= w - 26) AS visit_products,
+    sum(visits.n_products * 0.5 ^ ((past_visits - visit) / 2)) / sum(0.5 ^ ((past_visits - visit) / 2))
+        AS visit_products_2,
     sum(visits.n_products * 0.5 ^ ((past_visits - visit) / 8)) / sum(0.5 ^ ((past_visits - visit) / 8))
         AS visit_products_8,
-    arg_max(visits.n_products, week) AS last_products, any_value(shelf.n_products) AS products_12w,
-    any_value(once) AS bought_once_share, any_value(rate) AS user_repurchase_rate,
-    any_value(n) AS expected_repurchases
+    arg_max(visits.n_products, week) AS last_products, arg_max(spend, week) AS last_spend,
+    any_value(shelf.n_products) AS products_12w, any_value(once) AS bought_once_share,
+    any_value(rate) AS user_repurchase_rate, any_value(n) AS expected_repurchases
 FROM visits JOIN sample USING (user_id) JOIN weeks ON week < w
 JOIN clock USING (user_id, w) JOIN shelf USING (user_id, w)
 LEFT JOIN user_rate USING (user_id, w) LEFT JOIN hope USING (user_id, w)
@@ -192,6 +194,7 @@ WITH counted AS (
         sum(0.5 ^ ((past_visits - visit) / 2)) AS habit_2, sum(0.5 ^ ((past_visits - visit) / 5)) AS habit_5,
         sum(0.5 ^ ((past_visits - visit) / 12)) AS habit_12, sum(0.5 ^ ((w - week) / 32)) AS habit_32w,
         sum(n_baskets) FILTER (week >= w - 12) AS baskets_12w, w - min(week) AS weeks_known,
+        any_value(past_visits) - max(visit) AS visits_since, stddev_pop(gap) AS gap_deviation,
         epoch(any_value(begins) - max(bought.last_time)) / 86400 AS days_since,
         (w - max(week)) / avg(gap) AS due, sum(quantity) / count(*) AS mean_quantity,
         sum(discount) / nullif(sum(value + discount), 0) AS pair_discount_share,

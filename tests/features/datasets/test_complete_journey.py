@@ -105,7 +105,9 @@ def test_pair_counters_use_earlier_weeks_only(tables):
     assert milk["purchase_rate"] == pytest.approx(6 / 7)
     assert milk["habit_2"] == pytest.approx(sum(0.5 ** (visits / 2) for visits in (1, 2, 3, 4, 5, 6)))
     assert milk["habit_32w"] == pytest.approx(sum(0.5 ** ((46 - week) / 32) for week in (2, 5, 19, 20, 40, 44)))
-    assert milk["due"] == pytest.approx(2 / ((3 + 14 + 1 + 20 + 4) / 5))
+    assert milk["due"] == pytest.approx(2 / 8.4)  # the mean of the gaps 3, 14, 1, 20, 4
+    assert milk["gap_deviation"] == pytest.approx((sum((gap - 8.4) ** 2 for gap in (3, 14, 1, 20, 4)) / 5) ** 0.5)
+    assert milk["visits_since"] == 1
     # from Tuesday noon of week 44, in summer time, to Monday midnight of week 46, in winter time
     assert milk["days_since"] == pytest.approx(12.5)
     assert (milk["mean_quantity"], milk["mailed_share"]) == (2, 0)
@@ -151,9 +153,10 @@ def test_item_statistics_are_over_all_households(tables):
 def test_user_statistics_are_the_households_own(tables):
     ann = of_week(tables["user_activity"], 52).filter(user_id=ANN).row(0, named=True)
     # weeks 40 to 51: trips in 40, 44, 45, 46; one product each
-    assert (ann["trips_12w"], ann["days_since_trip"]) == (4, pytest.approx(40.5))
-    assert (ann["basket_value"], ann["basket_lines"]) == (3, 1)
-    assert (ann["visit_products"], ann["visit_products_8"], ann["last_products"]) == (1, 1, 1)
+    assert (ann["trips_4w"], ann["trips_12w"], ann["days_since_trip"]) == (0, 4, pytest.approx(40.5))
+    assert (ann["basket_value"], ann["basket_lines"], ann["last_spend"]) == (3, 1, 3)
+    assert [ann[f"visit_products{of}"] for of in ("", "_2", "_8")] == [1, 1, 1]
+    assert ann["last_products"] == 1
     assert ann["discount_share"] == pytest.approx(1 / 4)
     # milk and bread; bread was bought once
     assert (ann["products_12w"], ann["bought_once_share"]) == (2, 0.5)
