@@ -13,6 +13,7 @@ recommendation = FeatureService(
         views.item_content,
         views.item_activity,
         views.user_item,
+        views.mailings,
         views.promotions,
     ],
 )

@@ -8,7 +8,7 @@ from lrm.features.store import declarations
 
 PROJECT = Path(__file__).resolve().parents[2]
 N_SIGNALS = {
-    "feature_repo": 51,
+    "feature_repo": 70,
     "examples/ml-100k/feature_repo": 19,
     "examples/ml-1m/feature_repo": 8,
     "examples/amazon-beauty/feature_repo": 2,

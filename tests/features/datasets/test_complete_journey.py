@@ -13,8 +13,12 @@ BOUGHT = {
     # household: {product: weeks}; everyone buys milk in week 52, so that all are active then
     ANN: {MILK: (2, 5, 19, 20, 40, 44, 46, 52), BREAD: (45, 52)},
     BOB: {MILK: (46, 52), TEA: (41,)},
-    CAT: {MILK: (50, 52)},
+    CAT: {MILK: (50, 51, 52)},
 }
+
+
+def only(*users):
+    return lambda households: households.filter(households.is_in(users))
 
 
 def noon_of_week(week):
@@ -23,8 +27,8 @@ def noon_of_week(week):
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("tables")
+def source(tmp_path_factory):
+    source = tmp_path_factory.mktemp("source")
     lines = [
         {
             "household_id": household,
@@ -54,7 +58,13 @@ def tables(tmp_path_factory):
     promoted = {"product_id": [MILK, MILK, BREAD], "store_id": [901, 901, 999], "week": [52, 50, 52]}
     promoted |= {"display_location": ["3", "5", "0"], "mailer_location": ["A", "0", "D"]}
     pl.DataFrame(promoted).write_parquet(source / "promotions.parquet")
-    write_tables(source, folder, lambda households: households.filter(households.is_in([ANN, BOB])))
+    return source
+
+
+@pytest.fixture(scope="module")
+def tables(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    write_tables(source, folder, trained=only(ANN, BOB), tested=only(ANN, BOB))
     return {path.stem: pl.read_parquet(path) for path in folder.glob("*.parquet")}
 
 
@@ -90,39 +100,66 @@ def test_candidates_are_the_products_of_the_twelve_weeks_before_and_labels_say_w
 def test_pair_counters_use_earlier_weeks_only(tables):
     milk = of_week(tables["pairs"], 46).row(0, named=True)
     assert (milk["user_id"], milk["item_id"]) == (ANN, MILK)
-    # bought in weeks 2, 5, 19, 20, 40, 44
-    assert milk["weeks_bought"] == 6
-    assert milk["purchase_rate"] == pytest.approx(6 / 44)
-    assert [milk[f"weeks_bought_{n}w"] for n in (1, 2, 4, 12)] == [0, 1, 1, 2]
-    assert (milk["weeks_since"], milk["weeks_known"]) == (2, 44)
-    assert milk["mean_gap"] == pytest.approx((3 + 14 + 1 + 20 + 4) / 5)
-    assert milk["due"] == pytest.approx(2 / 8.4)
-    assert milk["mean_quantity"] == 2
-    assert (milk["type_weeks_bought"], milk["type_weeks_since"]) == (6, 2)
+    # Ann visits in weeks 2, 5, 19, 20, 40, 44, 45, seven visits before week 46, and buys milk on all but the last
+    assert (milk["weeks_bought"], milk["baskets_12w"], milk["weeks_known"]) == (6, 2, 44)
+    assert milk["purchase_rate"] == pytest.approx(6 / 7)
+    assert milk["habit_2"] == pytest.approx(sum(0.5 ** (visits / 2) for visits in (1, 2, 3, 4, 5, 6)))
+    assert milk["habit_32w"] == pytest.approx(sum(0.5 ** ((46 - week) / 32) for week in (2, 5, 19, 20, 40, 44)))
+    assert milk["due"] == pytest.approx(2 / 8.4)  # the mean of the gaps 3, 14, 1, 20, 4
+    assert milk["gap_deviation"] == pytest.approx((sum((gap - 8.4) ** 2 for gap in (3, 14, 1, 20, 4)) / 5) ** 0.5)
+    assert milk["visits_since"] == 1
+    # from Tuesday noon of week 44, in summer time, to Monday midnight of week 46, in winter time
+    assert milk["days_since"] == pytest.approx(12.5)
+    assert (milk["mean_quantity"], milk["mailed_share"]) == (2, 0)
+    assert milk["pair_discount_share"] == pytest.approx((1 + 0.25) / (3 + 1 + 0.25))
 
 
-def test_a_product_bought_once_has_no_gap_and_one_without_a_type_counts_by_its_category(tables):
+def test_the_chance_of_a_repurchase_is_that_of_the_type_so_long_after_so_many_purchases(tables, tmp_path, source):
+    assert of_week(tables["pairs"], 46)["due_repurchase_rate"].to_list() == [None, None, None]
+    write_tables(source, tmp_path, trained=only(CAT), tested=only(CAT))
+    milk = of_week(pl.read_parquet(tmp_path / "pairs.parquet"), 52).row(0, named=True)
+    # one week after the second of two: Ann in week 20, one week after the third of three, bought again; so did all
+    assert milk["due_repurchase_rate"] == (1 + 20 * 1) / (1 + 20)
+
+
+def test_habits_of_a_type_count_every_product_of_it(tables):
+    milk, bread = of_week(tables["pairs"], 46).rows(named=True)[:2]
+    assert milk["type_habit_8"] == pytest.approx(sum(0.5 ** (visits / 8) for visits in (1, 2, 3, 4, 5, 6)))
+    assert (milk["type_candidates"], milk["type_days_since"]) == (1, pytest.approx(12.5))
+    # one visit ago, once in one visit since
+    assert (bread["type_habit_30"], bread["type_due"]) == (1, 0)
+    tea = of_week(tables["pairs"], 46).row(2, named=True)
+    # tea and milk are drinks: Bob has bought tea, on his one visit
+    assert (tea["category_habit_8"], tea["line_habit_8"]) == (1, 1)
+
+
+def test_a_product_bought_once_has_no_rhythm_and_one_without_a_type_counts_by_its_category(tables):
     bread = of_week(tables["pairs"], 46).row(1, named=True)
-    assert (bread["mean_gap"], bread["gap_deviation"], bread["due"]) == (None, None, None)
-    assert (bread["type_weeks_bought"], bread["type_weeks_bought_4w"]) == (1, 1)
+    assert bread["due"] is None
+    assert (bread["type_habit_8"], bread["category_habit_8"]) == (1, 1)
 
 
 def test_item_statistics_are_over_all_households(tables):
     milk = of_week(tables["item_activity"], 52).filter(item_id=MILK).row(0, named=True)
-    # weeks 40 to 51: Ann 40, 44, 46, Bob 46, Cat 50
-    assert (milk["buyers_1w"], milk["buyers_4w"], milk["buyers_12w"]) == (0, 1, 5)
-    assert milk["unit_price"] == 1.5
+    # weeks 40 to 51: Ann 40, 44, 46, Bob 46, Cat 50, 51
+    assert (milk["buyers_1w"], milk["buyers_4w"], milk["buyers_12w"]) == (1, 2, 6)
+    assert (milk["unit_price"], milk["price_ratio"]) == (1.5, 1)
     # known before week 52: Ann was asked in weeks 20, 44, 46 and bought each time; nobody else was
-    assert milk["item_repurchase_rate"] == pytest.approx((3 + 1) / (3 + 8))
+    assert milk["item_repurchase_rate"] == milk["type_repurchase_rate"] == pytest.approx((3 + 1) / (3 + 8))
+    faded = sum(0.5 ** (weeks / 8) for weeks in (32, 8, 6))
+    assert milk["item_repurchase_rate_recent"] == pytest.approx((faded + 0.5) / (faded + 4))
 
 
 def test_user_statistics_are_the_households_own(tables):
     ann = of_week(tables["user_activity"], 52).filter(user_id=ANN).row(0, named=True)
-    # weeks 40 to 51: trips in 40, 44, 45, 46
-    assert (ann["trips_4w"], ann["trips_12w"], ann["active_weeks_12w"], ann["weeks_since_trip"]) == (0, 4, 4, 6)
-    assert (ann["spend_4w"], ann["basket_value"], ann["basket_lines"]) == (0, 3, 1)
+    # weeks 40 to 51: trips in 40, 44, 45, 46; one product each
+    assert (ann["trips_4w"], ann["trips_12w"], ann["days_since_trip"]) == (0, 4, pytest.approx(40.5))
+    assert (ann["basket_value"], ann["basket_lines"], ann["last_spend"]) == (3, 1, 3)
+    assert [ann[f"visit_products{of}"] for of in ("", "_2", "_8")] == [1, 1, 1]
+    assert ann["last_products"] == 1
     assert ann["discount_share"] == pytest.approx(1 / 4)
-    assert ann["products_12w"] == 2
+    # milk and bread; bread was bought once
+    assert (ann["products_12w"], ann["bought_once_share"]) == (2, 0.5)
     # asked in weeks 20, 44 and 46: milk again three times, bread not
     assert ann["user_repurchase_rate"] == pytest.approx((3 + 1) / (4 + 8))
 
@@ -135,6 +172,23 @@ def test_the_usual_shop_is_that_of_most_baskets_in_twelve_weeks(tables):
 def test_promotions_are_those_of_the_week_in_shops_that_can_be_asked_for(tables):
     promoted = tables["promotions"].select("item_id", "store_id", "event_time", "display", "mailer").rows()
     assert promoted == [(MILK, 901, begins(50), "5", "0"), (MILK, 901, begins(52), "3", "A")]
+
+
+def test_mailings_count_shops_and_compare_sales_with_other_weeks(tables):
+    plan = of_week(tables["mailings"], 52).rows(named=True)
+    assert [(row["item_id"], row["stores_mailed"], row["stores_displayed"]) for row in plan] == [
+        *((MILK, 1, 1), (BREAD, 1, 0), (TEA, 0, 0)),
+    ]
+    milk = of_week(tables["mailings"], 54).row(0, named=True)
+    # not mailed in week 54. 53 weeks with 13 buyers, 52 of them not mailed, with all but the 3 buyers of week 52
+    usual = 13 / 53
+    assert milk["mailing_lift"] == pytest.approx((13 - 3 + usual) / (52 + 1) / usual)
+
+
+def test_households_that_are_not_tested_ask_in_training_only(tables, tmp_path, source):
+    write_tables(source, tmp_path, trained=only(ANN, BOB), tested=only(BOB))
+    asked = pl.read_parquet(tmp_path / "requests.parquet").select("user_id", "event_time").rows()
+    assert asked == [*((ANN, begins(week)) for week in (20, 40)), (BOB, begins(46)), (BOB, begins(52))]
 
 
 def test_the_end_of_the_data_has_fresh_values_for_the_server(tables):
