@@ -113,9 +113,11 @@ class ModelConfig:
 class PretrainConfig:
     """Pretraining of the token factory, without the decoder."""
 
-    steps: int = 150
+    steps: int = 350
     batch_rows: int = 2048
-    """Rows of each table in a step."""
+    """Rows of each table in a step; of candidates fewer where that would show one twice."""
+    outcome_weight: float = 10.0
+    """Weight of the outcome loss, a fraction of a nat, beside the others of several nats each."""
     learning_rate: float = 3e-3
     mask_share: float = 0.3
     """Share of an example's signals hidden from the factory, to be predicted from its tokens."""
@@ -131,14 +133,14 @@ class TrainingConfig:
     """About how many optimizer steps, in whole epochs and at least one; early stopping on validation ends it sooner."""
     patience: int = 2
     """Epochs without a better validation loss before training stops."""
-    batch_tokens: int = 16_384
+    batch_tokens: int = 8192
     """Valid tokens in a step: history, query and candidate together, in any arm counted as if they were soft."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 50
     clip_norm: float = 1.0
-    ranking_weight: float = 1.0
-    """Weight of the ranking loss; the next-item loss at events and the retrieval loss at requests have weight 1."""
+    ranking_weight: float = 10.0
+    """Weight of the ranking loss, a fraction of a nat; next item and retrieval, of several nats each, have 1."""
     events_only: bool = False
     """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
     For data whose requests ask just that: what comes next."""
@@ -207,7 +209,12 @@ def tiny() -> RunConfig:
         model=ModelConfig(d_model=16, n_layers=1, n_heads=1, n_kv_heads=1, max_history=32, dropout=0.0),
         pretrain=PretrainConfig(steps=20, batch_rows=128),
         training=TrainingConfig(
-            max_steps=40, batch_tokens=2048, learning_rate=1e-2, warmup_steps=5, checkpoint_every_steps=10
+            max_steps=40,
+            batch_tokens=2048,
+            learning_rate=1e-2,
+            warmup_steps=5,
+            ranking_weight=1.0,
+            checkpoint_every_steps=10,
         ),
         evaluation=EvaluationConfig(
             max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20, ledger_tokens=20_000

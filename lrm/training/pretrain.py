@@ -178,6 +178,7 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
     schedule = TrainingConfig(learning_rate=config.learning_rate, warmup_steps=max(1, config.steps // 20))
     optimizer = make_optimizer(tasks, schedule)
     rows, n_before = training_rows(corpus), _events_before(corpus)
+    candidates = _once(rows["candidate"], config.batch_rows, n_parts=config.steps, seed=seed)
     curves: dict[str, list[list[float]]] = {}
     for at in progress(range(config.steps), what="pretrain the token factory", total=config.steps, unit="step"):
         rng, generator = np.random.default_rng((seed, at)), torch.Generator().manual_seed(seed * 1_000_003 + at)
@@ -188,17 +189,11 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
             "masked_signals": tasks.masked(corpus, chosen, share=config.mask_share, generator=generator),
             "cooccurrence": tasks.cooccurrence(corpus, earlier, later, temperature=config.temperature),
             "next_item": tasks.from_tokens(corpus, later, n_before[later]),
-            "outcome": tasks.outcome(corpus, chosen["candidate"], generator),
+            "outcome": tasks.outcome(corpus, candidates[at], generator),
         }
+        total = torch.stack(list(losses.values())).sum() + (config.outcome_weight - 1) * losses["outcome"]
         rate = learning_rate(at, total_steps=config.steps, config=schedule)
-        step(
-            tasks,
-            optimizer,
-            torch.stack(list(losses.values())).sum(),
-            rate=rate,
-            clip=1.0,
-            where=f"pretraining step {at}",
-        )
+        step(tasks, optimizer, total, rate=rate, clip=1.0, where=f"pretraining step {at}")
         for name, loss in losses.items():
             curves.setdefault(f"pretrain/{name}", []).append([at, round(loss.item(), 6)])
     return curves
@@ -214,6 +209,12 @@ def _sample(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return (
         rng.choice(rows, min(n, len(rows)), replace=False) if len(rows) < 4 * n else rows[rng.integers(0, len(rows), n)]
     )
+
+
+def _once(rows: np.ndarray, n: int, *, n_parts: int, seed: int) -> list[np.ndarray]:
+    """Parts of at most `n` rows in drawn order, no row in two of them: what is seen once cannot be learned by heart."""
+    mixed = np.random.default_rng((seed, 0)).permutation(rows)
+    return np.array_split(mixed[: n * n_parts], n_parts)
 
 
 def _events_before(corpus: Corpus) -> np.ndarray:
