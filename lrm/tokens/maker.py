@@ -161,6 +161,8 @@ class TokenMaker(nn.Module):
         self.vectors = nn.ModuleList(
             VectorEmbedding(dim=signal.dim or 0, width=width) for signal in of_kind(signals, EMBEDDING)
         )
+        if config.numbers_first:
+            self._put_numbers_first()
         self.constant_KD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02)
         hidden = 2 * d_model
         self.mix = (
@@ -168,6 +170,14 @@ class TokenMaker(nn.Module):
             if signals
             else None
         )
+
+    @torch.no_grad()
+    def _put_numbers_first(self) -> None:
+        """Begin with nearly equal rows in every table, and numbers of full size along their directions."""
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.mul_(0.05)
+        self.dense.slope_FW.mul_(10.0)
 
     def embed(self, signals: SignalTensors) -> Tensor:
         """`concat(t_i(f_i))` as (N, M, W): dense signals first, then sparse, bags, embeddings."""

@@ -9,7 +9,7 @@ from lrm.features.store import declarations
 PROJECT = Path(__file__).resolve().parents[2]
 N_SIGNALS = {
     "feature_repo": 70,
-    "examples/ml-100k/feature_repo": 19,
+    "examples/ml-100k/feature_repo": 28,
     "examples/ml-1m/feature_repo": 8,
     "examples/amazon-beauty/feature_repo": 2,
     "examples/own-data/feature_repo": 7,

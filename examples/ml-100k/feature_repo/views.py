@@ -55,6 +55,8 @@ user_activity = FeatureView(
         Field(name="user_mean_rating", dtype=Float32, tags=dense("query", "user", minimum=1, maximum=5)),
         Field(name="user_like_rate", dtype=Float32, tags=dense("query", "user", minimum=0, maximum=1)),
         Field(name="user_idle_days", dtype=Float32, tags=dense("query", "user", minimum=0)),
+        Field(name="user_surprise", dtype=Float32, tags=dense("query", "user", minimum=-4, maximum=4)),
+        Field(name="user_recent_surprise", dtype=Float32, tags=dense("query", "user", minimum=-4, maximum=4)),
     ],
 )
 
@@ -80,6 +82,8 @@ item_activity = FeatureView(
         Field(name="item_mean_rating", dtype=Float32, tags=dense("candidate", "item", minimum=1, maximum=5)),
         Field(name="item_like_rate", dtype=Float32, tags=dense("candidate", "item", minimum=0, maximum=1)),
         Field(name="item_idle_days", dtype=Float32, tags=dense("candidate", "item", minimum=0)),
+        Field(name="item_residual", dtype=Float32, tags=dense("candidate", "item", minimum=-8, maximum=8)),
+        Field(name="item_recent_residual", dtype=Float32, tags=dense("candidate", "item", minimum=-8, maximum=8)),
     ],
 )
 
@@ -89,9 +93,14 @@ user_item = FeatureView(
     entities=[user, item],
     ttl=timedelta(0),
     schema=[
+        Field(name="expected_rating", dtype=Float32, tags=dense("candidate", "pair", minimum=-3, maximum=9)),
         Field(name="genre_ratings", dtype=Float32, tags=dense("candidate", "pair", minimum=0)),
         Field(name="genre_mean_rating", dtype=Float32, tags=dense("candidate", "pair", minimum=1, maximum=5)),
         Field(name="genre_like_rate", dtype=Float32, tags=dense("candidate", "pair", minimum=0, maximum=1)),
+        Field(name="genre_residual", dtype=Float32, tags=dense("candidate", "pair", minimum=-8, maximum=8)),
+        Field(name="neighbour_residual", dtype=Float32, tags=dense("candidate", "pair", minimum=-8, maximum=8)),
+        Field(name="neighbour_weight", dtype=Float32, tags=dense("candidate", "pair", minimum=0)),
+        Field(name="together_residual", dtype=Float32, tags=dense("candidate", "pair", minimum=-8, maximum=8)),
     ],
 )
 

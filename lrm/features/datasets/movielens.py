@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lrm.errors import DataError
+from lrm.features.datasets.neighbours import neighbour_signals
 from lrm.features.sql import query
 
 TERMS = (
@@ -89,32 +90,59 @@ def with_times(table: pl.DataFrame, since: datetime = SINCE) -> pl.DataFrame:
     return table.with_columns(event_time=at, created_time=at)
 
 
+_SURPRISE = """
+WITH overall AS (
+    SELECT seconds, sum(sum(rating)) OVER past / sum(count(*)) OVER past AS mean
+    FROM ratings GROUP BY seconds WINDOW past AS (ORDER BY seconds)
+), movie AS (
+    SELECT item_id, seconds, sum(count(*)) OVER past AS n, sum(sum(rating)) OVER past AS stars
+    FROM ratings GROUP BY item_id, seconds WINDOW past AS (PARTITION BY item_id ORDER BY seconds)
+), usual AS (
+    SELECT ratings.*, (coalesce(stars, 0) + 5 * coalesce(mean, 3)) / (coalesce(n, 0) + 5) AS usual_rating
+    FROM ratings ASOF LEFT JOIN overall ON ratings.seconds > overall.seconds
+    ASOF LEFT JOIN movie ON ratings.item_id = movie.item_id AND ratings.seconds > movie.seconds
+), person AS (
+    SELECT user_id, seconds, sum(sum(rating - usual_rating)) OVER past / (sum(count(*)) OVER past + 3) AS leaning
+    FROM usual GROUP BY user_id, seconds WINDOW past AS (PARTITION BY user_id ORDER BY seconds)
+)
+SELECT usual.*, rating - usual_rating AS surprise, usual_rating + coalesce(leaning, 0) AS expected_rating,
+    rating - usual_rating - coalesce(leaning, 0) AS residual
+FROM usual ASOF LEFT JOIN person ON usual.user_id = person.user_id AND usual.seconds > person.seconds
+ORDER BY seconds, user_id, item_id
+"""
+
 # `passed` holds what is known after each instant; an instant reads the last one strictly before it.
 _EARLIER = """
-WITH passed AS (
+WITH recent AS (
+    SELECT *, sum({beyond}) OVER latest / (count(*) OVER latest + 2) AS lately
+    FROM ratings WINDOW latest AS (PARTITION BY {key} ORDER BY seconds, {other} ROWS 7 PRECEDING)
+), passed AS (
     SELECT {key}, seconds, sum(count(*)) OVER past AS n, sum(sum(rating)) OVER past AS stars,
-        sum(count(*) FILTER (rating >= 4)) OVER past AS likes
-    FROM ratings GROUP BY {key}, seconds WINDOW past AS (PARTITION BY {key} ORDER BY seconds)
+        sum(count(*) FILTER (rating >= 4)) OVER past AS likes, sum(sum({beyond})) OVER past AS beyond,
+        arg_max(lately, {other}) AS lately
+    FROM recent GROUP BY {key}, seconds WINDOW past AS (PARTITION BY {key} ORDER BY seconds)
 ), asked AS (
     SELECT {key}, seconds FROM ratings UNION SELECT {key}, {ends} FROM ratings
 )
 SELECT asked.{key}, asked.seconds, coalesce(n, 0) AS {what}_ratings, stars / n AS {what}_mean_rating,
     (coalesce(likes, 0) + 1) / (coalesce(n, 0) + 2) AS {what}_like_rate,
-    (asked.seconds - passed.seconds) / 86400 AS {what}_idle_days
+    (asked.seconds - passed.seconds) / 86400 AS {what}_idle_days,
+    coalesce(beyond, 0) / (coalesce(n, 0) + 3) AS {what}_{beyond}, coalesce(lately, 0) AS {what}_recent_{beyond}
 FROM asked ASOF LEFT JOIN passed ON asked.{key} = passed.{key} AND asked.seconds > passed.seconds ORDER BY 2, 1
 """
 
 _GENRE_AFFINITY = """
 WITH tagged AS (
-    SELECT user_id, item_id, seconds, rating, unnest(genres) AS genre FROM ratings JOIN items USING (item_id)
+    SELECT ratings.*, unnest(genres) AS genre FROM ratings JOIN items USING (item_id)
 ), passed AS (
     SELECT user_id, genre, seconds, sum(count(*)) OVER past AS n, sum(sum(rating)) OVER past AS stars,
-        sum(count(*) FILTER (rating >= 4)) OVER past AS likes
+        sum(count(*) FILTER (rating >= 4)) OVER past AS likes, sum(sum(residual)) OVER past AS residual
     FROM tagged GROUP BY user_id, genre, seconds WINDOW past AS (PARTITION BY user_id, genre ORDER BY seconds)
 )
-SELECT tagged.user_id, item_id, tagged.seconds, coalesce(sum(n), 0) AS genre_ratings,
-    sum(stars) / sum(n) AS genre_mean_rating,
-    (coalesce(sum(likes), 0) + 1) / (coalesce(sum(n), 0) + 2) AS genre_like_rate
+SELECT tagged.user_id, item_id, tagged.seconds, any_value(expected_rating) AS expected_rating,
+    coalesce(sum(n), 0) AS genre_ratings, sum(stars) / sum(n) AS genre_mean_rating,
+    (coalesce(sum(likes), 0) + 1) / (coalesce(sum(n), 0) + 2) AS genre_like_rate,
+    coalesce(sum(passed.residual), 0) / (coalesce(sum(n), 0) + 3) AS genre_residual
 FROM tagged ASOF LEFT JOIN passed
     ON tagged.user_id = passed.user_id AND tagged.genre = passed.genre AND tagged.seconds > passed.seconds
 GROUP BY tagged.user_id, item_id, tagged.seconds ORDER BY 3, 1, 2
@@ -129,6 +157,8 @@ def build_rating_task(source: Ratings, folder: Path) -> dict[str, Any]:
     """
     rows = source.ratings.sort("seconds", "user_id", "item_id")
     _check(rows, source)
+    rows = query(_SURPRISE, ratings=rows)
+    pairs = query(_GENRE_AFFINITY, ratings=rows, items=source.items)
     ends = int(rows["seconds"][-1]) + 1
     timed = rows.with_columns(event_time=_instant())
     tables = {
@@ -137,9 +167,11 @@ def build_rating_task(source: Ratings, folder: Path) -> dict[str, Any]:
         "candidates": timed.select("user_id", "item_id", "event_time", label=(pl.col("rating") >= 4).cast(pl.Int8)),
         "users": with_times(source.users),
         "items": with_times(source.items),
-        "user_activity": _signals(_EARLIER.format(key="user_id", what="user", ends=ends), source, rows),
-        "item_activity": _signals(_EARLIER.format(key="item_id", what="item", ends=ends), source, rows),
-        "pairs": _signals(_GENRE_AFFINITY, source, rows),
+        "user_activity": _timed(query(_earlier("user", beyond="surprise", ends=ends), ratings=rows)),
+        "item_activity": _timed(query(_earlier("item", beyond="residual", ends=ends), ratings=rows)),
+        "pairs": _timed(
+            pairs.join(neighbour_signals(rows), on=["user_id", "item_id", "seconds"], maintain_order="left")
+        ),
     }
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
@@ -171,8 +203,13 @@ def _check(rows: pl.DataFrame, source: Ratings) -> None:
             )
 
 
-def _signals(text: str, source: Ratings, rows: pl.DataFrame) -> pl.DataFrame:
-    found = query(text, ratings=rows, items=source.items)
+def _earlier(what: str, *, beyond: str, ends: int) -> str:
+    other = {"user": "item", "item": "user"}[what]
+    return _EARLIER.format(key=f"{what}_id", other=f"{other}_id", what=what, beyond=beyond, ends=ends)
+
+
+def _timed(found: pl.DataFrame) -> pl.DataFrame:
+    """Signals that hold from their second on."""
     signals = [name for name in found.columns if name not in ("user_id", "item_id", "seconds")]
     return found.with_columns(pl.col(signals).cast(pl.Float32), event_time=_instant(), created_time=_instant()).drop(
         "seconds"

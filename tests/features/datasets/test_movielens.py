@@ -15,6 +15,8 @@ from tests.features.datasets.published import ml_1m_files, ml_100k_files, unpack
 
 REPO = Path(__file__).parents[3] / "examples" / "ml-100k" / "feature_repo"
 
+KEYS = ("user_id", "item_id")
+LEARNT = ("genre_residual", "neighbour_residual", "neighbour_weight", "together_residual")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -96,6 +98,28 @@ def test_genre_affinity_counts_the_users_earlier_ratings_of_the_movies_genres(fo
     assert rows[1, 1] == (0.0, None, 0.5)
     assert rows[1, 2] == pytest.approx((1.0, 5.0, 2 / 3))  # a comedy before: 5 stars
     assert rows[2, 5] == pytest.approx((3.0, 10 / 3, 3 / 5))  # Drama 4 and 4, Sci-Fi 2
+
+
+def test_a_rating_is_compared_with_what_was_expected_of_movie_and_user_before(folder):
+    pairs = {row[:2]: row[2:] for row in table(folder, "pairs").select(*KEYS, "expected_rating", *LEARNT).rows()}
+    # User 1 gave 5 where 3 was usual, so leans by 2 / (1 + 3). All movies had a mean of 4 when it met movie 2, and of
+    # 3.5 when it met movie 3, which had one 2 among five ratings counted at the mean.
+    assert pairs[1, 1] == (3, 0, 0, 0, 0)
+    assert pairs[1, 2] == (4.5, 0.5, 0, 0, 0)  # its comedy was 2 above: 2 / (1 + 3)
+    assert pairs[1, 3][:2] == pytest.approx(((2 + 5 * 3.5) / 6 + 2 / (2 + 3), 0))
+
+
+def test_surprises_of_users_and_residuals_of_movies_count_less_where_they_are_few(folder):
+    user = table(folder, "user_activity").filter(user_id=1).select("user_surprise", "user_recent_surprise")
+    # surprises 2, 0 and 1 - 3.25: over three ratings more for the mean of all, over two more for that of the last eight
+    assert [pytest.approx(row) for row in user.rows()[:4]] == [
+        (0, 0),
+        (2 / 4, 2 / 3),
+        (2 / 5, 2 / 4),
+        (-1 / 24, -1 / 20),
+    ]
+    item = table(folder, "item_activity").filter(item_id=1).select("item_residual", "item_recent_residual")
+    assert [pytest.approx(row) for row in item.rows()] == [(0, 0), (2 / 4, 2 / 3), (0, 0)]  # 2, then 3 - 5
 
 
 def test_the_examples_follow_from_it(folder, tmp_path):
