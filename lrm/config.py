@@ -66,9 +66,6 @@ class TokensConfig:
     """Width of one signal's own embedding, before a maker mixes all of them."""
     n_buckets: int = 32
     """Quantile buckets of a dense signal; each bucket has an embedding, the value inside is added as a number."""
-    numbers_first: bool = False
-    """Whether fresh makers read a number by its value, and all that a bucket or a category adds has to be learned.
-    Little data are otherwise learned by heart; with much, rare categories are learned more slowly."""
     min_item_count: int = 5
     """Training events below which an item shares the out-of-vocabulary row and lives by its content."""
     min_category_count: int = 10
@@ -260,7 +257,7 @@ def small_data() -> RunConfig:
     left out, and the ranking loss leads. A minute."""
     return RunConfig(
         name="small-data",
-        tokens=TokensConfig(item_identity="content", numbers_first=True),
+        tokens=TokensConfig(item_identity="content"),
         model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, repeats=False),
         pretrain=PretrainConfig(steps=0),
         training=TrainingConfig(max_steps=150, learning_rate=1e-3, ranking_weight=100.0, average=0.98),

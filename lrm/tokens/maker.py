@@ -23,7 +23,8 @@ from lrm.tokens.vocabulary import MISSING, Vocabulary
 class DenseEmbedding(nn.Module):
     """A number as the embedding of its quantile bucket plus the number itself along a learned direction.
 
-    Bucket 0 is "missing" and the last one is "masked", so absent, hidden and zero are three different things.
+    Bucket 0 is "missing" and the last one is "masked", so absent, hidden and zero are three different things. The value
+    leads at first: what a bucket adds has to be learned, else little data are learned by heart.
 
     Shape:
         bucket_NF: (N, F) integers; value_NF: (N, F) float32.
@@ -36,7 +37,8 @@ class DenseEmbedding(nn.Module):
         super().__init__()
         self.masked = n_buckets + 1
         self.table = nn.Embedding(n_signals * (n_buckets + 2), width)
-        self.slope_FW = nn.Parameter(torch.randn(n_signals, width) * 0.1)
+        nn.init.normal_(self.table.weight, std=0.05)
+        self.slope_FW = nn.Parameter(torch.randn(n_signals, width) * 0.3)
         self.register_buffer("offset_F", torch.arange(n_signals) * (n_buckets + 2), persistent=False)
 
     def forward(self, bucket_NF: Tensor, value_NF: Tensor) -> Tensor:
@@ -161,8 +163,6 @@ class TokenMaker(nn.Module):
         self.vectors = nn.ModuleList(
             VectorEmbedding(dim=signal.dim or 0, width=width) for signal in of_kind(signals, EMBEDDING)
         )
-        if config.numbers_first:
-            self._put_numbers_first()
         self.constant_KD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02)
         hidden = 2 * d_model
         self.mix = (
@@ -170,14 +170,6 @@ class TokenMaker(nn.Module):
             if signals
             else None
         )
-
-    @torch.no_grad()
-    def _put_numbers_first(self) -> None:
-        """Begin with nearly equal rows in every table, and numbers of full size along their directions."""
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                module.weight.mul_(0.05)
-        self.dense.slope_FW.mul_(10.0)
 
     def embed(self, signals: SignalTensors) -> Tensor:
         """`concat(t_i(f_i))` as (N, M, W): dense signals first, then sparse, bags, embeddings."""
