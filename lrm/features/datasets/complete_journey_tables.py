@@ -158,7 +158,7 @@ SELECT item_id, begins AS event_time, begins AS created_time,
     coalesce(sum(n_buyers) FILTER (week >= w - 1), 0) AS buyers_1w,
     coalesce(sum(n_buyers) FILTER (week >= w - 4), 0) AS buyers_4w, sum(n_buyers) AS buyers_12w,
     sum(value) / nullif(sum(quantity), 0) AS unit_price,
-    arg_max(value / nullif(quantity, 0), week) / unit_price AS price_ratio,
+    arg_max(value / nullif(quantity, 0), week) / nullif(unit_price, 0) AS price_ratio,
     any_value(item_rate.rate) AS item_repurchase_rate, any_value(recent_rate) AS item_repurchase_rate_recent,
     any_value(kind_rate.rate) AS type_repurchase_rate
 FROM sold JOIN weeks ON week BETWEEN w - 12 AND w - 1 SEMI JOIN pair USING (item_id, w)
