@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from lrm.config import RunConfig
 from lrm.evaluation.metrics import Floats
 from lrm.evaluation.ranking import Ranking, ranking_task
 from lrm.evaluation.statistics import Statistic, interval
+from lrm.features.datasets.prepare import DATASET
 from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
 from lrm.model.recommender import Recommender
@@ -56,7 +58,9 @@ class Answers(NamedTuple):
 def world(data: str, data_root: Path | None, *, users: int | None = None, seed: int = 0) -> World:
     """The examples of a data set, retrieved once; with `users`, those of a seeded sample of its users."""
     folder, repo = find_data(data, data_root)
-    examples = KEPT / folder.name / "examples"
+    sources = [folder / DATASET, *sorted(repo.glob("*.py"))]
+    made_of = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    examples = KEPT / folder.name / made_of
     if not (examples / MANIFEST).is_file():
         retrieve_features(folder, repo, examples)
     tables, signals, snapshot = read(examples), read_declared(examples), read_manifest(examples)["snapshot_id"]

@@ -1,8 +1,10 @@
 """The recipe of Complete Journey on a shop of three households, counted by hand."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 
 from lrm.features.datasets.complete_journey import write_tables
@@ -206,3 +208,19 @@ def test_no_event_of_a_week_lies_before_its_first_instant(tables):
 def test_the_profile_covers_the_chosen_households_that_have_one(tables):
     assert tables["users"].select("user_id", "age").rows() == [(BOB, "65+")]
     assert tables["items"]["item_id"].to_list() == [MILK, BREAD, TEA]
+
+
+def test_a_product_given_away_has_no_price_ratio_and_no_table_holds_a_value_that_is_no_number(source, tmp_path):
+    free = tmp_path / "source"
+    shutil.copytree(source, free)
+    lines = pl.read_parquet(free / "transactions.parquet")
+    price = pl.when(pl.col("product_id") == TEA).then(0.0).otherwise("sales_value")
+    lines.with_columns(sales_value=price).write_parquet(free / "transactions.parquet")
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    write_tables(free, folder, trained=only(ANN, BOB), tested=only(ANN, BOB))
+    tables = {path.stem: pl.read_parquet(path) for path in folder.glob("*.parquet")}
+    tea = tables["item_activity"].filter(pl.col("item_id") == TEA)
+    assert tea.height > 0
+    assert tea["price_ratio"].null_count() == tea.height
+    assert not [name for name, table in tables.items() if table.select(cs.float().is_nan().any()).sum_horizontal()[0]]
