@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.command import positive, run
 from benchmarks.common import World, answers, fresh, machine, markdown, over_seeds, shown, task_of, world
 from lrm.config import ARMS, RunConfig, preset
+from lrm.errors import SchemaError
 from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.statistics import Statistic, draw_users, minus
 from lrm.evaluation.trees import Trees
@@ -45,17 +47,17 @@ def main() -> None:
     """Train, score, compare, print."""
     options = parsed()
     torch.set_num_threads(options.threads)
+    base = backbone(options)
     on = world(options.data, options.data_root, users=options.users)
     task = task_of(on)
-    base = backbone(options)
     draws = draw_users(int(task.user.max()) + 1, N_BOOTSTRAP, np.random.default_rng(0))
     found: dict[str, list[dict[str, Statistic]]] = {}
     cost: dict[str, float] = {}
+    configs = {arm: configured(base, arm, epochs=options.epochs, on=on) for arm in options.arms}
     plan = [(arm, seed) for seed in options.seeds for arm in options.arms]
     began = time.monotonic()
     for arm, seed in progress(plan, what="train arms", total=len(plan), unit="model"):
-        config = configured(base, arm, epochs=options.epochs, on=on)
-        [answer] = answers(config, on, seed=seed)
+        [answer] = answers(configs[arm], on, seed=seed)
         found.setdefault(arm, []).append(ranking_statistics(draws, task, answer.logits, k=10))
         cost[arm] = cost.get(arm, 0.0) + answer.cpu_seconds / len(options.seeds)
     if options.trees:
@@ -86,7 +88,10 @@ def backbone(options: argparse.Namespace) -> RunConfig:
     """The preset with what the command line changes."""
     base = preset(options.preset)
     wider = {"d_model": options.d_model, "n_layers": options.layers, "max_history": options.max_history}
-    model = replace(base.model, **{name: value for name, value in wider.items() if value})
+    try:
+        model = replace(base.model, **{name: value for name, value in wider.items() if value})
+    except ValueError as error:
+        raise SchemaError(str(error)) from error
     batch = options.batch_tokens or base.training.batch_tokens
     return replace(base, model=model, training=replace(base.training, batch_tokens=batch))
 
@@ -96,19 +101,19 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-100k", help="a built-in data set or a data folder")
     parser.add_argument("--data-root", type=Path, help="where files that cannot be redistributed lie")
-    parser.add_argument("--users", type=int, help="train and test on a seeded sample of so many users (default: all)")
+    parser.add_argument("--users", type=positive, help="a seeded sample of so many users (default: all)")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, TRUNCATED], help="default: all")
     parser.add_argument("--trees", action="store_true", help="add gradient-boosted trees on the same signals")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=float, default=10, help="at most; early stopping on validation (default 10)")
     parser.add_argument("--preset", default="default", help="the backbone (default: default)")
-    parser.add_argument("--d-model", type=int, help="instead of the preset's")
-    parser.add_argument("--layers", type=int, help="instead of the preset's")
-    parser.add_argument("--max-history", type=int, help="instead of the preset's")
-    parser.add_argument("--batch-tokens", type=int, help="instead of the preset's")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--d-model", type=positive, help="instead of the preset's")
+    parser.add_argument("--layers", type=positive, help="instead of the preset's")
+    parser.add_argument("--max-history", type=positive, help="instead of the preset's")
+    parser.add_argument("--batch-tokens", type=positive, help="instead of the preset's")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of torch")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

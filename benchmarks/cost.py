@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command import positive, run
 from benchmarks.common import PROJECT, keep_table, machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
@@ -35,6 +36,7 @@ from lrm.tokens.segments import scoring_segments, training_segments
 from lrm.training.loss import Negatives, ranking_loss, retrieval_losses
 from lrm.training.optimizer import make_optimizer, step
 
+N_HEADS = 4
 ARMS: dict[str, TokensConfig] = {
     "soft": TokensConfig(n_query_tokens=4),
     "no signals": TokensConfig(arm=NONE, n_query_tokens=1),
@@ -58,9 +60,8 @@ class Arm(NamedTuple):
 def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     """Build the arm's model and the batches that it is timed on."""
     tables, signals = thirty_signals(n_users=options.users, n_events=options.events)
-    model = ModelConfig(
-        d_model=options.d_model, n_layers=options.layers, n_heads=4, n_kv_heads=4, max_history=options.events
-    )
+    d_model, n_layers, most = options.d_model, options.layers, options.events
+    model = ModelConfig(d_model=d_model, n_layers=n_layers, n_heads=N_HEADS, n_kv_heads=N_HEADS, max_history=most)
     config = RunConfig(name="cost", tokens=replace(tokens, min_item_count=1), model=replace(model, dropout=0.0))
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     torch.manual_seed(0)
@@ -193,15 +194,18 @@ def _ratio(values: list[float], others: list[float]) -> str:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--d-model", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--events", type=int, default=50)
-    parser.add_argument("--users", type=int, default=16, help="in a training step")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--d-model", type=positive, default=128)
+    parser.add_argument("--layers", type=positive, default=4)
+    parser.add_argument("--events", type=positive, default=50)
+    parser.add_argument("--users", type=positive, default=16, help="in a training step")
+    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--threads", type=positive, default=1, help="of torch")
     parser.add_argument("--memory-of", choices=ARMS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.d_model % (2 * N_HEADS):
+        parser.error(f"--d-model {options.d_model} must be an even multiple of the {N_HEADS} heads")
+    return options
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.arms import N_BOOTSTRAP
+from benchmarks.command import positive, run
 from benchmarks.common import answers, machine, markdown, over_seeds, shown, task_of, world
 from lrm.config import BUDGETS, RunConfig, preset
 from lrm.evaluation.estimates import ranking_statistics
@@ -36,8 +37,9 @@ def main() -> None:
     """Train the elastic model and one for each budget, and print the regret."""
     options = parsed()
     torch.set_num_threads(options.threads)
+    base, began = preset(options.preset), time.monotonic()
     on = world(options.data, options.data_root, users=options.users)
-    task, base, began = task_of(on), preset(options.preset), time.monotonic()
+    task = task_of(on)
     draws = draw_users(int(task.user.max()) + 1, N_BOOTSTRAP, np.random.default_rng(0))
     elastic, fixed = {n: [] for n in BUDGETS}, {n: [] for n in BUDGETS}
     for seed in progress(options.seeds, what="elastic and fixed budgets", total=len(options.seeds), unit="seed"):
@@ -62,12 +64,12 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-100k", help="a built-in data set or a data folder")
     parser.add_argument("--data-root", type=Path, help="where files that cannot be redistributed lie")
-    parser.add_argument("--users", type=int, help="a seeded sample of so many users (default: all)")
+    parser.add_argument("--users", type=positive, help="a seeded sample of so many users (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of torch")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.command import positive, run
 from benchmarks.common import PROJECT, machine, markdown
 from lrm.config import ModelConfig, RunConfig, TokensConfig, TrainingConfig
 from lrm.features.tables import Tables
@@ -120,13 +121,13 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--items", nargs="+", type=positive, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--events", type=positive, default=2_000_000)
+    parser.add_argument("--steps", type=positive, default=20)
+    parser.add_argument("--threads", type=positive, default=1, help="of torch")
     parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

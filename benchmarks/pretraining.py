@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command import positive, run
 from benchmarks.common import World, fresh, keep_table, machine, markdown, world
 from lrm.config import RunConfig, preset
 from lrm.evaluation.metrics import auc
@@ -95,8 +96,8 @@ def main() -> None:
     """Train both ways for every seed and print the table."""
     options = parsed()
     torch.set_num_threads(options.threads)
-    on = world(options.data, options.data_root, users=options.users)
     base = preset(options.preset)
+    on = world(options.data, options.data_root, users=options.users)
     batch = options.batch_tokens or base.training.batch_tokens
     base = replace(base, training=replace(base.training, batch_tokens=batch))
     began, rows, kept, ratios = time.monotonic(), [], {}, []
@@ -141,15 +142,15 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-100k", help="a built-in data set or a data folder")
     parser.add_argument("--data-root", type=Path, help="where files that cannot be redistributed lie")
-    parser.add_argument("--users", type=int, help="a seeded sample of so many users (default: all)")
+    parser.add_argument("--users", type=positive, help="a seeded sample of so many users (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--steps", type=int, default=400, help="of joint training")
-    parser.add_argument("--every", type=int, default=10, help="steps between looks")
-    parser.add_argument("--batch-tokens", type=int, help="instead of the preset's")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--steps", type=positive, default=400, help="of joint training")
+    parser.add_argument("--every", type=positive, default=10, help="steps between looks")
+    parser.add_argument("--batch-tokens", type=positive, help="instead of the preset's")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of torch")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks import peers
+from benchmarks.command import run
 from benchmarks.curves import curves_page
 from lrm import config as configuration
 from lrm.evaluation.baselines import EaseMarkov, Popular
@@ -228,7 +229,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         examples = options.examples or Path(place)
         if not (examples / MANIFEST).is_file():
-            retrieve_features(PROJECT / "data" / options.data, _feature_repo(options.data), examples)
+            feature_repo = PROJECT / "examples" / options.data / "feature_repo"
+            retrieve_features(PROJECT / "data" / options.data, feature_repo, examples)
         question = ask(examples)
         rows = list(simple(question))
         for seed in options.seeds:
@@ -243,9 +245,5 @@ def main() -> None:
         options.curves.with_suffix(".html").write_text(curves_page(f"{options.data}, validation", curves))
 
 
-def _feature_repo(data: str) -> Path:
-    return PROJECT / "examples" / data / "feature_repo"
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

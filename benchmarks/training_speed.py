@@ -26,7 +26,9 @@ import polars as pl
 import torch
 
 from benchmarks import peers
+from benchmarks.command import positive, run
 from lrm import config as configuration
+from lrm.errors import DataError
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TRAIN, USER_ID
@@ -51,7 +53,10 @@ class Timed(NamedTuple):
 
 def orders(data: str, *, n_items: int, n_users: int) -> Tables:
     """Tables that hold nothing but each user's order: real lengths, items folded into `n_items`."""
-    events = pl.read_parquet(PROJECT / "data" / data / "events.parquet", columns=["user_id", "item_id", "event_time"])
+    path = PROJECT / "data" / data / "events.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} is missing; prepare it: python -m lrm.features.datasets {data}")
+    events = pl.read_parquet(path, columns=["user_id", "item_id", "event_time"])
     events = events.sort("user_id", "event_time", maintain_order=True).filter(pl.len().over("user_id") > 2)
     users = events["user_id"].unique(maintain_order=True)
     chosen = users.sample(min(n_users, len(users)), seed=0)
@@ -166,9 +171,9 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["ml-1m", "complete-journey"], help="folders of data/")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--items", type=int, default=3416)
-    parser.add_argument("--users", type=int, default=2000, help="drawn once, or all there are; rounds draw from these")
+    parser.add_argument("--rounds", type=positive, default=7)
+    parser.add_argument("--items", type=positive, default=3416)
+    parser.add_argument("--users", type=positive, default=2000, help="drawn once; rounds draw from these")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     print(
@@ -199,4 +204,4 @@ def _spread(values: np.ndarray, form: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
