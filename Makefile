@@ -10,7 +10,7 @@ ARGS   ?=
 IMAGE  ?= token-factory:dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report test check format lint types compile image clean
+.PHONY: help setup data run serve report history rollback approve test check format lint types compile image clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -37,6 +37,15 @@ run: $(STAMP)  ## run the whole workflow on this machine
 
 serve: $(STAMP)  ## serve recommendations from the champion, as the registry names it now
 	@$(BIN)/python -m lrm.serving --name $(NAME) $(ARGS)
+
+history: $(STAMP)  ## say which version is in service, since when and why
+	@$(BIN)/python pipeline.py history $(ARGS)
+
+rollback: $(STAMP)  ## put the champion before this one back in service: make rollback ARGS='--reason "returns rose"'
+	@$(BIN)/python pipeline.py rollback $(ARGS)
+
+approve: $(STAMP)  ## put a version in service that the gate kept: make approve ARGS='7 --reason "seen and agreed"'
+	@$(BIN)/python pipeline.py approve $(ARGS)
 
 report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }

@@ -1,4 +1,7 @@
-"""The workflow, and its command line: `python pipeline.py run` for this machine, `compile` for Kubeflow Pipelines."""
+"""The workflow, and its command line: `python pipeline.py run` for this machine, `compile` for Kubeflow Pipelines.
+
+The other commands are in `local/commands/`.
+"""
 
 import argparse
 import os
@@ -20,6 +23,7 @@ from components.roll_out import roll_out
 from components.step import IMAGE, uncached
 from components.train_lrm import train_lrm
 from components.validate_data import validate_data
+from local.commands import COMMANDS
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
 from local.runner import run
 from lrm.config import PRESETS
@@ -33,7 +37,9 @@ def workflow(
     model_name: str = "complete-journey",
     registry: str = "sqlite:////lrm/state/mlflow.db",
     state: str = "/lrm/state",
+    ledger: str = "",
     as_of: str = "",
+    allow_backfill: str = "",
     preset: str = "default",
     seed: int = 0,
     data_version: str = "",
@@ -45,9 +51,11 @@ def workflow(
         data: Folder of the data: events, requests, candidates and feature tables as Parquet, and dataset.json.
         feature_repo: Folder of the Feast definitions that declare every signal of that data once.
         model_name: Name under which the model registry keeps the versions of this data's model.
-        registry: The model registry, as sqlite:///PATH.
+        registry: The model registry, as sqlite:///PATH, or the http:// address of an MLflow server.
         state: Folder of what is in service and of the online feature store.
+        ledger: Folder or gs://BUCKET/PATH of the promotion ledger; empty for the one that the registry remembers.
         as_of: ISO instant at which the data ends for this run; empty for the end of the data.
+        allow_backfill: Why a run with as_of may promote, for the ledger; empty, and it never does.
         preset: Name of a configuration in lrm/config.py, such as default or tiny.
         seed: Seed of every random draw: the same inputs and seed give the same model.
         data_version: sha256 of the data folder; completed steps are reused while it stays the same.
@@ -69,7 +77,11 @@ def workflow(
             examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, **recipe
         )
         model = trained.outputs["model"]
-        evaluated = uncached(evaluate_model(examples=examples, model=model, champion=champion, as_of=as_of, **recipe))
+        evaluated = uncached(
+            evaluate_model(
+                examples=examples, model=model, champion=champion, as_of=as_of, allow_backfill=allow_backfill, **recipe
+            )
+        )
         evaluation, verdict = evaluated.outputs["evaluation"], evaluated.outputs["Output"]
         registered = uncached(
             register_model(
@@ -78,12 +90,14 @@ def workflow(
                 evaluation=evaluation,
                 champion=champion,
                 code_version=code_version,
+                state=state,
+                ledger=ledger,
                 **store,
             )
         )
         served = {"examples": examples, "state": state, **source, **store}
         with dsl.If(verdict == "promote"):
-            promoted = uncached(promote_model(version=registered.outputs["Output"], **store))
+            promoted = uncached(promote_model(version=registered.outputs["Output"], note=allow_backfill, **store))
             uncached(roll_out(**served)).after(promoted)
         with dsl.Else():
             uncached(roll_out(**served)).after(registered)
@@ -106,26 +120,35 @@ A second run reuses the steps whose inputs have not changed. Each run leaves run
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     asked = _parser().parse_args(argv)
-    if asked.command == "compile":
-        compile_to(asked.output, image=asked.image)
-        print(f"{asked.output}: the workflow for Kubeflow Pipelines, every step on {asked.image}")
-        return 0
     try:
-        data, feature_repo = find_data(asked.data, asked.data_root)
-        run_dir, arguments = start_run(
-            data,
-            feature_repo,
-            runs=asked.runs,
-            state=asked.state,
-            as_of=asked.as_of,
-            preset_name=asked.preset,
-            seed=asked.seed,
-        )
-        print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
-        return run(workflow, arguments, run_dir, reuse=not asked.fresh)
+        return int(asked.execute(asked))
     except LrmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _compile(asked: argparse.Namespace) -> int:
+    compile_to(asked.output, image=asked.image)
+    print(f"{asked.output}: the workflow for Kubeflow Pipelines, every step on {asked.image}")
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> int:
+    data, feature_repo = find_data(asked.data, asked.data_root)
+    run_dir, arguments = start_run(
+        data,
+        feature_repo,
+        runs=asked.runs,
+        state=asked.state,
+        as_of=asked.as_of,
+        preset_name=asked.preset,
+        seed=asked.seed,
+        registry=asked.registry,
+        ledger=asked.ledger,
+        allow_backfill=asked.allow_backfill,
+    )
+    print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
+    return run(workflow, arguments, run_dir, reuse=not asked.fresh)
 
 
 def compile_to(path: Path, *, image: str) -> None:
@@ -142,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,compile}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     here = commands.add_parser(
         "run",
         help="run the workflow on this machine",
@@ -173,7 +196,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_instant,
         default="",
         metavar="TIME",
-        help="ISO instant at which the data ends for this run (default: its own end); such a run never promotes",
+        help="ISO instant at which the data ends for this run (default: its own end); such a run does not promote",
+    )
+    here.add_argument(
+        "--allow-backfill",
+        default="",
+        metavar="REASON",
+        help="why a run with --as-of may promote all the same; the ledger keeps the words",
     )
     here.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)"
@@ -185,12 +214,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="model registry and online store (default: state)",
     )
+    here.add_argument(
+        "--registry",
+        default="",
+        metavar="URI",
+        help="model registry: the http:// address of an MLflow server (default: a SQLite file in --state)",
+    )
+    here.add_argument(
+        "--ledger",
+        default="",
+        metavar="URI",
+        help="folder or gs://BUCKET/PATH of the promotion ledger (default: the one that the registry remembers)",
+    )
     here.add_argument("--fresh", action="store_true", help="run every step, even where an earlier result is as good")
+    here.set_defaults(execute=_run)
     cluster = commands.add_parser("compile", help="write the workflow for Kubeflow Pipelines")
     cluster.add_argument(
         "--output", type=Path, default=Path("build/pipeline.yaml"), metavar="FILE", help="(default: %(default)s)"
     )
     cluster.add_argument("--image", default=IMAGE, help="image of every step, best by digest (default: %(default)s)")
+    cluster.set_defaults(execute=_compile)
+    for command in COMMANDS:
+        command.add(commands)
     return parser
 
 

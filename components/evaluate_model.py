@@ -11,6 +11,7 @@ def evaluate_model(
     model: dsl.Input[dsl.Model],
     champion: str,
     as_of: str,
+    allow_backfill: str,
     preset: str,
     seed: int,
     evaluation: dsl.Output[dsl.Artifact],
@@ -24,6 +25,7 @@ def evaluate_model(
         model: folder that train_lrm wrote: the challenger.
         champion: the champion's bundle; empty where nothing is in service.
         as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted.
+        allow_backfill: why something may be promoted all the same; empty for no.
         preset: name of a configuration in `lrm/config.py`.
         seed: of samples and bootstrap draws.
         evaluation: folder of metrics with intervals, slices and example recommendations.
@@ -48,6 +50,7 @@ def evaluate_model(
         preset=preset,
         seed=seed,
         is_backfill=bool(as_of),
+        allow_backfill=bool(allow_backfill),
     )
     shutil.copyfile(Path(evaluation.path, run.PAGE), page.path)
     log_metrics(metrics, found)

@@ -12,7 +12,7 @@ def find_champion(
     """Find the version in service.
 
     Args:
-        registry: the model registry, `sqlite:///PATH`.
+        registry: the model registry, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         model_name: the registered model.
         found: folder that names the version.
         metrics: the same as a table.

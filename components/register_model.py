@@ -14,6 +14,8 @@ def register_model(
     model_name: str,
     champion: str,
     code_version: str,
+    state: str,
+    ledger: str,
     registered: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
@@ -23,10 +25,12 @@ def register_model(
         model: folder that train_lrm wrote.
         validation: folder that validate_data wrote, whose statistics the next run is compared with.
         evaluation: folder that evaluate_model wrote.
-        registry: the model registry, `sqlite:///PATH`.
+        registry: the model registry, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         model_name: the registered model.
         champion: the bundle that the model was compared with; empty where nothing was in service.
         code_version: sha256 of the sources.
+        state: folder of what is in service, and of the artifacts where the registry is a server.
+        ledger: folder or `gs://BUCKET/PATH` of the promotion ledger; empty for the one that the registry remembers.
         registered: folder that names the version.
         metrics: the version.
 
@@ -49,6 +53,8 @@ def register_model(
         run_id=run_id(),
         validation=Path(validation.path),
         champion=champion,
+        state=Path(state),
+        ledger=ledger,
     )
     log_metrics(metrics, made)
     return str(made["version"])

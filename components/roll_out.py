@@ -22,7 +22,7 @@ def roll_out(
         data: the data folder.
         feature_repo: folder of the signals' declarations.
         examples: folder that retrieve_features wrote.
-        registry: the model registry, `sqlite:///PATH`.
+        registry: the model registry, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         model_name: the registered model.
         state: folder of what is in service and of the online store.
         rolled_out: folder of the probe's answer.

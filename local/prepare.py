@@ -49,7 +49,17 @@ def find_data(data: str, data_root: Path | None) -> tuple[Path, Path]:
 
 
 def start_run(
-    data: Path, feature_repo: Path, *, runs: Path, state: Path, as_of: str, preset_name: str, seed: int
+    data: Path,
+    feature_repo: Path,
+    *,
+    runs: Path,
+    state: Path,
+    as_of: str,
+    preset_name: str,
+    seed: int,
+    registry: str = "",
+    ledger: str = "",
+    allow_backfill: str = "",
 ) -> tuple[Path, dict[str, Any]]:
     """Make the run's folder and write its `run.json`.
 
@@ -67,9 +77,11 @@ def start_run(
         "data": str(data),
         "feature_repo": str(feature_repo),
         "model_name": name,
-        "registry": f"sqlite:///{state / 'mlflow.db'}",
+        "registry": registry or f"sqlite:///{state / 'mlflow.db'}",
         "state": str(state),
+        "ledger": ledger if "://" in ledger or not ledger else str(Path(ledger).resolve()),
         "as_of": as_of,
+        "allow_backfill": allow_backfill,
         "preset": preset_name,
         "seed": seed,
         "data_version": data_version(data),

@@ -1,11 +1,13 @@
 """The one edge to MLflow: versions, aliases and artifacts.
 
-Every call goes through a client that is bound to one store, so nothing here depends on MLflow's process-wide settings.
+The registry is a SQLite file or an MLflow server, whatever that keeps its rows in. Every call goes through a client
+that is bound to one of them, so nothing here depends on MLflow's process-wide settings.
 Importing this module imports MLflow, which takes seconds: doors do it inside.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -13,9 +15,9 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -23,6 +25,8 @@ from lrm.errors import RegistryError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # seconds of a server's absence, not minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
@@ -33,8 +37,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from sqlalchemy.exc import SQLAlchemyError
 
-SCHEME = "sqlite:///"
+P = ParamSpec("P")
+T = TypeVar("T")
+SCHEME, SERVER = "sqlite:///", ("http://", "https://")
+LEDGER = "ledger"
+"""Tag of a registered model: the folder or bucket in which its moves are written down."""
 CHAMPION, CHALLENGER = "champion", "challenger"
 LOADER = "lrm.serving.pyfunc"
 """The module that MLflow imports to load a version as a Python function."""
@@ -48,8 +57,8 @@ class Registry(NamedTuple):
 
     client: MlflowClient
     name: str
-    home: Path
-    """The folder that holds the store, its artifacts and the promotion ledger."""
+    home: Path | None
+    """The folder that holds the store, its artifacts and the promotion ledger; None where the registry is a server."""
 
 
 class Version(NamedTuple):
@@ -60,48 +69,70 @@ class Version(NamedTuple):
     tags: Mapping[str, str]
 
 
-def path_of(registry: str) -> Path:
-    """The SQLite file of a registry.
+def clearly(call: Callable[P, T]) -> Callable[P, T]:
+    """Say in a registry error what went wrong between here and the registry."""
+
+    @functools.wraps(call)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            seen = " ".join(str(error).split())[:400]
+            raise RegistryError(
+                f"the model registry failed to {call.__name__.replace('_', ' ')}: {seen}; see that it is there, whole "
+                "and writable, then run the same command again: it goes on where this one stopped"
+            ) from error
+
+    return run
+
+
+def path_of(registry: str) -> Path | None:
+    """The SQLite file of a registry; None for an MLflow server.
 
     Raises:
-        RegistryError: the registry is not named as `sqlite:///PATH`.
+        RegistryError: the registry is named neither as `sqlite:///PATH` nor as `http(s)://HOST`.
     """
+    if registry.startswith(SERVER):
+        return None
     path = registry.removeprefix(SCHEME)
     if path == registry or not path:
         raise RegistryError(
-            f"registry {registry!r} is not a {SCHEME}PATH; MLflow no longer keeps a registry in plain files (file:), "
-            f"and promotions need a lock beside the store: name {SCHEME}state/mlflow.db"
+            f"registry {registry!r} is neither a {SCHEME}PATH nor the http:// address of an MLflow server; MLflow no "
+            f"longer keeps a registry in plain files (file:): name {SCHEME}state/mlflow.db"
         )
     return Path(path).absolute()
 
 
+@clearly
 def connect(registry: str, name: str) -> Registry:
-    """Open a store, and make it on first use.
+    """Open a store, and make it on first use where it is a file.
 
     Raises:
-        RegistryError: the registry is not named as `sqlite:///PATH`.
+        RegistryError: the registry is not named as `path_of` says, or the file cannot be opened.
     """
     path = path_of(registry)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    is_new = not path.is_file()
-    if is_new:
+    is_new = path is not None and not path.is_file()
+    if path is not None and is_new:
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"model registry: making {path} (once, up to half a minute)", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    uri = f"{SCHEME}{path}"
+    uri = f"{SCHEME}{path}" if path else registry
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's models use what SQLAlchemy 2.1 deprecates
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if is_new:
         print(f"model registry: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    return Registry(client, name, path.parent)
+    return Registry(client, name, path.parent if path else None)
 
 
+@clearly
 def names(registry: Registry) -> list[str]:
     """The registered models of a store."""
     return sorted(model.name for model in registry.client.search_registered_models())
 
 
+@clearly
 def versions(registry: Registry) -> list[Version]:
     """All versions of the model, oldest first; none when there is no such model."""
     found = registry.client.search_model_versions(f"name='{registry.name}'", max_results=1000)
@@ -121,6 +152,7 @@ def version(registry: Registry, number: str) -> Version:
     raise RegistryError(f"{registry.name} has no version {number!r}; its versions are: {known}")
 
 
+@clearly
 def alias(registry: Registry, alias_name: str) -> str:
     """The version that an alias names, "" when it names none."""
     try:
@@ -131,9 +163,28 @@ def alias(registry: Registry, alias_name: str) -> str:
         raise
 
 
+@clearly
 def move_alias(registry: Registry, alias_name: str, number: str) -> None:
     """Make an alias name a version."""
     registry.client.set_registered_model_alias(registry.name, alias_name, number)
+
+
+@clearly
+def tag(registry: Registry, key: str) -> str:
+    """A tag of the registered model, "" where it has none or is not there."""
+    try:
+        return str(registry.client.get_registered_model(registry.name).tags.get(key, ""))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return ""
+        raise
+
+
+@clearly
+def set_tag(registry: Registry, key: str, value: str) -> None:
+    """Set a tag of the registered model, which is made on first use."""
+    _make_model(registry)
+    registry.client.set_registered_model_tag(registry.name, key, value)
 
 
 def bundle_of(one: Version) -> Path:
@@ -156,6 +207,7 @@ def local_path(uri: str) -> Path:
     return Path(url2pathname(urlparse(uri).path))
 
 
+@clearly
 def register(
     registry: Registry,
     bundle: Path,
@@ -166,10 +218,14 @@ def register(
     metrics: Mapping[str, float],
     params: Mapping[str, Any],
     tags: Mapping[str, str],
+    artifacts: Path,
 ) -> Version:
-    """Log a bundle with what is known of it, and make it the next version, under the alias `challenger`."""
+    """Log a bundle with what is known of it, and make it the next version.
+
+    What a call leaves that fails half-way is no version; a later call makes one of its own.
+    """
     client = registry.client
-    run = client.create_run(_experiment(registry), run_name=tags["run_id"] or None)
+    run = client.create_run(_experiment(registry, artifacts), run_name=tags["run_id"] or None)
     now = int(time.time() * 1000)
     client.log_batch(
         run.info.run_id,
@@ -193,8 +249,7 @@ def register(
     shutil.rmtree(folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.set_terminated(run.info.run_id)
-    if registry.name not in names(registry):
-        client.create_registered_model(registry.name)
+    _make_model(registry)
     made = client.create_model_version(
         registry.name, logged.artifact_location, run.info.run_id, tags=dict(tags), model_id=logged.model_id
     )
@@ -206,12 +261,17 @@ def _as_frame(example: Mapping[str, Any], inputs: list[dict[str, Any]]) -> pd.Da
     return pd.DataFrame([example]).astype({one["name"]: "float32" for one in inputs if one["type"] == "float"})
 
 
-def _experiment(registry: Registry) -> str:
-    """The experiment of the model's runs; its artifacts lie beside the store."""
+def _make_model(registry: Registry) -> None:
+    if registry.name not in names(registry):
+        registry.client.create_registered_model(registry.name)
+
+
+def _experiment(registry: Registry, artifacts: Path) -> str:
+    """The experiment of the model's runs."""
     found = registry.client.get_experiment_by_name(registry.name)
     if found is not None:
         return str(found.experiment_id)
-    return str(registry.client.create_experiment(registry.name, (registry.home / "artifacts").as_uri()))
+    return str(registry.client.create_experiment(registry.name, artifacts.absolute().as_uri()))
 
 
 def _version(made: Any) -> Version:

@@ -6,7 +6,6 @@ and is no part of the content: the same files built twice are the same bundle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -14,15 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
 from lrm.errors import RegistryError
-from lrm.record import RECORD
 
-BUNDLE = "bundle.json"
 EVALUATION = "evaluation.json"
 STATISTICS = "statistics.json"
 """What the next run's drift is measured against."""
-NOT_CONTENT = frozenset({BUNDLE, RECORD})
-"""Files that say how a folder came about, and so differ between two builds of the same content."""
 PACKAGES = ("numpy", "polars", "pyarrow", "torch")
 """What a bundle needs in order to score, besides this project."""
 
@@ -80,17 +76,6 @@ def verify(bundle: Path) -> dict[str, Any]:
     if manifest["content_sha256"] != content_sha256(expected):
         raise RegistryError(f"bundle {bundle}: {BUNDLE} was changed: its content_sha256 is not that of its files")
     return manifest
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The sha256 of every content file, by path relative to the folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_CONTENT)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def content_sha256(files: dict[str, str]) -> str:
-    """One digest for all files."""
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def packages() -> dict[str, str]:

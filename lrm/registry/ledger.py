@@ -1,74 +1,195 @@
-"""The promotion ledger: every move of the alias `champion`, appended to one file under one lock.
+"""The promotion ledger: every move of the alias `champion`, line after line, never rewritten.
 
-MLflow's aliases have neither history nor compare-and-swap, so both are kept here, in `promotions.jsonl` beside the
-registry. A move is two lines: an *intent*, written before the alias moves, and a *done*, written after. A move that was
-killed in between leaves an intent without its done, and the next call finishes it.
+MLflow's aliases have neither history nor compare-and-swap, so both are kept here. A move is two lines: an *intent*,
+written before the alias moves, and a *done*, written after. A move that was killed in between leaves an intent without
+its done, and the next call finishes it.
+
+The lines are kept twice: beside the registry, and in a *mirror* in the artifact store, a folder or a bucket. The mirror
+is written first and decides who came first; whichever of the two lacks lines of the other is given them.
 """
 
 from __future__ import annotations
 
 import fcntl
+import getpass
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from lrm.errors import RegistryError
+from lrm.registry import places
+from lrm.registry.places import BUCKET, Text
 
-PROMOTE, ROLLBACK = "promote", "rollback"
+PROMOTE, ROLLBACK, APPROVE = "promote", "rollback", "approve"
 INTENT, DONE, ABANDONED = "intent", "done", "abandoned"
+ACTOR = "LRM_ACTOR"
+"""Environment variable that names who acts, where the user and the machine say too little."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
     """One move of the alias: from version `previous` ("" where there was none) to `version`."""
 
+    id: str
+    """The same for the same promotion tried again."""
     name: str
     """The registered model."""
     action: str
-    """`promote` or `rollback`."""
+    """`promote`, `rollback` or `approve`."""
     version: str
     previous: str
-    run_id: str
+    verdict: str
+    """The gate's, on `version`."""
     reason: str
+    run_id: str
+    """The run that promotes; "" where a person moved the alias."""
+    actor: str
     time: str
     """UTC instant of the intent, ISO."""
+    evaluation_sha256: str
+    policy_sha256: str
+    data_sha256: str
+    code_version: str
+
+
+class Ledger(NamedTuple):
+    """Where the lines of one registered model are kept."""
+
+    name: str
+    mirror: str
+    """A file's path or `gs://BUCKET/PATH`."""
+    beside: Path | None
+    """The copy beside the registry; None where the registry is a server."""
+
+
+class Log(NamedTuple):
+    """What a ledger held when it was read."""
+
+    ledger: Ledger
+    seen: Text
+    lines: list[tuple[str, Move]]
+    """State and move of each line, oldest first."""
+
+
+def ledger_at(name: str, *, mirror: str, beside: Path | None) -> Ledger:
+    """The ledger of one model in a folder or bucket, with its copy in the folder `beside`."""
+    file = f"{name}.jsonl"
+    return Ledger(name, f"{mirror.rstrip('/')}/{file}", beside / file if beside else None)
+
+
+def actor() -> str:
+    """Who acts: `$LRM_ACTOR`, or user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"user {os.getuid()}"
+    return os.environ.get(ACTOR) or f"{user}@{socket.gethostname()}"
+
+
+def move_id(*parts: object) -> str:
+    """The id of a move, from what makes it the same move."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """The present UTC instant, ISO."""
+    return datetime.now(UTC).isoformat()
 
 
 @contextmanager
-def locked(ledger: Path) -> Iterator[None]:
-    """Hold the ledger's lock: one process or thread of this machine at a time."""
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with open(ledger.with_suffix(".lock"), "w") as lock:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, `PATH` with the suffix `.lock`: one process or thread of this machine at a time.
+
+    Raises:
+        RegistryError: the lock cannot be made there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".lock").touch()
+    except OSError as error:
+        raise places.fault(path, error) from error
+    with open(path.with_suffix(".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def intend(ledger: Path, *, name: str, action: str, version: str, previous: str, run_id: str, reason: str) -> Move:
-    """Write down a move before making it."""
-    now = datetime.now(UTC).isoformat()
-    move = Move(name=name, action=action, version=version, previous=previous, run_id=run_id, reason=reason, time=now)
-    _append(ledger, move, INTENT)
-    return move
+@contextmanager
+def held(ledger: Ledger) -> Iterator[None]:
+    """Hold a ledger's lock; a bucket without a copy needs none, because its generation decides.
+
+    Raises:
+        RegistryError: the lock cannot be made.
+    """
+    file = ledger.beside or (None if ledger.mirror.startswith(BUCKET) else Path(ledger.mirror))
+    if file is None:
+        yield
+        return
+    with locked(file):
+        yield
 
 
-def close(ledger: Path, move: Move, *, state: str = DONE) -> None:
-    """Write down that a move was made, or abandoned."""
-    _append(ledger, move, state)
+def load(ledger: Ledger) -> Log:
+    """Read a ledger whose lock is held, and give each of its two places the lines that only the other has.
+
+    Raises:
+        RegistryError: a place cannot be used, a line is no entry, or the two places contradict each other.
+    """
+    seen = places.read(ledger.mirror)
+    if ledger.beside is not None:
+        own = places.read(str(ledger.beside))
+        _check_agreement(ledger, seen, own)
+        if missing := seen.content[len(own.content) :]:
+            places.extend(str(ledger.beside), own, missing)
+        elif missing := own.content[len(seen.content) :]:
+            seen = places.extend(ledger.mirror, seen, missing) or places.read(ledger.mirror)
+    return Log(ledger, seen, _lines(ledger.mirror, seen.content))
 
 
-def history(ledger: Path, name: str) -> list[Move]:
-    """The moves of one model that were made, oldest first."""
-    return [move for state, move in _lines(ledger) if state == DONE and move.name == name]
+def peek(ledger: Ledger) -> Log:
+    """Read a ledger without a lock, and change nothing.
+
+    Raises:
+        RegistryError: a place cannot be read, a line is no entry, or the two places contradict each other.
+    """
+    seen = places.read(ledger.mirror)
+    own = places.read(str(ledger.beside)) if ledger.beside else seen
+    _check_agreement(ledger, seen, own)
+    return Log(ledger, seen, _lines(ledger.mirror, max(seen.content, own.content, key=len)))
 
 
-def unfinished(ledger: Path, name: str) -> Move | None:
-    """The move that was intended and neither made nor abandoned: its process was killed."""
-    lines = [(state, move) for state, move in _lines(ledger) if move.name == name]
-    return lines[-1][1] if lines and lines[-1][0] == INTENT else None
+def append(log: Log, move: Move, state: str) -> Log | None:
+    """Add a line to a log that is still all there is.
+
+    Returns:
+        The log with it; None where another writer came first.
+
+    Raises:
+        RegistryError: a place cannot be written.
+    """
+    line = json.dumps({"state": state} | asdict(move)).encode() + b"\n"
+    seen = places.extend(log.ledger.mirror, log.seen, line)
+    if seen is None:
+        return None
+    if log.ledger.beside is not None:
+        places.extend(str(log.ledger.beside), places.read(str(log.ledger.beside)), line)
+    return Log(log.ledger, seen, [*log.lines, (state, move)])
+
+
+def history(log: Log) -> list[Move]:
+    """The moves that were made, oldest first."""
+    return [move for state, move in log.lines if state == DONE]
+
+
+def unfinished(log: Log) -> Move | None:
+    """The move that was intended and neither made nor abandoned."""
+    return log.lines[-1][1] if log.lines and log.lines[-1][0] == INTENT else None
 
 
 def champions(moves: list[Move]) -> list[str]:
@@ -84,33 +205,23 @@ def champions(moves: list[Move]) -> list[str]:
     return stack
 
 
-def _append(ledger: Path, move: Move, state: str) -> None:
-    """Add one line and flush it to disk; a line torn by a kill is cut off first."""
-    with open(ledger, "a+b") as file:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.write(json.dumps({"state": state} | asdict(move)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _check_agreement(ledger: Ledger, mirror: Text, own: Text) -> None:
+    if not (mirror.content.startswith(own.content) or own.content.startswith(mirror.content)):
+        raise RegistryError(
+            f"the ledger of {ledger.name} contradicts itself: {ledger.beside} and {ledger.mirror} differ in lines that "
+            "both have; restore the one that was changed by hand from the other"
+        )
 
 
-def _lines(ledger: Path) -> list[tuple[str, Move]]:
-    """Every whole line.
-
-    Raises:
-        RegistryError: a line is no entry of this ledger.
-    """
-    if not ledger.is_file():
-        return []
+def _lines(place: str, content: bytes) -> list[tuple[str, Move]]:
     lines = []
-    for number, line in enumerate(ledger.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(content.decode(errors="replace").split("\n")[:-1], start=1):
         try:
             entry = json.loads(line)
             lines.append((entry.pop("state"), Move(**entry)))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RegistryError(
-                f"{ledger}, line {number} is no ledger entry: {line[:80]!r}; restore the file, it is written by "
-                "promotions and rollbacks alone"
+                f"{place}, line {number} is no ledger entry: {line[:80]!r}; restore the file, it is written by "
+                "promotions, approvals and rollbacks alone"
             ) from error
     return lines

@@ -1,17 +1,20 @@
 """Moving the alias `champion`: compare and swap, once, and back.
 
-The functions here decide; `Alias` reads and moves. All of it happens under the ledger's lock.
+The functions here decide; `Alias` reads and moves. All of it happens under the ledger's lock; between machines, the
+generation of the ledger's object in a bucket decides who came first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lrm.errors import RegistryError
 from lrm.registry import ledger as ledgers
-from lrm.registry.ledger import ABANDONED, PROMOTE, ROLLBACK, Move
+from lrm.registry.ledger import ABANDONED, DONE, INTENT, PROMOTE, ROLLBACK, Ledger, Log, Move
+
+FACTS = ("verdict", "evaluation_sha256", "policy_sha256", "data_sha256", "code_version")
+"""What the ledger keeps of a version."""
 
 
 class Alias(NamedTuple):
@@ -21,23 +24,30 @@ class Alias(NamedTuple):
     """The version it names, "" when it names none."""
     move: Callable[[str], None]
     """Make it name a version."""
-    check: Callable[[str], None]
-    """Raise unless a version can be served."""
+    check: Callable[[str], Mapping[str, str]]
+    """What the registry says of a version (its tags); raise unless it can be served."""
 
 
-def promote(
-    ledger: Path, alias: Alias, *, name: str, version: str, expected: str, run_id: str, reason: str = ""
-) -> Move | None:
-    """Make `version` the champion, if the champion is still the one it was compared with.
+class Asked(NamedTuple):
+    """What somebody asks for, besides the version."""
+
+    action: str
+    """`promote`, `rollback` or `approve`."""
+    reason: str
+    actor: str
+    run_id: str = ""
+    """The run that promotes. It promotes a version once, also when its step is tried again later."""
+
+
+def move_to(ledger: Ledger, alias: Alias, asked: Asked, *, version: str, expected: str) -> Move | None:
+    """Make `version` the champion, if the champion is still the expected one.
 
     Args:
-        ledger: the ledger's file.
+        ledger: where moves are written down.
         alias: the alias to move.
-        name: the registered model.
-        version: the version to promote.
-        expected: the champion it was compared with, "" when there was none.
-        run_id: the run that promotes; a run promotes a version once, also when its step is tried again later.
-        reason: the verdict's reasons, for whoever reads the history.
+        asked: a promotion or an approval.
+        version: the version to put in service.
+        expected: the champion that the decision rests on, "" when there was none.
 
     Returns:
         The move, or None where there was nothing to do.
@@ -45,75 +55,132 @@ def promote(
     Raises:
         RegistryError: another promoter came first.
     """
-    with ledgers.locked(ledger):
-        _settle(ledger, alias, name)
-        made = ledgers.history(ledger, name)
-        if any((move.action, move.run_id, move.version) == (PROMOTE, run_id, version) for move in made):
+    with ledgers.held(ledger):
+        log, _ = _settle(ledger, alias)
+        made, champion = ledgers.history(log), alias.read()
+        if asked.action == PROMOTE and _id(asked, ledger.name, version, log) in {move.id for move in made}:
             return None
-        champion = alias.read()
         if champion == version:
             return None
         if champion != expected:
             raise RegistryError(
-                f"{name} version {version} was compared with {_called(expected)}, but the champion is now "
-                f"{_called(champion)}: another promoter came first; run the workflow again, to compare with it"
+                f"{ledger.name} version {version} was compared with {called(expected)}, but the champion is now "
+                f"{called(champion)}: another promoter came first; run the workflow again, to compare with it"
             )
-        return _move(
-            ledger, alias, name, action=PROMOTE, version=version, previous=champion, run_id=run_id, reason=reason
-        )
+        return _make(log, alias, asked, version=version, previous=champion)
 
 
-def rollback(ledger: Path, alias: Alias, *, name: str, reason: str = "") -> Move:
+def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str) -> Move:
     """Make the version before the champion the champion again.
 
+    A rollback that was killed is finished, and no other is made.
+
+    Args:
+        ledger: where moves are written down.
+        alias: the alias to move.
+        asked: the rollback.
+        expected: the champion to leave.
+
     Raises:
-        RegistryError: the ledger knows no earlier champion, or the alias was moved without it.
+        RegistryError: the ledger knows no earlier champion, the alias was moved without it, or another mover came
+            first.
     """
-    with ledgers.locked(ledger):
-        _settle(ledger, alias, name)
-        stack, champion = ledgers.champions(ledgers.history(ledger, name)), alias.read()
+    with ledgers.held(ledger):
+        log, finished = _settle(ledger, alias)
+        if finished is not None and finished.action == ROLLBACK:
+            return finished
+        stack, champion = ledgers.champions(ledgers.history(log)), alias.read()
+        if champion != expected:
+            raise RegistryError(
+                f"{ledger.name}: the champion was {called(expected)} when you asked and is now {called(champion)}: "
+                "somebody moved it at the same moment; look at its history, and ask again if you still want to"
+            )
         if stack and stack[-1] != champion:
             raise RegistryError(
-                f"{name}: the ledger's last champion is version {stack[-1]}, but the alias names {_called(champion)}: "
-                "it was moved by other means; move it back by the same means, or promote a version first"
+                f"{ledger.name}: the ledger's last champion is version {stack[-1]}, but the alias names "
+                f"{called(champion)}: it was moved by other means; move it back by the same means, or promote a "
+                "version first"
             )
         if len(stack) < 2:
-            raise RegistryError(f"{name}: there is no earlier champion to roll back to; see its history")
-        return _move(
-            ledger, alias, name, action=ROLLBACK, version=stack[-2], previous=champion, run_id="", reason=reason
-        )
+            raise RegistryError(f"{ledger.name}: there is no earlier champion to roll back to; see its history")
+        return _make(log, alias, asked, version=stack[-2], previous=champion)
 
 
-def settle(ledger: Path, alias: Alias, *, name: str) -> None:
+def settle(ledger: Ledger, alias: Alias) -> None:
     """Finish a move whose process was killed before the alias had moved or the ledger had said so."""
-    if ledger.is_file():
-        with ledgers.locked(ledger):
-            _settle(ledger, alias, name)
+    if ledgers.unfinished(ledgers.peek(ledger)):
+        with ledgers.held(ledger):
+            _settle(ledger, alias)
 
 
-def _settle(ledger: Path, alias: Alias, name: str) -> None:
-    move = ledgers.unfinished(ledger, name)
+def called(version: str) -> str:
+    """A version in a sentence."""
+    return f"version {version}" if version else "no champion"
+
+
+def _settle(ledger: Ledger, alias: Alias) -> tuple[Log, Move | None]:
+    """The ledger without anything unfinished, and the move that had to be finished for that."""
+    log = ledgers.load(ledger)
+    move = ledgers.unfinished(log)
     if move is None:
-        return
-    champion = alias.read()
-    if champion not in (move.previous, move.version):
-        ledgers.close(ledger, move, state=ABANDONED)  # someone else decided since; theirs stands
-        return
-    alias.move(move.version)
-    ledgers.close(ledger, move)
+        return log, None
+    log, is_made = _carry_out(log, alias, move)
+    return log, move if is_made else None
 
 
-def _move(
-    ledger: Path, alias: Alias, name: str, *, action: str, version: str, previous: str, run_id: str, reason: str
-) -> Move:
-    alias.check(version)
-    move = ledgers.intend(
-        ledger, name=name, action=action, version=version, previous=previous, run_id=run_id, reason=reason
+def _make(log: Log, alias: Alias, asked: Asked, *, version: str, previous: str) -> Move:
+    tags, name = alias.check(version), log.ledger.name
+    move = Move(
+        id=_id(asked, name, version, log),
+        name=name,
+        action=asked.action,
+        version=version,
+        previous=previous,
+        reason=asked.reason,
+        run_id=asked.run_id,
+        actor=asked.actor,
+        time=ledgers.now(),
+        **{fact: tags.get(fact, "") for fact in FACTS},
     )
-    alias.move(version)
-    ledgers.close(ledger, move)
+    intended = ledgers.append(log, move, INTENT)
+    is_made = intended is not None and _carry_out(intended, alias, move)[1]
+    if not is_made:
+        raise RegistryError(
+            f"{name}: another promoter came first and moved the champion while version {version} was about to replace "
+            f"{called(previous)}; look at its history, then run the same again if it is still wanted"
+        )
     return move
 
 
-def _called(version: str) -> str:
-    return f"version {version}" if version else "no champion"
+def _id(asked: Asked, name: str, version: str, log: Log) -> str:
+    """A run promotes a version once; what a person asks for is new after each move."""
+    one = asked.run_id if asked.action == PROMOTE else len(ledgers.history(log))
+    return ledgers.move_id(name, asked.action, version, one)
+
+
+def _carry_out(log: Log, alias: Alias, move: Move) -> tuple[Log, bool]:
+    """Move the alias as intended, unless somebody moved it elsewhere since: theirs stands.
+
+    Returns:
+        The log with how it ended, and whether the move was made.
+    """
+    champion = alias.read()
+    if champion not in (move.previous, move.version):
+        return _close(log, alias, move, ABANDONED)
+    if champion != move.version:
+        alias.move(move.version)
+    return _close(log, alias, move, DONE)
+
+
+def _close(log: Log, alias: Alias, move: Move, state: str) -> tuple[Log, bool]:
+    """Write down how a move ended, unless another machine has finished it in the meantime."""
+    closed = ledgers.append(log, move, state)
+    if closed is not None:
+        return closed, state == DONE
+    log = ledgers.load(log.ledger)
+    if ledgers.unfinished(log) == move:
+        return _close(log, alias, move, state)
+    stack = ledgers.champions(ledgers.history(log))
+    if stack and alias.read() == move.version != stack[-1]:
+        alias.move(stack[-1])  # others have moved on, and the alias was set back by this late move
+    return log, move in ledgers.history(log)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrm.content import BUNDLE
 from lrm.errors import RegistryError
 from lrm.record import recorded
 from lrm.registry import bundle as bundles
-from lrm.registry.promotion import Alias
-from lrm.registry.signature import input_example, item_type_of, model_signature
-from lrm.schema import read_signals
+from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Ledger, actor, ledger_at
+from lrm.registry.promotion import Alias, Asked
+from lrm.registry.registration import CONTENT, PARENT, VERDICT, check_scored, log, parent_of
 
 if TYPE_CHECKING:
-    from lrm.registry.backend import Registry, Version
+    from lrm.registry.backend import Registry
 
-PROMOTE = "promote"
-"""The verdict without which no version becomes champion."""
-CONTENT, PARENT, VERDICT = "content_sha256", "parent_version", "verdict"
-LEDGER = "promotions.jsonl"
-TAGGED = ("data", "data_sha256", "snapshot_id", "feature_service", "feature_service_version", "code_version", "run_id")
+REJECT = "reject"
+"""The verdict on a version that is unfit to serve, whoever asks."""
+ARTIFACTS, PROMOTIONS = "artifacts", "promotions"
 
 
 @recorded("find_champion", output="found", keep=("champion.json",))
@@ -30,7 +29,7 @@ def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
     """Resolve the alias `champion`, once, to an immutable version.
 
     Args:
-        registry: the store, `sqlite:///PATH`.
+        registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model.
         found: output folder; gets `champion.json`.
 
@@ -56,7 +55,9 @@ def resolve(registry: str, name: str, *, version: str = "") -> dict[str, Any]:
     from lrm.registry import backend, promotion
 
     store = backend.connect(registry, name)
-    promotion.settle(store.home / LEDGER, _alias(store), name=name)
+    ledger = _ledger(store)
+    if ledger is not None:
+        promotion.settle(ledger, _alias(store))
     number = version or backend.alias(store, backend.CHAMPION)
     if not number:
         return {"version": "", "bundle": "", CONTENT: ""}
@@ -76,6 +77,8 @@ def register_model(
     run_id: str,
     validation: Path,
     champion: str | None = None,
+    state: Path | None = None,
+    ledger: str = "",
 ) -> dict[str, Any]:
     """Keep a judged model as a new version, under the alias `challenger`.
 
@@ -85,30 +88,39 @@ def register_model(
         model: folder that train_lrm wrote.
         evaluation: folder that evaluate_model wrote.
         registered: output folder; gets `bundle/` and `bundle.json`.
-        registry: the store, `sqlite:///PATH`.
+        registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model.
         code_version: what identifies the code that made the model.
         run_id: the run that made it.
         validation: folder that validate_data wrote; its statistics go into the bundle, for the next run's drift.
         champion: folder of the bundle that the evaluation compared with, "" for none; left out, today's champion.
+        state: folder of the artifacts, where the registry is a server; beside a SQLite file they lie beside it.
+        ledger: folder or `gs://BUCKET/PATH` of the promotion ledger, which the registry remembers from then on; ""
+            stands for what it remembers, at first a folder beside the artifacts.
 
     Returns:
         `version`, `verdict`, `parent_version`, `content_sha256` and `is_new`.
 
     Raises:
-        RegistryError: the model folder is not complete, or the bundle compared with is not in the registry.
+        RegistryError: the model folder is not complete or is not what was evaluated, the bundle compared with is not
+            in the registry, or the registry keeps its ledger elsewhere.
     """
-    from lrm.registry import backend, ledger
+    from lrm.registry import backend
+    from lrm.registry.ledger import held
 
     store = backend.connect(registry, name)
-    with ledger.locked(store.home / LEDGER):
-        parent = _parent(store, champion)
+    home = store.home or state
+    if home is None:
+        raise RegistryError(f"registry {registry} is a server: give the folder `state` for the artifacts of its models")
+    with held(_choose_ledger(store, home, ledger)):
+        parent = parent_of(store, champion)
         lineage = bundles.lineage_of(model, code_version=code_version, run_id=run_id, parent=parent)
         manifest = bundles.build(model, evaluation, validation, registered / "bundle", lineage=lineage)
-        _write(registered / bundles.BUNDLE, manifest)
+        _write(registered / BUNDLE, manifest)
         judged = json.loads((evaluation / bundles.EVALUATION).read_text())
+        check_scored(model, judged)
         same = [one for one in backend.versions(store) if one.tags.get(CONTENT) == manifest[CONTENT]]
-        version = same[-1] if same else _log(store, registered / "bundle", manifest, judged)
+        version = same[-1] if same else log(store, registered / "bundle", manifest, judged, artifacts=home / ARTIFACTS)
         backend.move_alias(store, backend.CHALLENGER, version.version)
     return {
         "version": version.version,
@@ -120,16 +132,19 @@ def register_model(
 
 
 @recorded("promote_model", output="promoted", keep=("promotion.json",))
-def promote_model(promoted: Path, *, registry: str, name: str, version: str, run_id: str) -> dict[str, Any]:
+def promote_model(
+    promoted: Path, *, registry: str, name: str, version: str, run_id: str, note: str = ""
+) -> dict[str, Any]:
     """Make a version the champion, if the champion is still the one that the version was compared with.
 
     Args:
         promoted: output folder; gets `promotion.json`.
-        registry: the store, `sqlite:///PATH`.
+        registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model.
         version: the version to promote.
         run_id: the run that promotes. A run promotes a version once: again, it does nothing, also after a
             rollback.
+        note: a person's words that the ledger shall keep beside the verdict's reasons.
 
     Returns:
         `version` (that asked for), `champion` (the one in service now), `previous` and `is_moved`.
@@ -146,15 +161,8 @@ def promote_model(promoted: Path, *, registry: str, name: str, version: str, run
     folder = backend.bundle_of(one)
     bundles.verify(folder)
     reasons = json.loads((folder / bundles.EVALUATION).read_text()).get("reasons", [])
-    move = promotion.promote(
-        store.home / LEDGER,
-        _alias(store),
-        name=name,
-        version=version,
-        expected=one.tags[PARENT],
-        run_id=run_id,
-        reason="; ".join(reasons),
-    )
+    asked = Asked(PROMOTE, "; ".join([*([note] if note else []), *reasons]), actor(), run_id)
+    move = promotion.move_to(_known_ledger(store), _alias(store), asked, version=version, expected=one.tags[PARENT])
     metrics = {
         "version": version,
         "champion": backend.alias(store, backend.CHAMPION),
@@ -169,23 +177,53 @@ def rollback(registry: str, name: str, *, reason: str = "") -> dict[str, Any]:
     """Make the champion before this one the champion again.
 
     Returns:
-        `version` (in service now) and `previous` (rolled back from).
+        `version` (in service now), `previous` (rolled back from), `id` and `time`.
 
     Raises:
-        RegistryError: there is no earlier champion, or its bundle is gone or was tampered with.
+        RegistryError: there is no earlier champion, its bundle is gone or was tampered with, or somebody else moved the
+            champion at the same moment.
     """
     from lrm.registry import backend, promotion
 
     store = backend.connect(registry, name)
-    move = promotion.rollback(store.home / LEDGER, _alias(store), name=name, reason=reason)
-    return {"version": move.version, "previous": move.previous}
+    asked = Asked(ROLLBACK, reason, actor())
+    champion = backend.alias(store, backend.CHAMPION)
+    move = promotion.rollback(_known_ledger(store), _alias(store), asked, expected=champion)
+    return {"version": move.version, "previous": move.previous, "id": move.id, "time": move.time}
+
+
+def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str, Any]:
+    """Make a version the champion by a person's decision, whatever the gate found, unless it was rejected.
+
+    Returns:
+        `version` (in service now), `previous` and `is_moved` (False where it was champion already).
+
+    Raises:
+        RegistryError: no reason is given, there is no such version, it was rejected, its bundle was tampered with, or
+            somebody else moved the champion at the same moment.
+    """
+    from lrm.registry import backend, promotion
+
+    if not reason.strip():
+        raise RegistryError(f"approving version {version} needs a reason, for those who will read the history")
+    store = backend.connect(registry, name)
+    verdict = backend.version(store, version).tags.get(VERDICT, "")
+    if verdict == REJECT:
+        raise RegistryError(
+            f"{name} version {version} was rejected: it is unfit to serve, and its evaluation says why; no approval "
+            "changes that, so mend what is wrong and run the workflow again"
+        )
+    champion = backend.alias(store, backend.CHAMPION)
+    asked = Asked(APPROVE, reason, actor())
+    move = promotion.move_to(_known_ledger(store), _alias(store), asked, version=version, expected=champion)
+    return {"version": version, "previous": move.previous if move else champion, "is_moved": move is not None}
 
 
 def show(registry: str, name: str = "") -> dict[str, Any]:
     """What a registry holds of one model: `versions`, `champion`, `challenger` and `moves` of the champion.
 
     Args:
-        registry: the store, `sqlite:///PATH`.
+        registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model; may be left out where there is only one.
 
     Raises:
@@ -194,7 +232,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     from lrm.registry import backend, ledger
 
     path = backend.path_of(registry)
-    if not path.is_file():
+    if path is not None and not path.is_file():
         raise RegistryError(f"there is no registry at {path}; the pipeline makes one when it first registers a model")
     store = backend.connect(registry, name)
     known = backend.names(store)
@@ -202,12 +240,14 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     if len(meant) != 1 or meant[0] not in known:
         raise RegistryError(f"name a registered model with --name: {', '.join(known) or 'there are none yet'}")
     store = store._replace(name=meant[0])
+    book = _ledger(store)
+    moves = ledger.history(ledger.peek(book)) if book else []
     return {
         "name": store.name,
         "champion": backend.alias(store, backend.CHAMPION),
         "challenger": backend.alias(store, backend.CHALLENGER),
         "versions": [{"version": one.version} | dict(one.tags) for one in backend.versions(store)],
-        "moves": [asdict(move) for move in ledger.history(store.home / LEDGER, store.name)],
+        "moves": [asdict(move) for move in moves],
     }
 
 
@@ -215,8 +255,10 @@ def _alias(store: Registry) -> Alias:
     """The champion's alias of one model."""
     from lrm.registry import backend
 
-    def check(number: str) -> None:
-        bundles.verify(backend.bundle_of(backend.version(store, number)))
+    def check(number: str) -> Mapping[str, str]:
+        one = backend.version(store, number)
+        bundles.verify(backend.bundle_of(one))
+        return one.tags
 
     return Alias(
         read=lambda: backend.alias(store, backend.CHAMPION),
@@ -225,56 +267,41 @@ def _alias(store: Registry) -> Alias:
     )
 
 
-def _parent(store: Registry, champion: str | None) -> str:
-    """The version that the evaluation compared with."""
+def _ledger(store: Registry) -> Ledger | None:
+    """Where the moves of a model are written down; None where a server's model has no ledger yet."""
     from lrm.registry import backend
 
-    if champion is None:
-        return backend.alias(store, backend.CHAMPION)
-    if not champion:
-        return ""
-    content = bundles.verify(Path(champion))[CONTENT]
-    for one in backend.versions(store):
-        if one.tags.get(CONTENT) == content:
-            return one.version
-    raise RegistryError(f"{champion} was compared with, but is no version of {store.name}; name a registered bundle")
-
-
-def _log(store: Registry, bundle: Path, manifest: dict[str, Any], judged: dict[str, Any]) -> Version:
-    from lrm.registry import backend
-
-    lineage = manifest["lineage"]
-    signals = read_signals(bundle / "signals.json")
-    item_ids = json.loads((bundle / "vocabulary.json").read_text())["item_ids"]
-    tags = {key: str(lineage[key]) for key in TAGGED} | {
-        CONTENT: manifest[CONTENT],
-        PARENT: lineage["parent_version"],
-        VERDICT: str(judged["verdict"]),
-    }
-    return backend.register(
-        store,
-        bundle,
-        signature=model_signature(signals, item_type=item_type_of(item_ids)),
-        example=input_example(signals, item_ids=item_ids),
-        requirements=[f"{package}=={version}" for package, version in bundles.packages().items()],
-        metrics=challenger_metrics(judged),
-        params=dict(_flat(lineage["config"])) | {"seed": lineage["seed"]},
-        tags=tags,
+    place = backend.tag(store, backend.LEDGER)
+    if store.home is None:
+        return ledger_at(store.name, mirror=place, beside=None) if place else None
+    return ledger_at(
+        store.name, mirror=place or f"{store.home / ARTIFACTS / PROMOTIONS}", beside=store.home / PROMOTIONS
     )
 
 
-def challenger_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
-    """The challenger's finite metrics as {"task.metric": value}."""
-    tasks = evaluation.get("models", {}).get("challenger", {})
-    values = {f"{task}.{metric}": cell["value"] for task, cells in tasks.items() for metric, cell in cells.items()}
-    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+def _known_ledger(store: Registry) -> Ledger:
+    ledger = _ledger(store)
+    if ledger is None:
+        raise RegistryError(
+            f"{store.name} has no ledger: nothing was registered there by this workflow; run it first, or set the tag "
+            "`ledger` of the registered model to a folder or a gs:// address"
+        )
+    return ledger
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return rows
+def _choose_ledger(store: Registry, home: Path, asked: str) -> Ledger:
+    """The ledger that the registry remembers; it remembers the one asked for, where it knew none."""
+    from lrm.registry import backend
+
+    known = backend.tag(store, backend.LEDGER)
+    if asked and known and asked != known:
+        raise RegistryError(
+            f"{store.name} keeps its ledger in {known}, not in {asked}; name that one or none, or move the ledger: "
+            f"copy its file there, then set the tag `{backend.LEDGER}` of the registered model to {asked}"
+        )
+    if not known and (asked or store.home is None):
+        backend.set_tag(store, backend.LEDGER, asked or str((home / ARTIFACTS / PROMOTIONS).absolute()))
+    return _known_ledger(store)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

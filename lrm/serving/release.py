@@ -17,12 +17,14 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrm.errors import ServingError
 from lrm.registry import bundle as bundles
+from lrm.registry.ledger import locked
 
 RELEASE, BUNDLE, ITEMS, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
     "release.json",
@@ -103,20 +105,58 @@ def in_service_as_of(root: Path) -> datetime | None:
     return datetime.fromisoformat(json.loads(path.read_text())["as_of"]) if path.is_file() else None
 
 
-def put_in_service(release: Release) -> Path:
-    """Give a proved release its name, let `current` name it, and remove all but the latest."""
+def served_version(root: Path) -> str:
+    """The version of the release that `current` names, "" where there is none."""
+    path = root / CURRENT / RELEASE
+    return str(json.loads(path.read_text())["version"]) if path.is_file() else ""
+
+
+def serve_again(root: Path, version: str) -> Path | None:
+    """Let `current` name the latest release of a version: servers that watch it follow.
+
+    Returns:
+        The release's folder; None where no release of that version is kept, and nothing was changed.
+
+    Raises:
+        RegistryError: a file of the release's bundle is missing or was changed.
+    """
+    with locked(root / CURRENT):
+        place = latest_releases(root).get(version)
+        if place is not None:
+            bundles.verify(place / BUNDLE)
+            _point(root, place)
+    return place
+
+
+def put_in_service(release: Release, *, is_wanted: Callable[[], bool] = lambda: True) -> Path | None:
+    """Give a proved release its name, let `current` name it, and remove all but the latest.
+
+    Args:
+        release: the release, under its hidden name.
+        is_wanted: asked at the last moment, while nobody else can move `current`.
+
+    Returns:
+        The release's folder; None where it was not wanted any more, and nothing was changed.
+    """
     root = release.folder.parent
     place = root / release.folder.name.removeprefix(".").removesuffix(".partial")
-    release.folder.rename(place)
-    link = root / f".{CURRENT}.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(place.name)
-    link.replace(root / CURRENT)
+    with locked(root / CURRENT):
+        if not is_wanted():
+            return None
+        release.folder.rename(place)
+        _point(root, place)
     kept = {place, *list(latest_releases(root).values())[:N_KEPT]}
     for path in list(root.glob(f"[!.]*/{RELEASE}")):
         if path.parent not in kept and not path.parent.is_symlink():
             shutil.rmtree(path.parent)
     return place
+
+
+def _point(root: Path, place: Path) -> None:
+    link = root / f".{CURRENT}.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.name)
+    link.replace(root / CURRENT)
 
 
 def remove_unfinished(root: Path) -> None:

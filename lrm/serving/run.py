@@ -71,11 +71,22 @@ def roll_out(
                 Path(found["bundle"]), examples, data, feature_repo, state=state, name=name, version=found["version"]
             )
             metrics = _probe(release, examples, rolled_out, data=data, feature_repo=feature_repo)
-            put_in_service(release)
+            if (
+                put_in_service(release, is_wanted=lambda: bool(version) or _is_champion(registry, name, release))
+                is None
+            ):
+                return _skipped(rolled_out, name, f"version {release.version} is no longer the champion")
         finally:
             remove_unfinished(root)
     _write(rolled_out, metrics)
     return metrics
+
+
+def _is_champion(registry: str, name: str, release: Any) -> bool:
+    """Whether nobody has put another version in service while this release was being proved."""
+    from lrm.registry.run import resolve
+
+    return bool(resolve(registry, name)["version"] == release.version)
 
 
 def _back_in_time(root: Path, examples: Path) -> str:

@@ -2,21 +2,20 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from lrm.errors import RegistryError
 from lrm.registry import backend, bundle
-from lrm.registry.__main__ import main
+from lrm.registry.ledger import INTENT, append, ledger_at, load, move_id
 from lrm.registry.run import find_champion, register_model, resolve, rollback, show
 from tests.registry.conftest import NAME
 
-LEDGER = "promotions.jsonl"
 
-
-def ledger_of(registry: str) -> Path:
-    return backend.path_of(registry).parent / LEDGER
+def ledger_of(registry):
+    home = backend.path_of(registry).parent
+    return ledger_at(NAME, mirror=str(home / "artifacts/promotions"), beside=home / "promotions")
 
 
 def test_no_champion_is_no_error(registry, tmp_path):
@@ -76,7 +75,8 @@ def test_promote_then_roll_back_ends_where_it_began(registry, register, promote)
     before = resolve(registry, NAME)
     assert promote(register("b"))["previous"] == "1"
     assert resolve(registry, NAME)["version"] == "2"
-    assert rollback(registry, NAME, reason="returns rose") == {"version": "1", "previous": "2"}
+    back = rollback(registry, NAME, reason="returns rose")
+    assert (back["version"], back["previous"]) == ("1", "2")
     assert resolve(registry, NAME) == before
     assert [move["action"] for move in show(registry)["moves"]] == ["promote", "promote", "rollback"]
 
@@ -159,9 +159,10 @@ def test_a_promotion_killed_before_it_was_written_down_is_not_made_twice(registr
 
 def kill_before_the_alias_moves(registry, version):
     """What a process leaves that is killed between its intent and the alias."""
-    from lrm.registry.ledger import intend
-
-    intend(ledger_of(registry), name=NAME, action="promote", version=version, previous="1", run_id="killed", reason="")
+    log = load(ledger_of(registry))
+    (promoted,) = [move for state, move in log.lines if state == INTENT]
+    made = {"version": version, "previous": "1", "run_id": "killed", "id": move_id(NAME, "promote", version, "killed")}
+    append(log, replace(promoted, **made), INTENT)
 
 
 def test_a_champion_moved_by_other_means_is_not_rolled_back_blindly(registry, register, promote):
@@ -205,7 +206,7 @@ def test_an_artifact_that_is_gone_is_named(registry, register, promote):
 
 @pytest.mark.parametrize("registry_name", ["file:./mlruns", "state/mlflow.db", "sqlite:///"])
 def test_a_registry_that_is_no_sqlite_file_is_refused(registry_name, tmp_path):
-    with pytest.raises(RegistryError, match="is not a sqlite:///PATH"):
+    with pytest.raises(RegistryError, match="is neither a sqlite:///PATH nor"):
         find_champion(registry_name, NAME, tmp_path)
 
 
@@ -218,25 +219,3 @@ def test_a_model_folder_without_weights_or_evaluation_is_refused(registry, train
     (model / "manifest.json").unlink()
     with pytest.raises(RegistryError, match="has no lineage"):
         register_model(model, evaluation, tmp_path / "registered", **ask)
-
-
-def test_the_command_line_shows_the_history_and_rolls_back(registry, register, promote, capsys):
-    for weights in "ab":
-        promote(register(weights), run_id=weights)
-    ask = ["--registry", registry]
-    assert main(["rollback", *ask, "--reason", "returns rose"]) == 0
-    assert "version 1 is the champion again (was 2)" in capsys.readouterr().out
-    main(["history", *ask])
-    assert "none -> 1" in (text := capsys.readouterr().out)
-    assert "2 -> 1    returns rose" in text
-    main(["show", *ask])
-    assert "champion" in capsys.readouterr().out
-    assert main(["rollback", *ask]) == 1
-    assert "no earlier champion" in capsys.readouterr().err
-
-
-def test_the_command_line_names_what_is_missing(registry, tmp_path, capsys):
-    assert main(["show", "--registry", f"sqlite:///{tmp_path}/none.db"]) == 1
-    assert "there is no registry at" in capsys.readouterr().err
-    assert main(["show", "--registry", registry]) == 1
-    assert "there are none yet" in capsys.readouterr().err

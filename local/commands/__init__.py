@@ -1,0 +1,9 @@
+"""The commands of `pipeline.py` besides `run` and `compile`, one module each.
+
+A module has `HELP`, one line, and `add(commands)`, which adds its parser and sets `execute`: a function that takes the
+parsed arguments and returns the exit status.
+"""
+
+from local.commands import approve, history, rollback
+
+COMMANDS = (history, rollback, approve)

@@ -1,0 +1,85 @@
+"""`python pipeline.py history`: which version is in service since when, and every move that led there."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from local.commands.model import add_options, registry_of
+
+HELP = "who put which version in service, when and why"
+DESCRIPTION = (
+    "Which version is in service since when, which one waits for a decision, and every move, the newest first."
+)
+COLUMNS = ("when (UTC)", "what", "from -> to", "in service", "who", "why")
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("history", help=HELP, description=DESCRIPTION)
+    add_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(asked: argparse.Namespace) -> int:
+    """Print the history."""
+    from lrm.registry.run import show
+
+    held = show(registry_of(asked), asked.name)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(line[:width] for line in told(held, datetime.now(UTC))))
+    return 0
+
+
+def told(held: dict[str, Any], now: datetime) -> list[str]:
+    """The history in lines.
+
+    Args:
+        held: what `lrm.registry.run.show` returns.
+        now: UTC instant up to which the last champion is in service.
+    """
+    moves = held["moves"]
+    begins = [datetime.fromisoformat(move["time"]) for move in moves]
+    lasted = [_duration(end - begin) for begin, end in zip(begins, [*begins[1:], now], strict=True)]
+    rows = [
+        (
+            f"{begin:%Y-%m-%d %H:%M}",
+            move["action"],
+            f"{move['previous'] or 'none'} -> {move['version']}",
+            f"{duration} {'so far' if move is moves[-1] else ''}".rstrip(),
+            move["actor"],
+            " ".join([*([f"[{move['run_id']}]"] if move["run_id"] else []), move["reason"]]).rstrip(),
+        )
+        for move, begin, duration in zip(moves, begins, lasted, strict=True)
+    ]
+    return [*_headline(held), *_table([COLUMNS, *reversed(rows)])] if rows else _headline(held)
+
+
+def _headline(held: dict[str, Any]) -> list[str]:
+    moves, champion = held["moves"], held["champion"]
+    if not champion:
+        lines = [f"{held['name']}: no version was ever promoted"]
+    elif not moves or moves[-1]["version"] != champion:
+        lines = [f"{held['name']}: version {champion} is the champion, by other means than this ledger's"]
+    else:
+        since = datetime.fromisoformat(moves[-1]["time"])
+        lines = [f"{held['name']}: version {champion} is the champion since {since:%Y-%m-%d %H:%M} UTC"]
+    waiting = [one for one in held["versions"] if one["version"] == held["challenger"] != champion]
+    lines += [f"latest challenger: version {one['version']}, verdict {one.get('verdict', '?')}" for one in waiting]
+    return [*lines, ""]
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _duration(span: timedelta) -> str:
+    """In the largest unit of which there is at least one."""
+    seconds = int(span.total_seconds())
+    units = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+    count, unit = next(((seconds // size, unit) for size, unit in units if seconds >= size), (seconds, "second"))
+    return f"{count} {unit}{'' if count == 1 else 's'}"
