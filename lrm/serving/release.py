@@ -120,7 +120,7 @@ def serve_again(root: Path, version: str) -> Path | None:
     Raises:
         RegistryError: a file of the release's bundle is missing or was changed.
     """
-    with locked(root / CURRENT):
+    with locked(root):
         place = latest_releases(root).get(version)
         if place is not None:
             bundles.verify(place / BUNDLE)
@@ -140,7 +140,7 @@ def put_in_service(release: Release, *, is_wanted: Callable[[], bool] = lambda: 
     """
     root = release.folder.parent
     place = root / release.folder.name.removeprefix(".").removesuffix(".partial")
-    with locked(root / CURRENT):
+    with locked(root):
         if not is_wanted():
             return None
         release.folder.rename(place)
