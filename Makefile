@@ -10,10 +10,10 @@ ARGS   ?=
 IMAGE  ?= token-factory:dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test check format lint types compile image clean
+.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo '  options: make run DATA=ml-100k ARGS="--preset tiny"; what else ARGS can hold: make run ARGS=--help'
 
 setup: $(STAMP)  ## make the virtual environment and install the pinned dependencies (the others do it on first use)
@@ -51,6 +51,12 @@ report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }
 	@echo "$(CURDIR)/runs/latest/report.html"
 	@xdg-open runs/latest/report.html >/dev/null 2>&1 || true
+
+services: $(STAMP)  ## start the real services that tests need (a bucket, MLflow, Redis, PostgreSQL); build/services.env says where
+	@$(BIN)/python -m tests.services start
+
+services-stop: $(STAMP)  ## stop them
+	@$(BIN)/python -m tests.services stop
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_pipeline.py tests $(ARGS)
