@@ -25,12 +25,13 @@ def add(commands: Any) -> None:
 def execute(asked: argparse.Namespace) -> int:
     """Roll back; 1 where servers cannot follow yet."""
     from lrm.registry.run import rollback, show
-    from lrm.serving.release import root_of, serve_again
+    from lrm.serving.release import latest_releases, root_of, serve_again, served_version
 
     registry = registry_of(asked)
     held = show(registry, asked.name)
     root = root_of(asked.state, held["name"])
-    moved = _left_half_done(held, root) or rollback(registry, held["name"], reason=asked.reason)
+    served = served_version(root) if held["champion"] in latest_releases(root) else ""
+    moved = rollback(registry, held["name"], reason=asked.reason, served=served)
     print(f"{held['name']}: version {moved['version']} is the champion again, was {moved['previous']}")
     release = serve_again(root, moved["version"])
     if release is None:
@@ -46,19 +47,3 @@ def no_release(root: Path, version: str) -> str:
         f"not yet in service: {root} keeps no release of version {version}, so servers go on as they are; `make run` "
         "makes one and puts it in service"
     )
-
-
-def _left_half_done(held: dict[str, Any], root: Path) -> dict[str, Any] | None:
-    """The last rollback, where it was killed before servers were told."""
-    from lrm.registry.ledger import ROLLBACK
-    from lrm.serving.release import latest_releases, served_version
-
-    last = held["moves"][-1] if held["moves"] else None
-    is_left = (
-        last is not None
-        and last["action"] == ROLLBACK
-        and last["version"] == held["champion"]
-        and last["version"] in latest_releases(root)
-        and served_version(root) == last["previous"]
-    )
-    return last if is_left else None

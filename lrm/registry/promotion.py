@@ -70,7 +70,7 @@ def move_to(ledger: Ledger, alias: Alias, asked: Asked, *, version: str, expecte
         return _make(log, alias, asked, version=version, previous=champion)
 
 
-def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str) -> Move:
+def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str, served: str = "") -> Move:
     """Make the version before the champion the champion again.
 
     A rollback that was killed is finished, and no other is made.
@@ -80,6 +80,7 @@ def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str) -> Mo
         alias: the alias to move.
         asked: the rollback.
         expected: the champion to leave.
+        served: the version that servers are told to serve, where they could be told better.
 
     Raises:
         RegistryError: the ledger knows no earlier champion, the alias was moved without it, or another mover came
@@ -87,9 +88,11 @@ def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str) -> Mo
     """
     with ledgers.held(ledger):
         log, finished = _settle(ledger, alias)
-        if finished is not None and finished.action == ROLLBACK:
-            return finished
-        stack, champion = ledgers.champions(ledgers.history(log)), alias.read()
+        moves, champion = ledgers.history(log), alias.read()
+        is_half_done = moves and moves[-1].version == champion and moves[-1].previous == served
+        if moves and moves[-1].action == ROLLBACK and (moves[-1] == finished or is_half_done):
+            return moves[-1]
+        stack = ledgers.champions(moves)
         if champion != expected:
             raise RegistryError(
                 f"{ledger.name}: the champion was {called(expected)} when you asked and is now {called(champion)}: "

@@ -173,8 +173,15 @@ def promote_model(
     return metrics
 
 
-def rollback(registry: str, name: str, *, reason: str = "") -> dict[str, Any]:
+def rollback(registry: str, name: str, *, reason: str = "", served: str = "") -> dict[str, Any]:
     """Make the champion before this one the champion again.
+
+    Args:
+        registry: the store.
+        name: the registered model.
+        reason: why.
+        served: the version that servers are told to serve; where the last rollback left it and a release of its
+            successor is kept, that rollback was killed before its end, and it alone is finished.
 
     Returns:
         `version` (in service now), `previous` (rolled back from), `id` and `time`.
@@ -188,7 +195,7 @@ def rollback(registry: str, name: str, *, reason: str = "") -> dict[str, Any]:
     store = backend.connect(registry, name)
     asked = Asked(ROLLBACK, reason, actor())
     champion = backend.alias(store, backend.CHAMPION)
-    move = promotion.rollback(_known_ledger(store), _alias(store), asked, expected=champion)
+    move = promotion.rollback(_known_ledger(store), _alias(store), asked, expected=champion, served=served)
     return {"version": move.version, "previous": move.previous, "id": move.id, "time": move.time}
 
 

@@ -1,0 +1,89 @@
+"""Real processes that move a champion: some are killed at one of their writes, some race."""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+from lrm.errors import RegistryError
+
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Children of a process that has imported the registry's client and done nothing else: quick to start, and clean."""
+PROCESSES.set_forkserver_preload(["lrm.registry.backend", "lrm.registry.bucket", "lrm.serving.release"])
+BEFORE, TORN, AFTER = "before", "torn", "after"
+
+
+def run(action: str, state: Path, *, kill: tuple[int, str] = (-1, BEFORE)) -> int | None:
+    """The exit code of a process that acts; the `kill[0]`-th of its writes kills it before, in or after it."""
+    child = PROCESSES.Process(target=_act, args=(action, state, kill))
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def _act(action: str, state: Path, kill: tuple[int, str]) -> None:
+    from lrm.registry import backend, places
+    from lrm.serving import release
+
+    count = itertools.count()
+    for module, name in ((places, "extend"), (backend, "move_alias"), (release, "_point")):
+        setattr(module, name, _deadly(getattr(module, name), count, kill))
+    ACTIONS[action](state)
+
+
+def _deadly(write, count, kill):
+    """The same function, which kills its process at one of the calls."""
+
+    def call(*args, **kwargs):
+        is_due = next(count) == kill[0]
+        if is_due and kill[1] == TORN:
+            with Path(args[0]).open("ab") as file:
+                file.write(args[2][:20])
+        if is_due and kill[1] in (BEFORE, TORN):
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = write(*args, **kwargs)
+        if is_due:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    return call
+
+
+def registry_of(state: Path) -> str:
+    return f"sqlite:///{state}/mlflow.db"
+
+
+def promote(state: Path, version: str = "2") -> None:
+    from lrm.registry.run import promote_model
+
+    told = {"registry": registry_of(state), "name": "tiny-world", "version": version, "run_id": f"run-{version}"}
+    promote_model(state / f"promoted-{version}", **told)
+
+
+def _command(state: Path, name: str, **more: str) -> None:
+    from local.commands import approve, rollback
+
+    asked = argparse.Namespace(name="", state=state, registry="", reason="returns rose", **more)
+    {"rollback": rollback, "approve": approve}[name].execute(asked)
+
+
+ACTIONS = {
+    "promote": promote,
+    "rollback": lambda state: _command(state, "rollback"),
+    "approve": lambda state: _command(state, "approve", version="2"),
+}
+
+
+def race(state: Path, version: str, start, told) -> None:
+    """Promote at the same moment as others, and say what came of it."""
+    from lrm.registry import backend
+
+    backend.connect(registry_of(state), "tiny-world")
+    start.wait()
+    try:
+        promote(state, version)
+        told.put((version, "won"))
+    except RegistryError as error:
+        told.put((version, str(error)))
