@@ -11,19 +11,26 @@ from lrm.errors import RegistryError
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """Children of a process that has imported the registry's client and done nothing else: quick to start, and clean."""
-PROCESSES.set_forkserver_preload(["lrm.registry.backend", "lrm.registry.bucket", "lrm.serving.release"])
+PROCESSES.set_forkserver_preload(["tests.registry.preloaded"])
+EMULATOR = "STORAGE_EMULATOR_HOST"
 BEFORE, TORN, AFTER = "before", "torn", "after"
 
 
-def run(action: str, state: Path, *, kill: tuple[int, str] = (-1, BEFORE)) -> int | None:
-    """The exit code of a process that acts; the `kill[0]`-th of its writes kills it before, in or after it."""
-    child = PROCESSES.Process(target=_act, args=(action, state, kill))
+def killed(action: str, state: Path, n: int, moment: str) -> int | None:
+    """The exit code of a process that acts, and is killed before, in or after its n-th write."""
+    child = PROCESSES.Process(target=_act, args=(action, state, (n, moment), os.environ.get(EMULATOR)))
     child.start()
     child.join()
     return child.exitcode
 
 
-def _act(action: str, state: Path, kill: tuple[int, str]) -> None:
+def act(action: str, state: Path) -> None:
+    """Act to the end."""
+    ACTIONS[action](state)
+
+
+def _act(action: str, state: Path, kill: tuple[int, str], emulator: str | None) -> None:
+    os.environ.update({EMULATOR: emulator} if emulator else {})
     from lrm.registry import backend, places
     from lrm.serving import release
 
@@ -76,10 +83,11 @@ ACTIONS = {
 }
 
 
-def race(state: Path, version: str, start, told) -> None:
+def race(state: Path, version: str, start, told, emulator: str) -> None:
     """Promote at the same moment as others, and say what came of it."""
     from lrm.registry import backend
 
+    os.environ[EMULATOR] = emulator
     backend.connect(registry_of(state), "tiny-world")
     start.wait()
     try:

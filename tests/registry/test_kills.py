@@ -1,8 +1,8 @@
 """A champion's move, killed at every one of its writes and run again, ends as if nothing had happened."""
 
 import json
-import os
 import shutil
+import signal
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import pytest
 from lrm.content import content_sha256
 from lrm.registry import backend, bucket
 from lrm.registry.ledger import ledger_at, load
+from lrm.registry.run import resolve, show
 from tests import services
 from tests.registry import children
 from tests.registry.children import AFTER, BEFORE, TORN, registry_of
@@ -21,7 +22,7 @@ N_WRITES = {"promote": 5, "rollback": 6}
 """The intent in the mirror and beside the registry, the alias, done in both places; the link, where a person acts."""
 KILLS = [
     *[(action, n, BEFORE) for action, writes in N_WRITES.items() for n in range(writes)],
-    *[(action, n, TORN) for action in N_WRITES for n in (0, 1, 3, 4)],
+    *[(action, n, TORN) for action in N_WRITES for n in (0, 4)],
     ("promote", 4, AFTER),
 ]
 
@@ -45,8 +46,9 @@ def homes(migrated, tmp_path_factory):
     register_trained(root, registry, "b")
     for version in "12":
         write_release(root / "promote/serving" / NAME / f"{version}-abc", version)
+    link(root / "promote", "1")
     shutil.copytree(root / "promote", root / "rollback", symlinks=True)
-    assert children.run("promote", root / "rollback") == 0
+    children.act("promote", root / "rollback")
     link(root / "rollback", "2")
     return root
 
@@ -62,7 +64,7 @@ def test_a_move_killed_at_a_write_and_run_again_ends_like_an_undisturbed_one(
     homes, undisturbed, tmp_path, action, n, moment
 ):
     state = copied(homes / action, tmp_path / "state")
-    assert children.run(action, state, kill=(n, moment)) == -9
+    assert children.killed(action, state, n, moment) == -signal.SIGKILL
     assert end_of(action, state) == undisturbed[action]
 
 
@@ -73,7 +75,7 @@ def test_the_ledger_in_a_bucket_survives_the_same_kills(homes, undisturbed, tmp_
         for n in range(N_WRITES[action]):
             state = copied(homes / action, tmp_path / f"state-{n}")
             keep_in_bucket(state)
-            assert children.run(action, state, kill=(n, BEFORE)) == -9
+            assert children.killed(action, state, n, BEFORE) == -signal.SIGKILL
             assert end_of(action, state) == undisturbed[action], f"killed before write {n}"
 
 
@@ -92,7 +94,7 @@ def link(state, version):
 
 def copied(home: Path, state: Path) -> Path:
     """The same registry elsewhere: the bundles stay where they are."""
-    return Path(shutil.copytree(home, state, symlinks=True, ignore=shutil.ignore_patterns("models")))
+    return Path(shutil.copytree(home, state, symlinks=True, ignore=shutil.ignore_patterns("models", "*.lock")))
 
 
 def keep_in_bucket(state):
@@ -106,7 +108,7 @@ def keep_in_bucket(state):
 
 def end_of(action, state):
     """Run an action to its end, and see what it leaves."""
-    assert children.run(action, state) == 0
+    children.act(action, state)
     store = backend.connect(registry_of(state), NAME)
     place = backend.tag(store, backend.LEDGER) or str(state / "artifacts/promotions")
     ledger = ledger_at(NAME, mirror=place, beside=state / "promotions")
@@ -114,7 +116,35 @@ def end_of(action, state):
     current = state / "serving" / NAME / "current"
     return End(
         champion=backend.alias(store, backend.CHAMPION),
-        served=os.readlink(current) if current.is_symlink() else "",
+        served=str(current.readlink()),
         lines=[(kept, move.action, move.version, move.previous, move.id) for kept, move in lines],
         are_copies_equal=own == load(ledger).seen.content,
     )
+
+
+def test_of_two_machines_that_promote_at_the_same_moment_exactly_one_wins_and_the_other_is_told(
+    homes, tmp_path, monkeypatch
+):
+    """Each has a folder of its own, so no lock is shared: the bucket decides."""
+    with services.gcs() as address:
+        monkeypatch.setenv(bucket.EMULATOR, address)
+        state = copied(homes / "promote", tmp_path / "one")
+        keep_in_bucket(state)
+        registry = registry_of(state)
+        third = register_trained(tmp_path, registry, "c", champion=resolve(registry, NAME)["bundle"])
+        (tmp_path / "two").mkdir()
+        (tmp_path / "two/mlflow.db").symlink_to(state / "mlflow.db")
+        start, told = children.PROCESSES.Barrier(2), children.PROCESSES.Queue()
+        asked = [(state, "2"), (tmp_path / "two", third)]
+        racers = [children.PROCESSES.Process(target=children.race, args=(*one, start, told, address)) for one in asked]
+        for racer in racers:
+            racer.start()
+        outcomes = dict(told.get() for _ in racers)
+        for racer in racers:
+            racer.join()
+        (winner,) = [version for version, outcome in outcomes.items() if outcome == "won"]
+        (loser,) = [outcome for outcome in outcomes.values() if outcome != "won"]
+        assert "another promoter came first" in loser
+        held = show(registry, NAME)
+        assert held["champion"] == winner
+        assert [move["version"] for move in held["moves"]] == ["1", winner]
