@@ -110,6 +110,7 @@ EPILOG = """examples:
                                                       other built-in data, from files you have downloaded
   python pipeline.py run --data my-data/              your own data; docs/own-data.md shows how to lay it out
   python pipeline.py run --as-of 2017-11-01T00:00:00  as if it were the first of November
+  python pipeline.py history                          which version is in service, since when and why
   python pipeline.py compile --image registry.example/token-factory@sha256:...
                                                       the same workflow for Kubeflow Pipelines
 

@@ -1,15 +1,17 @@
 """Register, promote and roll back, in a real MLflow store."""
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from lrm.content import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import backend, bundle
 from lrm.registry.ledger import INTENT, append, ledger_at, load, move_id
-from lrm.registry.run import find_champion, register_model, resolve, rollback, show
+from lrm.registry.run import find_champion, promote_model, register_model, resolve, rollback, show
 from tests.registry.conftest import NAME
 
 
@@ -219,3 +221,55 @@ def test_a_model_folder_without_weights_or_evaluation_is_refused(registry, train
     (model / "manifest.json").unlink()
     with pytest.raises(RegistryError, match="has no lineage"):
         register_model(model, evaluation, tmp_path / "registered", **ask)
+
+
+def test_a_version_names_the_evaluation_and_the_policy_that_judged_it(registry, register, trained):
+    register("a")
+    (one,) = show(registry)["versions"]
+    _, evaluation = trained("a")
+    assert one["evaluation_sha256"] == hashlib.sha256((evaluation / "evaluation.json").read_bytes()).hexdigest()
+    assert one["policy_sha256"] == "p" * 64
+
+
+def test_a_model_that_was_changed_after_it_was_scored_is_refused(registry, trained, tmp_path):
+    model, evaluation = trained("a")
+    judged = json.loads((evaluation / "evaluation.json").read_text()) | {"challenger_content": model_sha256(model)}
+    (evaluation / "evaluation.json").write_text(json.dumps(judged))
+    told = {"registry": registry, "name": NAME, "code_version": "c1", "run_id": "r", "validation": evaluation}
+    assert register_model(model, evaluation, tmp_path / "registered", **told)["is_new"]
+    (model / "weights.pt").write_text("retouched")
+    with pytest.raises(RegistryError, match="it was changed after it was scored, or is another model"):
+        register_model(model, evaluation, tmp_path / "registered", **told)
+    assert len(show(registry)["versions"]) == 1
+
+
+def test_the_ledger_says_what_a_promotion_rests_on_and_why_the_past_may_promote(registry, register, tmp_path):
+    told = {"registry": registry, "name": NAME, "version": register("a"), "run_id": "run-a"}
+    promote_model(tmp_path / "promoted", **told, note="the last month was corrupt")
+    (move,) = show(registry)["moves"]
+    (one,) = show(registry)["versions"]
+    facts = ("verdict", "evaluation_sha256", "policy_sha256", "data_sha256", "code_version")
+    assert {fact: move[fact] for fact in facts} == {fact: one[fact] for fact in facts}
+    assert (move["reason"], move["run_id"]) == ("the last month was corrupt; ndcg@10 rose by 0.02", "run-a")
+
+
+def test_a_folder_may_hold_the_mirror_and_the_registry_remembers_it(registry, register, promote, tmp_path):
+    place = str(tmp_path / "elsewhere")
+    promote(register("a", ledger=place))
+    assert (tmp_path / "elsewhere" / f"{NAME}.jsonl").is_file()
+    register("b")
+    with pytest.raises(RegistryError, match=r"keeps its ledger in .*elsewhere, not in gs://bucket/promotions"):
+        register("c", ledger="gs://bucket/promotions")
+
+
+def test_a_server_without_a_folder_for_artifacts_is_refused(trained, tmp_path):
+    model, evaluation = trained("a")
+    told = {"registry": "http://127.0.0.1:9", "name": NAME, "code_version": "c", "run_id": "r"}
+    with pytest.raises(RegistryError, match="is a server: give the folder `state`"):
+        register_model(model, evaluation, tmp_path / "registered", validation=evaluation, **told)
+
+
+def test_a_registry_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database, and longer than a header of one hundred bytes" * 3)
+    with pytest.raises(RegistryError, match=r"the model registry failed to connect: .*file is not a database"):
+        find_champion(f"sqlite:///{tmp_path}/mlflow.db", NAME, tmp_path)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from lrm.content import content_sha256
 from lrm.errors import RegistryError, ServingError
 from lrm.serving.release import (
     Release,
@@ -14,6 +15,8 @@ from lrm.serving.release import (
     put_in_service,
     read_release,
     remove_unfinished,
+    serve_again,
+    served_version,
     write_release,
 )
 
@@ -28,6 +31,13 @@ def built(root, version, *, age_s=0):
     write_release(release)
     written = (folder / "release.json").stat().st_mtime - age_s
     os.utime(folder / "release.json", (written, written))
+    return release
+
+
+def with_bundle(release):
+    (release.folder / "bundle").mkdir()
+    manifest = {"content_sha256": content_sha256({}), "files": {}}
+    (release.folder / "bundle/bundle.json").write_text(json.dumps(manifest))
     return release
 
 
@@ -58,6 +68,24 @@ def test_a_version_rolled_out_again_replaces_its_own_release(tmp_path):
     new = put_in_service(built(tmp_path, "2"))
     assert versions(tmp_path) == ["1", "2"]
     assert (tmp_path / "current").resolve() == new != old
+
+
+def test_a_release_that_is_no_longer_wanted_at_the_last_moment_changes_nothing(tmp_path):
+    put_in_service(built(tmp_path, "1", age_s=9))
+    assert put_in_service(built(tmp_path, "2"), is_wanted=lambda: False) is None
+    assert in_service(tmp_path) == "1"
+
+
+def test_the_release_of_an_earlier_version_is_served_again(tmp_path):
+    old = put_in_service(with_bundle(built(tmp_path, "1", age_s=9)))
+    put_in_service(built(tmp_path, "2"))
+    assert served_version(tmp_path) == "2"
+    assert serve_again(tmp_path, "1") == old
+    assert (served_version(tmp_path), versions(tmp_path)) == ("1", ["1", "2"])
+    assert serve_again(tmp_path, "7") is None
+    (old / "bundle/weights.pt").write_text("evil")
+    with pytest.raises(RegistryError, match=r"weights\.pt was added"):
+        serve_again(tmp_path, "1")
 
 
 def test_what_a_killed_roll_out_left_is_removed(tmp_path):
