@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lrm.config import preset
+from lrm import manifest
+from lrm.config import preset, to_json
 from lrm.errors import DataError
 from lrm.features.datasets.prepare import BUILDS, DATASET, name_of, prepare
 
@@ -22,6 +24,8 @@ DATA = Path("data")
 """Where built-in data is prepared."""
 REUSED = ("features", "validation", "tokens", "model", "training")
 """Rooms whose code makes what a later run reuses; the steps of all other rooms run every time."""
+SOURCES = ("lrm", "components", "local", "feature_repo", "examples", "pipeline.py", "constraints.txt")
+"""What a run's outcome may depend on, of all that git keeps."""
 DATA_NAMES = tuple(BUILDS)
 PACKAGES = ("feast", "great-expectations", "kfp", "lightgbm", "mlflow", "numpy", "polars", "torch")
 
@@ -61,7 +65,7 @@ def start_run(
     ledger: str = "",
     allow_backfill: str = "",
 ) -> tuple[Path, dict[str, Any]]:
-    """Make the run's folder and write its `run.json`.
+    """Make the run's folder and write its `run.json` and `run_manifest.json`.
 
     Returns:
         The folder, and the workflow's arguments.
@@ -70,7 +74,7 @@ def start_run(
         SchemaError: no preset has that name.
         DataError: `dataset.json` does not hold what it must.
     """
-    preset(preset_name)
+    configuration = json.loads(to_json(preset(preset_name)))
     name = name_of(data)
     state = state.resolve()
     arguments = {
@@ -103,7 +107,28 @@ def start_run(
         "versions": versions(),
     }
     (run_dir / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+    manifest.begin(
+        run_dir,
+        arguments=arguments,
+        configuration=configuration,
+        declarations_sha256=declarations_version(feature_repo),
+        code={"sha256": arguments["code_version"], **checkout()},
+    )
     return run_dir, arguments
+
+
+def checkout() -> dict[str, Any]:
+    """The `commit` that the sources are of, and whether they are `dirty`: changed since. Both null without git."""
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *SOURCES)
+    return {"commit": commit or None, "dirty": None if commit is None else bool(changed)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def data_version(data: Path) -> str:
@@ -116,8 +141,12 @@ def code_version(feature_repo: Path) -> str:
     reused = [path for room in REUSED for path in (PROJECT / "lrm" / room).rglob("*.*")]
     sources = [*reused, *(PROJECT / "lrm").glob("*.py"), *(PROJECT / "components").glob("*.py")]
     project = _digest(PROJECT, sorted(path for path in sources if path.suffix != ".pyc"))
-    declared = sorted(path for path in feature_repo.glob("*") if path.suffix in (".py", ".yaml"))
-    return hashlib.sha256(f"{project} {_digest(feature_repo, declared)}".encode()).hexdigest()
+    return hashlib.sha256(f"{project} {declarations_version(feature_repo)}".encode()).hexdigest()
+
+
+def declarations_version(feature_repo: Path) -> str:
+    """sha256 over the feature definitions: the registry of features is made from them alone."""
+    return _digest(feature_repo, sorted(path for path in feature_repo.glob("*") if path.suffix in (".py", ".yaml")))
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 The engine (`kfp.local`) runs in a child process whose output is the run's log: the terminal stays for the view, and an
 interrupt can end the child with all of its steps. The outputs of completed steps are kept in the engine's cache, keyed
-by everything they depend on; a step that did not complete leaves nothing there, so nothing half-written is reused.
+by everything they depend on; a step that did not complete leaves nothing there, so nothing half-written is reused, and
+what it had written is removed before the next run begins (`local.kept`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from local import kept
 from local.view import follow
 from lrm.errors import LrmError
 from lrm.progress import TERMINAL
@@ -44,7 +46,7 @@ def run(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, 
     Args:
         workflow: the pipeline.
         arguments: its parameters.
-        run_dir: the run's folder; the engine's artifacts and cache lie beside it.
+        run_dir: the run's folder; the engine's artifacts and cache, of all runs, lie beside it.
         reuse: take completed steps from the cache.
 
     Returns:
@@ -54,7 +56,8 @@ def run(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, 
     engine = multiprocessing.get_context("fork").Process(
         target=_execute, args=(workflow, arguments, run_dir, reuse), name="engine"
     )
-    with _interrupts():
+    kept.remove_leftovers(run_dir.parent)
+    with kept.held(run_dir), _interrupts():
         try:
             engine.start()
             follow(run_dir, engine.is_alive, _say)
@@ -93,7 +96,7 @@ def environment(run_dir: Path) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
         **({TERMINAL: os.ttyname(sys.stderr.fileno())} if sys.stderr.isatty() else {}),
-        "LRM_CHECKPOINTS": str(run_dir.parent / ".checkpoints"),
+        "LRM_CHECKPOINTS": str(run_dir.parent / kept.CHECKPOINTS),
         **os.environ,
         RUN_DIR: str(run_dir),
     }
@@ -150,13 +153,12 @@ def _execute(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: P
 
     from kfp import local
 
-    beside = run_dir.parent
     local.init(
         local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(beside / ".artifacts"),
-        workspace_root=str(run_dir / ".workspace"),
+        pipeline_root=str(kept.artifacts_of(run_dir)),
+        workspace_root=str(run_dir / kept.WORKSPACE),
         enable_caching=reuse,
-        cache_root=str(beside / ".cache"),
+        cache_root=str(kept.cache_of(run_dir)),
     )
     workflow(**arguments)
 

@@ -3,7 +3,8 @@
 A door decorated with `recorded` writes `record.json` into its own output folder, so that the record travels with the
 artifact and survives caching, and copies it with the kept files to `steps/<step>/` of the run's folder for the report.
 A step that starts also copies the records of its inputs there, and those of their inputs, marked `reused` where that
-step did not run this time.
+step did not run this time. A door that meets a fault which passes by itself, such as a locked database, begins again a
+few times (`lrm.faults`); a fault of any other kind is recorded with what a person can do about it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
+
+from lrm.faults import advice, patiently
 
 P = ParamSpec("P")
 Metrics = dict[str, Any]
@@ -61,18 +65,18 @@ def recorded(
             _save(folder, record)
             start, cpu = time.perf_counter(), _cpu_seconds()
             try:
-                record["metrics"] = metrics = door(*args, **kwargs)
+                record["metrics"] = metrics = patiently(lambda: door(*args, **kwargs))
                 record["state"] = "succeeded"
                 return metrics
             except BaseException as error:
                 record["state"] = "failed"
-                record["error"] = {"type": type(error).__name__, "message": str(error)}
+                record["error"] = {"type": type(error).__name__, "message": _told(error, folder)}
                 raise
             finally:
                 record["seconds"] = round(time.perf_counter() - start, 3)
                 record["cpu_seconds"] = round(_cpu_seconds() - cpu, 3)
                 record["peak_memory_mb"] = round(_peak_memory_mb(), 1)
-                _save(folder, record)
+                _save_last(folder, record)
 
         return run
 
@@ -102,6 +106,22 @@ def read_records(run_dir: Path) -> dict[str, dict[str, Any]]:
 def _save(folder: Path, record: dict[str, Any]) -> None:
     _write(folder / RECORD, record)
     _publish(folder, reused=False)
+
+
+def _told(error: BaseException, folder: Path) -> str:
+    """The error's message, with what to do about a fault at the end of its first line: a terminal shows no more."""
+    first, newline, rest = str(error).partition("\n")
+    return "; ".join(part for part in (first, advice(error, folder)) if part) + newline + rest
+
+
+def _save_last(folder: Path, record: dict[str, Any]) -> None:
+    """Save the record; where that is impossible too, as on a full disk, print the error that it would have told."""
+    try:
+        _save(folder, record)
+    except OSError:
+        if record["error"] is None:
+            raise
+        print(f"{record['step']}: {record['error']['type']}: {record['error']['message']}", file=sys.stderr, flush=True)
 
 
 def _publish(folder: Path, *, reused: bool) -> None:

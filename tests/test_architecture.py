@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-FLOOR = {f"lrm.{module}" for module in ("config", "content", "errors", "progress", "record", "schema")}
+FLOOR = {
+    f"lrm.{module}"
+    for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema")
+}
 ROOMS = {
     "lrm.features": FLOOR,
     "lrm.validation": FLOOR | {"lrm.features"},
@@ -22,7 +25,7 @@ ROOMS = {
     "lrm.reporting": FLOOR,
     "components": FLOOR,
     "local": FLOOR | {"lrm.features.datasets", "lrm.reporting"},
-    "local.commands": FLOOR | {"local", "lrm.registry", "lrm.serving", "lrm.evaluation"},
+    "local.commands": FLOOR | {"local", "lrm.evaluation", "lrm.registry", "lrm.serving"},
     "pipeline": FLOOR | {"components", "local"},
     "feature_repo": {"lrm.schema"},
     "examples": {"lrm.schema"},

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lrm import manifest
 from lrm.record import recorded
 from lrm.reporting import kept as files
 from lrm.reporting.page import render
@@ -20,7 +21,7 @@ LATEST = "latest"
 
 @recorded("report_run", output="run_dir")
 def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", failed_step: str = "") -> dict[str, Any]:
-    """Write a run's `report.html` and `summary.json` from what its steps kept.
+    """Write a run's `report.html` and `summary.json` from what its steps kept, and complete its manifest.
 
     The link `latest` beside the run's folder then names it. Any file may be missing: a run that failed or was
     interrupted gets a report that shows it first.
@@ -44,6 +45,7 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     _replace(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    manifest.complete(run_dir, state=summary["status"])
     _point(run_dir.parent / LATEST, run_dir)
     return {
         "status": summary["status"],

@@ -1,0 +1,92 @@
+"""What runs leave on this machine, and which of it is still of use.
+
+    runs/<id>/                  a run: report, manifest, what its steps kept; `.lock` is held while it runs, `pinned` keeps it
+    runs/.artifacts/<id>/       the folders that its steps wrote
+    runs/.cache/<packages>/     the engine's entries: which folder holds the outputs of which inputs, for a set of packages
+    runs/.checkpoints/<what>/   where a training that was killed goes on
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local.prepare import versions
+from lrm.manifest import RUN_MANIFEST, STARTED, read
+
+ARTIFACTS, CACHE, CHECKPOINTS, WORKSPACE = ".artifacts", ".cache", ".checkpoints", ".workspace"
+LOCK = ".lock"
+
+
+def artifacts_of(run_dir: Path) -> Path:
+    """Where the steps of a run write."""
+    return run_dir.parent / ARTIFACTS / run_dir.name
+
+
+def cache_of(run_dir: Path) -> Path:
+    """Where the engine keeps what a run may reuse: steps that ran with the same packages."""
+    installed = json.dumps(versions(), sort_keys=True).encode()
+    return run_dir.parent / CACHE / hashlib.sha256(installed).hexdigest()[:12]
+
+
+def entries(runs: Path) -> dict[Path, list[Path]]:
+    """The engine's cache entries: each file, and the folders that it names."""
+    return {path: list(_named(json.loads(path.read_text()))) for path in sorted(runs.glob(f"{CACHE}/*/*.json"))}
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """Every run that has a manifest, oldest first."""
+    return sorted(path.parent for path in runs.glob(f"[!.]*/{RUN_MANIFEST}") if not path.parent.is_symlink())
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold a run's lock, here and in the engine that is started meanwhile: the last of them to end lets it go."""
+    with open(run_dir / LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def is_running(run_dir: Path) -> bool:
+    """Whether any process of a run is alive."""
+    if not (run_dir / LOCK).is_file():
+        return False
+    with open(run_dir / LOCK) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def remove_leftovers(runs: Path) -> list[Path]:
+    """Remove what killed runs left half-written: folders of steps that no cache entry names. Returns them."""
+    named = {folder for folders in entries(runs).values() for folder in folders}
+    removed = []
+    for run_dir in run_folders(runs):
+        if read(run_dir)["state"] != STARTED or is_running(run_dir):
+            continue
+        tasks = [task for task in artifacts_of(run_dir).glob("*/*") if not any(task in path.parents for path in named)]
+        workspace = run_dir / WORKSPACE
+        removed += tasks + ([workspace] if workspace.is_dir() else [])
+    for folder in removed:
+        shutil.rmtree(folder)
+    return removed
+
+
+def _named(value: Any) -> Iterator[Path]:
+    """The folders that a cache entry names, wherever in it."""
+    if isinstance(value, dict):
+        if isinstance(value.get("uri"), str):
+            yield Path(value["uri"])
+        for one in value.values():
+            yield from _named(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _named(one)
