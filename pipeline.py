@@ -28,6 +28,7 @@ from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_ru
 from local.runner import run
 from lrm.config import PRESETS
 from lrm.errors import LrmError
+from lrm.faults import advice
 
 
 @dsl.pipeline(name="token-factory")  # type: ignore[untyped-decorator]
@@ -125,7 +126,12 @@ def main(argv: list[str] | None = None) -> int:
         return int(asked.execute(asked))
     except LrmError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        told = advice(error, asked.runs if "runs" in asked else Path())
+        if not told:
+            raise
+        print(f"error: {error}; {told}", file=sys.stderr)
+    return 1
 
 
 def _compile(asked: argparse.Namespace) -> int:
@@ -237,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     cluster.set_defaults(execute=_compile)
     for command in COMMANDS:
         command.add(commands)
+    parser.set_defaults(workflow=workflow)
     return parser
 
 

@@ -1,9 +1,10 @@
 """What runs leave on this machine, and which of it is still of use.
 
-    runs/<id>/                  a run: report, manifest, what its steps kept; `.lock` is held while it runs, `pinned` keeps it
-    runs/.artifacts/<id>/       the folders that its steps wrote
-    runs/.cache/<packages>/     the engine's entries: which folder holds the outputs of which inputs, for a set of packages
-    runs/.checkpoints/<what>/   where a training that was killed goes on
+runs/<id>/                  a run: report, manifest, what its steps kept; `.lock` is held meanwhile, `pinned` keeps it
+runs/.artifacts/<id>/       the folders that its steps wrote
+runs/.cache/<packages>/     the engine's entries: which folder holds the outputs of which inputs, for a set of packages
+runs/.reproductions/<id>/   runs that `reproduce` made, with what theirs left beside them
+runs/.checkpoints/<what>/   where a training that was killed goes on
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from local.prepare import versions
+from lrm.errors import DataError
 from lrm.manifest import RUN_MANIFEST, STARTED, read
 
 ARTIFACTS, CACHE, CHECKPOINTS, WORKSPACE = ".artifacts", ".cache", ".checkpoints", ".workspace"
-LOCK = ".lock"
+REPRODUCTIONS = ".reproductions"
+LOCK, PINNED, LATEST = ".lock", "pinned", "latest"
 
 
 def artifacts_of(run_dir: Path) -> Path:
@@ -43,6 +46,19 @@ def entries(runs: Path) -> dict[Path, list[Path]]:
 def run_folders(runs: Path) -> list[Path]:
     """Every run that has a manifest, oldest first."""
     return sorted(path.parent for path in runs.glob(f"[!.]*/{RUN_MANIFEST}") if not path.parent.is_symlink())
+
+
+def find_run(asked: str, runs: Path) -> Path:
+    """The folder of a run named by its id, its folder, or `latest`.
+
+    Raises:
+        DataError: there is no such run.
+    """
+    for folder in (runs / asked, Path(asked)):
+        if (folder / RUN_MANIFEST).is_file():
+            return folder.resolve()
+    known = ", ".join(folder.name for folder in run_folders(runs)[-5:]) or "none"
+    raise DataError(f"there is no run {asked!r} with a {RUN_MANIFEST} in {runs}; the latest there: {known}")
 
 
 @contextmanager

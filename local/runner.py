@@ -193,7 +193,7 @@ def _close(run_dir: Path, exit_code: int) -> int:
     if not (run_dir / "report.html").is_file():
         _report(run_dir, state="FAILED", error="the workflow ended without its report")
     _print_summary(run_dir)
-    if exit_code and not failed:
+    if exit_code and not any(records[step]["error"] for step in failed):
         lines = (run_dir / "log.txt").read_text(errors="replace").splitlines()[-LOG_LINES:]
         _say("\n".join(["", "A step failed before it could say why. The end of the log:", *lines]))
     elif not exit_code and (missing := unmet(records)):

@@ -27,7 +27,3 @@ class RegistryError(LrmError):
 
 class ServingError(LrmError):
     """The server could not start, or answers differently from the offline model."""
-
-
-class Unavailable(LrmError):  # noqa: N818 - says what is so
-    """A service did not answer; the same call may succeed a little later."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from lrm.errors import LrmError, Unavailable
+from lrm.errors import LrmError
 
 T = TypeVar("T")
 WAITS_SECONDS = (1.0, 4.0, 16.0)
@@ -31,17 +31,15 @@ NOT_WRITABLE = ("attempt to write a readonly database", "unable to open database
 
 def advice(error: BaseException, folder: Path) -> str:
     """What to do about a fault that interrupted the writing of `folder`; "" where the error is no such fault."""
-    if not isinstance(error, Exception) or (isinstance(error, LrmError) and not passes(error)):
-        return ""  # an interrupt, or an error that says so itself
+    if not isinstance(error, Exception):
+        return ""  # an interrupt
     text, numbers = " ".join(_words(error)), {one.errno for one in _chain(error) if isinstance(one, OSError)}
-    if numbers & set(FULL) or "No space left" in text or _is_full(folder):
+    if numbers & set(FULL) or "No space left" in text or (not isinstance(error, LrmError) and _is_full(folder)):
         return f"the disk of {folder} is full: free some space (`python pipeline.py prune` lists what can go), {AGAIN}"
     if LOCKED in text:
         return f"another process holds the database: wait for it or end it, {AGAIN}"
     if any(words in text for words in DAMAGED):
-        return (
-            f"the database file is damaged: restore it from a copy, or move it away to begin with an empty one, {AGAIN}"
-        )
+        return f"the database is damaged: restore it from a copy, or move it away to begin with an empty one, {AGAIN}"
     if numbers & set(READ_ONLY) or any(words in text for words in NOT_WRITABLE):
         return f"a file or folder cannot be written by this user: give write access or name another folder, {AGAIN}"
     if passes(error):
@@ -51,8 +49,6 @@ def advice(error: BaseException, folder: Path) -> str:
 
 def passes(error: BaseException) -> bool:
     """Whether the same call may succeed a little later though nobody does anything."""
-    if isinstance(error, LrmError):
-        return isinstance(error, Unavailable)
     is_away = any(isinstance(one, ConnectionError | TimeoutError) for one in _chain(error))
     return is_away or any(LOCKED in words for words in _words(error))
 
@@ -79,9 +75,10 @@ def patiently(call: Callable[[], T], *, waits: tuple[float, ...] = WAITS_SECONDS
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes; for an error raised on purpose, only the causes that it names."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if isinstance(error, LrmError) else error.__context__)
 
 
 def _words(error: BaseException) -> list[str]:

@@ -4,6 +4,6 @@ A module has `HELP`, one line, and `add(commands)`, which adds its parser and se
 parsed arguments and returns the exit status.
 """
 
-from local.commands import approve, history, rollback
+from local.commands import approve, history, prune, reproduce, rollback, steps
 
-COMMANDS = (history, rollback, approve)
+COMMANDS = (history, rollback, approve, reproduce, steps, prune)

@@ -227,7 +227,8 @@ def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str,
 
 
 def show(registry: str, name: str = "") -> dict[str, Any]:
-    """What a registry holds of one model: `versions`, `champion`, `challenger` and `moves` of the champion.
+    """What a registry holds of one model: `versions`, `champion`, `challenger`, `moves` of the champion, and `named`,
+    the versions that the ledger names in any line, of moves that were not made too.
 
     Args:
         registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
@@ -248,13 +249,15 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         raise RegistryError(f"name a registered model with --name: {', '.join(known) or 'there are none yet'}")
     store = store._replace(name=meant[0])
     book = _ledger(store)
-    moves = ledger.history(ledger.peek(book)) if book else []
+    written = ledger.peek(book) if book else None
+    lines = written.lines if written else []
     return {
         "name": store.name,
         "champion": backend.alias(store, backend.CHAMPION),
         "challenger": backend.alias(store, backend.CHALLENGER),
         "versions": [{"version": one.version} | dict(one.tags) for one in backend.versions(store)],
-        "moves": [asdict(move) for move in moves],
+        "moves": [asdict(move) for move in ledger.history(written)] if written else [],
+        "named": sorted({one for _, move in lines for one in (move.version, move.previous)} - {""}),
     }
 
 

@@ -1,0 +1,126 @@
+"""What may go: runs, artifacts, releases and files of versions that no champion, rollback target or pinned run needs.
+
+Needed are the versions that the ledger names, those that an alias names, and the runs that made them; pinned runs; and
+the latest run, whose steps the next one reuses. A version's row in the registry always stays: its number, tags and
+metrics; only its files can go.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from local import kept
+from lrm.errors import DataError
+from lrm.record import read_records
+
+
+class Needed(NamedTuple):
+    """What the registry needs."""
+
+    runs: frozenset[str]
+    """Ids of the runs that made a needed version, or moved a champion."""
+    versions: dict[str, frozenset[str]]
+    """By model: the versions that the ledger or an alias names."""
+    files: tuple[Path, ...]
+    """Where the files of those versions lie."""
+
+
+class Item(NamedTuple):
+    """Something that may go."""
+
+    path: Path
+    why: str
+
+
+def unneeded(runs: Path, state: Path, needed: Needed) -> list[Item]:
+    """Everything that may go, cache entries first: none is ever left that names a folder which is gone.
+
+    Raises:
+        DataError: a run is going on, and may be about to reuse what would go.
+    """
+    runs, state = runs.resolve(), state.resolve()
+    if running := [folder.name for folder in kept.run_folders(runs) if kept.is_running(folder)]:
+        raise DataError(f"run {running[0]} is going on and may reuse what would go; prune once it has ended")
+    stay = [folder for folder in kept.run_folders(runs) if _stays(folder, needed)]
+    folders = [*_runs(runs, stay), *_artifacts(runs, stay), *_scratch(runs)]
+    gone = {item.path for item in folders}
+    entries = [
+        Item(entry, "names what is gone")
+        for entry, named in kept.entries(runs).items()
+        if any(not path.exists() or gone & {path, *path.parents} for path in named)
+    ]
+    return [*entries, *folders, *_releases(state, needed), *_files(state, needed)]
+
+
+def remove(items: list[Item]) -> None:
+    """Remove what `unneeded` found, in its order."""
+    for item in items:
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
+        else:
+            item.path.unlink()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file() and not one.is_symlink())
+
+
+def _stays(run_dir: Path, needed: Needed) -> bool:
+    is_latest = run_dir == (run_dir.parent / kept.LATEST).resolve()
+    return is_latest or run_dir.name in needed.runs or (run_dir / kept.PINNED).is_file()
+
+
+def _runs(runs: Path, stay: list[Path]) -> Iterator[Item]:
+    for folder in kept.run_folders(runs):
+        if folder not in stay:
+            yield Item(folder, "a run that no champion or rollback target came from")
+
+
+def _artifacts(runs: Path, stay: list[Path]) -> Iterator[Item]:
+    """What the steps of other runs wrote, but for what a run that stays has read."""
+    read = {Path(path) for run_dir in stay for record in read_records(run_dir).values() for path in record["inputs"]}
+    names = {folder.name for folder in stay}
+    for folder in sorted((runs / kept.ARTIFACTS).glob("*")):
+        if folder.name in names:
+            continue
+        if not any(folder in path.parents for path in read):
+            yield Item(folder, "what the steps of such a run wrote")
+            continue
+        for task in sorted(folder.glob("*/*")):
+            if not any(task in (path, *path.parents) for path in read):
+                yield Item(task, "what a step of such a run wrote")
+
+
+def _scratch(runs: Path) -> Iterator[Item]:
+    for folder in sorted((runs / kept.CHECKPOINTS).glob("*")):
+        yield Item(folder, "where a killed training would go on")
+    if (runs / kept.REPRODUCTIONS).is_dir():
+        yield Item(runs / kept.REPRODUCTIONS, "runs made to be compared")
+
+
+def _releases(state: Path, needed: Needed) -> Iterator[Item]:
+    """All but the one in service and the latest of each needed version."""
+    for root in sorted((state / "serving").glob("*")):
+        seen: set[str] = set()
+        written = [path for path in root.glob("[!.]*/release.json") if not path.parent.is_symlink()]
+        for path in sorted(written, key=lambda path: -path.stat().st_mtime_ns):
+            version = json.loads(path.read_text())["version"]
+            is_newest = version not in seen
+            seen.add(version)
+            is_served = path.parent == (root / "current").resolve()
+            if not is_served and not (is_newest and version in needed.versions.get(root.name, ())):
+                yield Item(path.parent, f"a release of version {version}")
+
+
+def _files(state: Path, needed: Needed) -> Iterator[Item]:
+    """The files of versions that nothing names, and of registrations that were killed half-way."""
+    for folder in sorted((state / "artifacts/models").glob("*")):
+        if not any(folder in path.parents for path in needed.files):
+            yield Item(folder, "files of a version that the ledger never named")

@@ -1,0 +1,67 @@
+import json
+import subprocess
+import sys
+import time
+
+from local import kept
+from local.prepare import PROJECT
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from local.kept import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def begun(runs, run_id, *, state):
+    folder = runs / run_id
+    folder.mkdir(parents=True)
+    (folder / "run_manifest.json").write_text(json.dumps({"state": state}))
+    return folder
+
+
+def wrote(run_dir, task):
+    folder = kept.artifacts_of(run_dir) / "token-factory-x" / task / "out"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_run_holds_its_lock_until_its_last_process_is_killed(tmp_path):
+    assert not kept.is_running(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    assert kept.is_running(tmp_path)
+    process.kill()
+    process.communicate()
+    assert not kept.is_running(tmp_path)
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_what_the_engine_may_reuse_stays(tmp_path):
+    runs = tmp_path / "runs"
+    killed, ended = begun(runs, "1", state="started"), begun(runs, "2", state="failed")
+    whole, torn, other = wrote(killed, "retrieve-features"), wrote(killed, "train-lrm"), wrote(ended, "train-lrm")
+    entry = runs / ".cache/p/key.json"
+    entry.parent.mkdir(parents=True)
+    entry.write_text(json.dumps({"examples": {"uri": str(whole)}, "Output": "text", "many": [{"uri": "gs://b/c"}]}))
+    (killed / ".workspace").mkdir()
+    assert set(kept.remove_leftovers(runs)) == {torn.parent, killed / ".workspace"}
+    assert (whole.exists(), torn.exists(), other.exists()) == (True, False, True)
+
+
+def test_a_run_that_is_going_on_keeps_what_it_is_writing(tmp_path):
+    run_dir = begun(tmp_path / "runs", "1", state="started")
+    torn = wrote(run_dir, "train-lrm")
+    with kept.held(run_dir):
+        assert kept.remove_leftovers(tmp_path / "runs") == []
+    assert torn.exists()
+
+
+def test_steps_are_reused_only_with_the_same_packages(tmp_path, monkeypatch):
+    before = kept.cache_of(tmp_path / "runs/1")
+    assert before == kept.cache_of(tmp_path / "runs/2")
+    monkeypatch.setattr(kept, "versions", lambda: {"torch": f"another one, {time.time()}"})
+    assert kept.cache_of(tmp_path / "runs/1") != before
