@@ -55,18 +55,19 @@ def complete(run_dir: Path, *, state: str) -> None:
     registered = _kept(run_dir, "register_model/record.json").get("metrics", {})
     trained = _kept(run_dir, "train_lrm/config.json")
     if examples:
-        known = {"name": examples["data"]["name"], "sha256": examples["data"]["sha256"]}
-        facts["data"] |= known | {"as_of": examples["as_of"], "snapshot_id": examples["snapshot_id"]}
-        facts["features"] |= {"service": examples["service"], "service_version": examples["service_version"]}
+        read_from = examples.get("data", {})
+        facts["data"] |= {key: read_from[key] for key in ("name", "sha256") if key in read_from}
+        facts["data"] |= {key: examples.get(key) for key in ("as_of", "snapshot_id")}
+        facts["features"] |= {key: examples.get(key) for key in ("service", "service_version")}
     if trained:
-        facts |= {"preset": trained["name"], "configuration": trained}
+        facts |= {"preset": trained.get("name"), "configuration": trained}
     if champion:
-        facts["parent"] = {key: champion[key] for key in ("version", "content_sha256")}
+        facts["parent"] = {key: champion.get(key) for key in ("version", "content_sha256")}
     if evaluation:
-        facts["seed"] = evaluation["settings"]["seed"]
+        facts["seed"] = evaluation.get("settings", {}).get("seed", facts["seed"])
         facts["outcome"] = {
-            "verdict": evaluation["verdict"],
-            "weights_sha256": evaluation["about"]["challenger"].get("weights_sha256"),
+            "verdict": evaluation.get("verdict"),
+            "weights_sha256": evaluation.get("about", {}).get("challenger", {}).get("weights_sha256"),
             "metrics": _metrics(evaluation),
             "version": registered.get("version", ""),
         }
@@ -122,8 +123,8 @@ def _skeleton(run_dir: Path) -> Json:
 
 def _metrics(evaluation: Json) -> dict[str, float | None]:
     """What the challenger reached, as {"task.metric": value}."""
-    tasks = evaluation["models"]["challenger"]
-    return {f"{task}.{name}": cell["value"] for task, cells in tasks.items() for name, cell in cells.items()}
+    tasks = evaluation.get("models", {}).get("challenger", {})
+    return {f"{task}.{name}": cell.get("value") for task, cells in tasks.items() for name, cell in cells.items()}
 
 
 def _kept(run_dir: Path, name: str) -> Json:
