@@ -25,7 +25,8 @@ from components.train_lrm import train_lrm
 from components.validate_data import validate_data
 from local.commands import COMMANDS
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
-from local.runner import run
+from local.runner import FAILED, SUCCEEDED, run
+from local.upload import check_address, upload
 from lrm.config import PRESETS
 from lrm.errors import LrmError
 from lrm.faults import advice
@@ -141,6 +142,8 @@ def _compile(asked: argparse.Namespace) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
+    if asked.artifacts:
+        check_address(asked.artifacts)
     data, feature_repo = find_data(asked.data, asked.data_root)
     run_dir, arguments = start_run(
         data,
@@ -155,7 +158,10 @@ def _run(asked: argparse.Namespace) -> int:
         allow_backfill=asked.allow_backfill,
     )
     print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
-    return run(workflow, arguments, run_dir, reuse=not asked.fresh)
+    ended = run(workflow, arguments, run_dir, reuse=not asked.fresh)
+    if asked.artifacts and ended in (SUCCEEDED, FAILED):
+        upload(run_dir, asked.artifacts)
+    return ended
 
 
 def compile_to(path: Path, *, image: str) -> None:
@@ -232,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="URI",
         help="folder or gs://BUCKET/PATH of the promotion ledger (default: the one that the registry remembers)",
+    )
+    here.add_argument(
+        "--artifacts",
+        default="",
+        metavar="gs://BUCKET/PREFIX",
+        help="where a copy of the report, the manifest and the registered bundle goes once the run has ended",
     )
     here.add_argument("--fresh", action="store_true", help="run every step, even where an earlier result is as good")
     here.set_defaults(execute=_run)

@@ -27,3 +27,7 @@ class RegistryError(LrmError):
 
 class ServingError(LrmError):
     """The server could not start, or answers differently from the offline model."""
+
+
+class UploadError(LrmError):
+    """A copy of a run in a bucket is not whole, or cannot be made."""

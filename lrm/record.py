@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -115,13 +116,17 @@ def _told(error: BaseException, folder: Path) -> str:
 
 
 def _save_last(folder: Path, record: dict[str, Any]) -> None:
-    """Save the record; where that is impossible too, as on a full disk, print the error that it would have told."""
+    """Save the record; where its folder takes nothing more, as on a full disk, tell the error where one can."""
     try:
         _save(folder, record)
     except OSError:
         if record["error"] is None:
             raise
         print(f"{record['step']}: {record['error']['type']}: {record['error']['message']}", file=sys.stderr, flush=True)
+        run_dir = current_run()
+        if run_dir is not None:
+            with suppress(OSError):
+                _write(run_dir / "steps" / record["step"] / RECORD, record)
 
 
 def _publish(folder: Path, *, reused: bool) -> None:

@@ -4,6 +4,6 @@ A module has `HELP`, one line, and `add(commands)`, which adds its parser and se
 parsed arguments and returns the exit status.
 """
 
-from local.commands import approve, history, prune, reproduce, rollback, steps
+from local.commands import approve, history, prune, reproduce, rollback, steps, upload
 
-COMMANDS = (history, rollback, approve, reproduce, steps, prune)
+COMMANDS = (history, rollback, approve, reproduce, steps, upload, prune)
