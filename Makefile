@@ -10,7 +10,7 @@ ARGS   ?=
 IMAGE  ?= token-factory:dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean
+.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean reproduce prune faults
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,6 +46,15 @@ rollback: $(STAMP)  ## put the champion before this one back in service: make ro
 
 approve: $(STAMP)  ## put a version in service that the gate kept: make approve ARGS='7 --reason "seen and agreed"'
 	@$(BIN)/python pipeline.py approve $(ARGS)
+
+reproduce: $(STAMP)  ## run a past run again and compare what comes out: make reproduce ARGS=20260101T120000-1a2b
+	@$(BIN)/python pipeline.py reproduce $(or $(ARGS),latest)
+
+prune: $(STAMP)  ## list what no champion, rollback target or pinned run needs; make prune ARGS=--yes removes it
+	@$(BIN)/python pipeline.py prune $(ARGS)
+
+faults: $(STAMP)  ## kill a run in each step, break its disk and its registry, and print what came of it (an hour)
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -91,14 +91,19 @@ def service(name: str) -> Iterator[str]:
         return
     try:
         started = start(name)
-    except Absent as absent:
-        if IS_REQUIRED:
-            pytest.fail(f"{REQUIRED}=required, but {absent}")
-        pytest.skip(str(absent))
+    except Absent as reason:
+        skip_or_fail(str(reason))
     try:
         yield started.address
     finally:
         stop(started)
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """End a test whose service or program is not on this machine."""
+    if IS_REQUIRED:
+        pytest.fail(f"{REQUIRED}=required, but {reason}")
+    pytest.skip(reason)
 
 
 def start(name: str) -> Running:

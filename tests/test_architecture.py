@@ -25,7 +25,7 @@ ROOMS = {
     "lrm.reporting": FLOOR,
     "components": FLOOR,
     "local": FLOOR | {"lrm.features.datasets", "lrm.reporting"},
-    "local.commands": FLOOR | {"local", "lrm.evaluation", "lrm.registry", "lrm.serving"},
+    "local.commands": FLOOR | {"local", "lrm.registry", "lrm.serving", "lrm.evaluation", "lrm.reporting"},
     "pipeline": FLOOR | {"components", "local"},
     "feature_repo": {"lrm.schema"},
     "examples": {"lrm.schema"},

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
+from benchmarks.faults import CHECKPOINT, half_written, kill_in, start
 from lrm.record import read_records
 from lrm.schema import read_signals
 from tests.data_worlds import write_data_folder
@@ -101,6 +101,16 @@ def test_the_report_stands_alone(first):
     assert not re.search(r"""(src|href)=["']?https?:""", page)
 
 
+def test_every_registered_version_leads_back_to_the_manifest_of_its_run(first):
+    (bundle,) = (first.folder.parent.parent / "state").rglob("data/bundle/bundle.json")
+    lineage = json.loads(bundle.read_text())["lineage"]
+    facts = json.loads((first.folder.parent / lineage["run_id"] / "run_manifest.json").read_text())
+    assert facts["data"]["sha256"] == lineage["data_sha256"]
+    assert facts["features"]["service_version"] == lineage["feature_service_version"]
+    assert facts["configuration"] == lineage["config"]
+    assert facts["outcome"]["version"] == "1"
+
+
 def test_an_unchanged_second_run_reuses_the_training_and_keeps_the_champion(second):
     assert second.exit_code == 0, second.printed
     assert second.summary["verdict"] == "keep"
@@ -147,26 +157,50 @@ def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_
     assert "requests.hour" in (done.folder / "report.html").read_text()
 
 
-def test_an_interrupted_run_reports_and_started_again_ends_in_the_same_model(first, tmp_path):
+def test_a_run_that_is_interrupted_and_killed_again_and_again_ends_in_the_same_model(first, tmp_path):
     write_world(tmp_path)
-    started = subprocess.Popen(
-        command(tmp_path), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert started.stdout is not None
-    while "start   train_lrm" not in started.stdout.readline():
-        assert started.poll() is None
-    time.sleep(1.0)
-    os.kill(started.pid, signal.SIGINT)
-    printed, _ = started.communicate(timeout=60)
-    assert started.returncode == 130
+    data = str(tmp_path / "data")
+    for step in ("retrieve_features", CHECKPOINT):
+        kill_in(start(tmp_path, data), tmp_path, step, after=0.2)
+    printed = interrupt_in(tmp_path, "train_lrm")
     assert "Start the same command again: steps that completed are reused." in printed
     assert json.loads((tmp_path / "runs/latest/summary.json").read_text())["status"] == "failed"
+    kill_in(start(tmp_path, data), tmp_path, "register_model", after=0.2)
+    assert half_written(tmp_path)
 
     again = run(tmp_path)
     assert again.exit_code == 0, again.printed
-    assert again.states()["retrieve_features"] == "reused"
-    assert again.states()["train_lrm"] == "succeeded"
+    assert {step for step, state in again.states().items() if state == "reused"} == {*REUSED, "validate_data"}
     assert weights_sha256(again) == weights_sha256(first)
+    assert read_records(again.folder)["roll_out"]["metrics"]["version"] == again.summary["model"]["version"]
+    assert half_written(tmp_path) == []
+
+
+def interrupt_in(home: Path, step: str) -> str:
+    """What a run prints that is interrupted while a step runs."""
+    started = subprocess.Popen(command(home), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert started.stdout is not None
+    while f"start   {step}" not in started.stdout.readline():
+        assert started.poll() is None
+    os.kill(started.pid, signal.SIGINT)
+    printed, _ = started.communicate(timeout=60)
+    assert started.returncode == 130
+    return printed
+
+
+def test_a_run_made_again_from_its_manifest_gives_the_same_and_touches_nothing_in_service(home, first):
+    before = in_service(home)
+    asked = [sys.executable, "pipeline.py", "reproduce", first.folder.name, "--runs", str(home / "runs")]
+    done = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The same, to the last digit compared." in done.stdout
+    assert re.search(r"^weights +\w{12} +\w{12} +same$", done.stdout, re.MULTILINE)
+    assert in_service(home) == before
+
+
+def in_service(home: Path) -> list[str]:
+    """What lies in the state folder, and where the link of the model in service leads."""
+    return [f"{path} {path.resolve()} {path.stat().st_mtime_ns}" for path in sorted((home / "state").rglob("*"))]
 
 
 def weights_sha256(done: Run) -> str:

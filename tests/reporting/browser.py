@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.services import skip_or_fail
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PORT_FILE = "DevToolsActivePort"
 WAIT_S = 20.0
@@ -79,7 +81,7 @@ class Page:
 def browser_page(profile: Path) -> Iterator[Page]:
     """Start a headless browser with an empty profile and give its tab; skips the test where none is installed."""
     if CHROMIUM is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
+        skip_or_fail("no chromium is installed: apt-get install chromium")
     client = pytest.importorskip("websockets.sync.client", reason="the browser is driven over websockets")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--hide-scrollbars", "--remote-debugging-port=0", f"--user-data-dir={profile}"]  # fmt: skip
