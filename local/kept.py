@@ -21,6 +21,7 @@ from typing import Any
 from local.prepare import versions
 from lrm.errors import DataError
 from lrm.manifest import RUN_MANIFEST, STARTED, read
+from lrm.record import RECORD
 
 ARTIFACTS, CACHE, CHECKPOINTS, WORKSPACE = ".artifacts", ".cache", ".checkpoints", ".workspace"
 REPRODUCTIONS = ".reproductions"
@@ -82,18 +83,27 @@ def is_running(run_dir: Path) -> bool:
 
 
 def remove_leftovers(runs: Path) -> list[Path]:
-    """Remove what killed runs left half-written: folders of steps that no cache entry names. Returns them."""
+    """Remove what was left half-written, by killed runs and by killed steps of others. Returns the folders.
+
+    Of a run that never ended those are all folders of steps that no cache entry names.
+    """
     named = {folder for folders in entries(runs).values() for folder in folders}
     removed = []
     for run_dir in run_folders(runs):
-        if read(run_dir)["state"] != STARTED or is_running(run_dir):
+        if is_running(run_dir):
             continue
+        is_killed = read(run_dir)["state"] == STARTED
         tasks = [task for task in artifacts_of(run_dir).glob("*/*") if not any(task in path.parents for path in named)]
-        workspace = run_dir / WORKSPACE
-        removed += tasks + ([workspace] if workspace.is_dir() else [])
+        removed += [task for task in tasks if is_killed or _is_torn(task)]
+        removed += [path for path in (run_dir / WORKSPACE,) if path.is_dir()]
     for folder in removed:
         shutil.rmtree(folder)
     return removed
+
+
+def _is_torn(task: Path) -> bool:
+    """Whether a step's own record says that it never ended."""
+    return any(json.loads(path.read_text())["state"] == "running" for path in task.glob(f"*/{RECORD}"))
 
 
 def _named(value: Any) -> Iterator[Path]:

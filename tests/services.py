@@ -30,8 +30,8 @@ LEFT = Path(__file__).resolve().parent.parent / "build/services.env"
 """Lines NAME=VALUE of what `make services` started: the address, process and folder of each; a shell can source it."""
 REQUIRED = "LRM_SERVICES"
 IS_REQUIRED = os.environ.get(REQUIRED) == "required"
-START_SECONDS, STOP_SECONDS = 180.0, 10.0
-"""MLflow migrates a new store before it answers, half a minute on a busy machine."""
+START_SECONDS, STOP_SECONDS = 300.0, 10.0
+"""MLflow migrates a new store before it answers, half a minute and more on a busy machine."""
 HELPERS = ("postgres", "nobody")
 """Users that run PostgreSQL where this one is root, which it refuses."""
 

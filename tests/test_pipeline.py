@@ -123,6 +123,21 @@ def test_a_kept_champion_still_gets_fresh_online_features(second):
     assert read_records(second.folder)["roll_out"]["metrics"]["version"] == "1"
 
 
+def test_a_run_made_again_from_its_manifest_gives_the_same_and_touches_nothing_in_service(home, first):
+    before = in_service(home)
+    asked = [sys.executable, "pipeline.py", "reproduce", first.folder.name, "--runs", str(home / "runs")]
+    done = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The same, to the last digit compared." in done.stdout
+    assert re.search(r"^weights +\w{12} +\w{12} +same$", done.stdout, re.MULTILINE)
+    assert in_service(home) == before
+
+
+def in_service(home: Path) -> list[str]:
+    """What lies in the state folder, and where the link of the model in service leads."""
+    return [f"{path} {path.resolve()} {path.stat().st_mtime_ns}" for path in sorted((home / "state").rglob("*"))]
+
+
 def test_a_new_column_and_one_line_in_views_flow_through_every_step(with_new_signal):
     done = with_new_signal
     assert done.exit_code == 0, done.printed
@@ -139,6 +154,17 @@ def test_a_new_column_and_one_line_in_views_flow_through_every_step(with_new_sig
 
 def inputs(record: dict) -> list[tuple[str, str]]:
     return [(json.loads(Path(path, "record.json").read_text())["step"], path) for path in record["inputs"]]
+
+
+def test_prune_lists_what_only_lost_and_never_what_the_ledger_names(home, first, second, with_new_signal):
+    asked = [sys.executable, "pipeline.py", "prune", "--runs", str(home / "runs"), "--state", str(home / "state")]
+    done = subprocess.run([*asked, "--yes"], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (home / "runs").glob("2*")} == {first.folder.name, with_new_signal.folder.name}
+    versions = {first.folder.name, with_new_signal.folder.name}
+    bundles = (home / "state/artifacts/models").rglob("data/bundle/bundle.json")
+    assert {json.loads(path.read_text())["lineage"]["run_id"] for path in bundles} == versions
+    assert (home / "state/serving/tiny-world/current/bundle/weights.pt").is_file()
 
 
 def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_path):
@@ -186,21 +212,6 @@ def interrupt_in(home: Path, step: str) -> str:
     printed, _ = started.communicate(timeout=60)
     assert started.returncode == 130
     return printed
-
-
-def test_a_run_made_again_from_its_manifest_gives_the_same_and_touches_nothing_in_service(home, first):
-    before = in_service(home)
-    asked = [sys.executable, "pipeline.py", "reproduce", first.folder.name, "--runs", str(home / "runs")]
-    done = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The same, to the last digit compared." in done.stdout
-    assert re.search(r"^weights +\w{12} +\w{12} +same$", done.stdout, re.MULTILINE)
-    assert in_service(home) == before
-
-
-def in_service(home: Path) -> list[str]:
-    """What lies in the state folder, and where the link of the model in service leads."""
-    return [f"{path} {path.resolve()} {path.stat().st_mtime_ns}" for path in sorted((home / "state").rglob("*"))]
 
 
 def weights_sha256(done: Run) -> str:

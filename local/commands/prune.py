@@ -9,6 +9,7 @@ from typing import Any
 
 from local import kept, retention
 from local.commands.model import registry_of
+from lrm.errors import RegistryError
 
 HELP = "list, then remove what no champion, rollback target or pinned run needs"
 DESCRIPTION = (
@@ -33,7 +34,8 @@ def execute(asked: argparse.Namespace) -> int:
     """Pin, unpin, list or remove."""
     if asked.pin or asked.unpin:
         return _pin(kept.find_run(asked.pin or asked.unpin, asked.runs), is_kept=bool(asked.pin))
-    items = retention.unneeded(asked.runs, asked.state, needed_by(registry_of(asked)))
+    needed = needed_by(registry_of(asked), asked.state)
+    items = retention.unneeded(asked.runs, asked.state, needed)
     sizes = [retention.size(item.path) for item in items]
     for item, n_bytes in zip(items, sizes, strict=True):
         print(f"{n_bytes / 1e6:>9.1f} MB  {_short(item.path)}  ({item.why})")
@@ -44,17 +46,23 @@ def execute(asked: argparse.Namespace) -> int:
     return 0
 
 
-def needed_by(registry: str) -> retention.Needed:
-    """What a registry needs; nothing where it was never made.
+def needed_by(registry: str, state: Path) -> retention.Needed:
+    """What a registry needs; nothing where none was ever made.
 
     Raises:
-        RegistryError: the registry or a ledger cannot be read, so nobody knows what is needed.
+        RegistryError: the registry or a ledger cannot be read, or is not where the state folder needs it, so nobody
+            knows what is needed.
     """
     from lrm.registry import backend
     from lrm.registry.run import show
 
     path = backend.path_of(registry)
     if path is not None and not path.is_file():
+        if any((state / name).exists() for name in ("artifacts", "serving")):
+            raise RegistryError(
+                f"there is no registry at {path} to say which versions and releases in {state} are needed; name it "
+                "with --registry"
+            )
         return retention.Needed(frozenset(), {}, ())
     runs: set[str] = set()
     versions: dict[str, frozenset[str]] = {}

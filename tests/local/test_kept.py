@@ -52,6 +52,14 @@ def test_what_a_killed_run_left_half_written_is_removed_and_what_the_engine_may_
     assert (whole.exists(), torn.exists(), other.exists()) == (True, False, True)
 
 
+def test_what_a_killed_step_left_in_a_run_that_went_on_to_its_report_is_removed(tmp_path):
+    run_dir = begun(tmp_path / "runs", "1", state="failed")
+    torn, failed = wrote(run_dir, "train-lrm"), wrote(run_dir, "validate-data")
+    (torn / "record.json").write_text('{"state": "running"}')
+    (failed / "record.json").write_text('{"state": "failed"}')
+    assert kept.remove_leftovers(tmp_path / "runs") == [torn.parent]
+
+
 def test_a_run_that_is_going_on_keeps_what_it_is_writing(tmp_path):
     run_dir = begun(tmp_path / "runs", "1", state="started")
     torn = wrote(run_dir, "train-lrm")

@@ -106,7 +106,7 @@ def test_nothing_is_pruned_under_a_run_that_is_going_on(home):
 
 
 def test_the_command_lists_first_and_removes_only_when_told(home, capsys):
-    folders = ["--runs", str(home / "runs"), "--state", str(home / "state")]
+    folders = ["--runs", str(home / "runs"), "--state", str(home / "nothing-was-ever-registered")]
     assert main(["prune", "--pin", LOSER, *folders]) == 0
     assert main(["prune", "--unpin", PINNED, *folders]) == 0
     assert main(["prune", *folders]) == 0
@@ -116,9 +116,14 @@ def test_the_command_lists_first_and_removes_only_when_told(home, capsys):
     assert (home / "runs" / PINNED).is_dir()
     assert main(["prune", "--yes", *folders]) == 0
     assert {path.name for path in (home / "runs").glob("[!.]*")} == {LOSER, LAST, "latest"}
-    assert not (home / "state/artifacts/models/m-1").exists()  # there is no registry here that would name it
     assert main(["prune", "--yes", *folders]) == 0
     assert "removed 0 things" in capsys.readouterr().out
+
+
+def test_nothing_is_pruned_where_the_registry_that_knows_what_is_needed_is_missing(home, capsys):
+    assert main(["prune", "--yes", "--runs", str(home / "runs"), "--state", str(home / "state")]) == 1
+    assert "there is no registry at" in capsys.readouterr().err
+    assert (home / "runs" / LOSER).is_dir()
 
 
 def test_a_run_that_is_none_cannot_be_pinned(home, capsys):

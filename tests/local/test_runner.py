@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from local.prepare import PROJECT
-from local.runner import check_interpreter, environment, unmet
+from local.runner import _close, check_interpreter, environment, unmet
 from lrm.errors import LrmError
 from lrm.reporting.kept import STEPS
 
@@ -64,6 +65,22 @@ def test_a_path_with_a_space_is_refused_before_anything_runs():
     check_interpreter("/home/ada/project/.venv/bin/python")
     with pytest.raises(LrmError, match="cannot start steps from a path with a space; move the project"):
         check_interpreter("/home/ada/my project/.venv/bin/python")
+
+
+def test_a_step_that_was_killed_before_it_could_say_why_shows_the_end_of_the_log(tmp_path, capsys):
+    step = tmp_path / "runs/1/steps/train_lrm"
+    step.mkdir(parents=True)
+    running = {
+        "step": "train_lrm",
+        "state": "running",
+        "started": "2026-01-01T00:00:00+00:00",
+        "metrics": {},
+        "files": [],
+    }
+    (step / "record.json").write_text(json.dumps(running | {"inputs": [], "error": None}))
+    (tmp_path / "runs/1/log.txt").write_text("Killed\n")
+    assert _close(tmp_path / "runs/1", 1) == 1
+    assert "before it could say why. The end of the log:\nKilled" in capsys.readouterr().out
 
 
 def test_an_interrupt_waits_for_steps_that_outlive_the_engine_and_a_second_one_changes_nothing(tmp_path):
