@@ -53,7 +53,7 @@ reproduce: $(STAMP)  ## run a past run again and compare what comes out: make re
 prune: $(STAMP)  ## list what no champion, rollback target or pinned run needs; make prune ARGS=--yes removes it
 	@$(BIN)/python pipeline.py prune $(ARGS)
 
-faults: $(STAMP)  ## kill a run in each step, break its disk and its registry, and print what came of it (an hour)
+faults: $(STAMP)  ## kill a run in each step, break its disk and its registry, and print what came of it (takes long)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 report:  ## open the last run's report
