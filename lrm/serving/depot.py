@@ -1,0 +1,209 @@
+"""A depot: where releases wait for the machines that serve them; a folder or a bucket, `gs://BUCKET[/PREFIX]`.
+
+    <name>/<release>/...           the files of a release, which never change
+    <name>/<release>/files.json    {path: sha256} of all of them
+    <name>/<pointer>.json          {"release": ..., "sha256": that of files.json}, written last
+
+There is a pointer `current`, one for each version (its latest release) and one for each release. Nothing is taken from
+a depot unless its digest is the one that was written when the release was pushed: a release holds declarations, which
+are code, so its digest is worth naming where the server is deployed (`sha256`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from lrm.errors import RegistryError, ServingError
+from lrm.registry import bundle as bundles
+from lrm.serving.release import BUNDLE, Release, read_release
+
+BUCKET = "gs://"
+FILES = "files.json"
+CURRENT = "current"
+CHAMPION = "champion"
+TIMEOUT_S = 30
+
+
+class Wanted(NamedTuple):
+    """Which release to fetch, and what must be true of it."""
+
+    name: str
+    """The registered model."""
+    pointer: str = CURRENT
+    """`current`, a version, or the name of a release."""
+    sha256: str = ""
+    """The release's digest, as `push` gave it; "" takes the depot's word."""
+    content_sha256: str = ""
+    """The digest of the bundle's content, as the registry holds it; "" asks for none."""
+
+
+def push(folder: Path, depot: str) -> tuple[str, str]:
+    """Put a release into a depot, its pointers last, and return its name and its digest.
+
+    Pushing the same release again changes nothing.
+
+    Args:
+        folder: the release, as roll_out wrote it.
+        depot: a folder, or `gs://BUCKET[/PREFIX]`.
+
+    Raises:
+        ServingError: the folder is no release.
+        RegistryError: its bundle was changed.
+    """
+    folder = folder.resolve()
+    release = read_release(folder)
+    files = digests(folder)
+    for path in files:
+        _put(folder / path, depot, f"{release.name}/{folder.name}/{path}")
+    with tempfile.TemporaryDirectory() as scratch:
+        listed, pointer = Path(scratch, FILES), Path(scratch, "pointer.json")
+        listed.write_text(json.dumps(files, indent=1))
+        _put(listed, depot, f"{release.name}/{folder.name}/{FILES}")
+        sha256 = sha256_of(listed)
+        pointer.write_text(json.dumps({"release": folder.name, "sha256": sha256}))
+        for name in (folder.name, release.version, CURRENT):
+            _put(pointer, depot, f"{release.name}/{name}.json")
+    return folder.name, sha256
+
+
+def fetch(depot: str, wanted: Wanted, to: Path) -> Release:
+    """Take a release out of a depot, every file compared with its digest; `to` appears whole or not at all.
+
+    Args:
+        depot: a folder, or `gs://BUCKET[/PREFIX]`.
+        wanted: which release.
+        to: the folder to make; one that is there is replaced.
+
+    Raises:
+        ServingError: there is no such release, or a digest is not the expected one.
+        RegistryError: the bundle was changed before the release was pushed.
+    """
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as scratch:
+        listed, release = Path(scratch, FILES), Path(scratch, "release")
+        place = _listed(depot, wanted, listed)
+        for path, sha256 in json.loads(listed.read_text()).items():
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise ServingError(f"{depot}: {place}/{FILES} names {path!r}, outside the release; push it again")
+            _take(depot, f"{place}/{path}", release / path, sha256=sha256)
+        content = bundles.verify(release / BUNDLE)["content_sha256"]
+        if wanted.content_sha256 not in ("", content):
+            raise ServingError(
+                f"{depot}: the bundle of {place} has the content {content}, but the registry holds "
+                f"{wanted.content_sha256} under that version; push the registered version again"
+            )
+        shutil.rmtree(to, ignore_errors=True)
+        release.rename(to)
+    return read_release(to)
+
+
+def _listed(depot: str, wanted: Wanted, to: Path) -> str:
+    """Take the list of a release's files, and say where in the depot they are."""
+    _take(depot, f"{wanted.name}/{wanted.pointer}.json", to)
+    pointer = json.loads(to.read_text())
+    if wanted.sha256 not in ("", pointer["sha256"]):
+        raise ServingError(
+            f"{depot}: {wanted.pointer} of {wanted.name} is release {pointer['release']} with sha256 "
+            f"{pointer['sha256']}, expected {wanted.sha256}; name the release that has that digest, or its new digest"
+        )
+    place = f"{wanted.name}/{pointer['release']}"
+    _take(depot, f"{place}/{FILES}", to, sha256=pointer["sha256"])
+    return place
+
+
+def champion(server: str, name: str) -> tuple[str, str]:
+    """The champion's version and the digest of its bundle's content, asked of an MLflow server.
+
+    Args:
+        server: its address, `http://HOST:PORT`.
+        name: the registered model.
+
+    Raises:
+        RegistryError: the server cannot be reached, or knows no champion.
+    """
+    asked = urllib.parse.urlencode({"name": name, "alias": CHAMPION})
+    address = f"{server.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{asked}"
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:
+            version: dict[str, Any] = json.load(response)["model_version"]
+    except urllib.error.HTTPError as error:
+        raise RegistryError(
+            f"{server} names no champion of {name!r} (status {error.code}); promote a version, or name a release"
+        ) from error
+    except OSError as error:
+        raise RegistryError(f"the registry {server} cannot be reached ({error}); check its address") from error
+    tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
+    return str(version["version"]), str(tags.get("content_sha256", ""))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file, by path relative to the folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _take(depot: str, path: str, to: Path, *, sha256: str = "") -> None:
+    """Copy one file out of a depot, and check it."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if depot.startswith(BUCKET):
+            _download(depot, path, to)
+        else:
+            shutil.copyfile(Path(depot) / path, to)
+    except FileNotFoundError as error:
+        raise ServingError(
+            f"{depot} holds no {path}; put a release there: python -m lrm.serving.fetch --push RELEASE --depot {depot}"
+        ) from error
+    if sha256 and (seen := sha256_of(to)) != sha256:
+        raise ServingError(
+            f"{depot}: {path} was changed since it was pushed (expected sha256 {sha256}, seen {seen}); push it again"
+        )
+
+
+def _put(source: Path, depot: str, path: str) -> None:
+    """Copy one file into a depot; a reader sees the old one or the new one."""
+    if depot.startswith(BUCKET):
+        _blob(depot, path).upload_from_filename(str(source))
+        return
+    target = Path(depot) / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _download(depot: str, path: str, to: Path) -> None:
+    from google.api_core.exceptions import NotFound
+
+    try:
+        _blob(depot, path).download_to_filename(str(to))
+    except NotFound as error:
+        raise FileNotFoundError(path) from error
+
+
+def _blob(depot: str, path: str) -> Any:
+    bucket, _, prefix = depot.removeprefix(BUCKET).partition("/")
+    return _client().bucket(bucket).blob(str(PurePosixPath(prefix, path)))
+
+
+@functools.cache
+def _client() -> Any:
+    """One client for all calls: it holds the connections, and finds the credentials once."""
+    from google.cloud import storage
+
+    return storage.Client()
