@@ -1,34 +1,78 @@
-# The one image of every step and of the server. Build arguments and pip's own variables can point to other indexes:
-# docker build --build-arg PIP_EXTRA_INDEX_URL=... takes a CPU build of torch where that index has one.
-FROM python:3.11-slim-bookworm
+# Two images from one recipe: `train` runs every step of the workflow, `serve` answers requests.
+#   docker build --target serve --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:... .
+# A release names BASE by digest. Where pip needs settings of its own (a CPU build of torch, a private index), they come
+# as a secret, which no layer and no history keeps: --secret id=pip,src=pip.conf
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# Where BASE has no pip: the same system with pip, which no image that leaves here is made from.
+ARG BUILD_BASE=${BASE}
 
-ARG PIP_EXTRA_INDEX_URL=""
+FROM ${BASE} AS base
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
-    && rm -rf /var/lib/apt/lists/*
-
+    && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
+    && useradd --uid 1000 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lrm
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1
 WORKDIR /app
+
+FROM ${BUILD_BASE} AS dependencies
+WORKDIR /build
 COPY constraints.txt pyproject.toml README.md ./
 # Dependencies first: they change less often than the code, and this layer is the large one.
-RUN python -m pip install --no-cache-dir --constraint constraints.txt torch \
-    && mkdir lrm components local && touch lrm/__init__.py components/__init__.py local/__init__.py \
-    && python -m pip install --no-cache-dir --constraint constraints.txt '.[all]' \
-    && python -m pip uninstall --yes token-factory
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    mkdir lrm && touch lrm/__init__.py \
+    && python -m venv --without-pip /opt/venv \
+    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt torch \
+    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
+        '.[features,model,serving]' \
+    && python -m pip --python /opt/venv/bin/python uninstall --yes token-factory
+ARG CYCLONEDX=7.5.0
+ARG PIP_LICENSES=5.5.5
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m venv --without-pip /opt/bom \
+    && python -m pip --python /opt/bom/bin/python install --no-cache-dir \
+        cyclonedx-bom==${CYCLONEDX} pip-licenses==${PIP_LICENSES}
+# What is in an image: its packages as CycloneDX, their licences, and those of the operating system.
+RUN printf '%s\n' 'set -eu; mkdir -p /opt/venv/bom; cd /opt/venv/bom' \
+    '/opt/bom/bin/cyclonedx-py environment /opt/venv/bin/python --output-reproducible --output-file sbom.cdx.json' \
+    '/opt/bom/bin/pip-licenses --python /opt/venv/bin/python --format json --with-urls --output-file licences.json' \
+    > /opt/bom/write
 
-COPY feature_repo feature_repo
-COPY examples examples
+FROM dependencies AS build-serve
+COPY LICENSE ./
+COPY lrm lrm
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . && sh /opt/bom/write
+
+FROM dependencies AS build-train
+COPY LICENSE ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt '.[all]'
 COPY components components
 COPY local local
 COPY lrm lrm
-COPY pipeline.py LICENSE ./
-RUN python -m pip install --no-cache-dir --no-deps .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
+    && sh /opt/bom/write
 
+FROM base AS train
+COPY --from=build-train /opt/venv /opt/venv
+COPY feature_repo feature_repo
+COPY examples examples
+COPY pipeline.py LICENSE ./
 # /lrm is the volume that steps share; see components/cluster.py.
 ENV LRM_RUNS_ROOT=/lrm/runs \
-    HOME=/tmp \
-    PYTHONUNBUFFERED=1 \
     GX_ANALYTICS_ENABLED=false \
     MLFLOW_DISABLE_TELEMETRY=true
 USER 1000:1000
+CMD ["python", "pipeline.py", "run", "--help"]
+
+FROM base AS serve
+COPY --from=build-serve /opt/venv /opt/venv
+COPY LICENSE ./
+USER 1000:1000
 EXPOSE 8000
-CMD ["python", "-m", "lrm.serving"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as web; web.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+CMD ["python", "-m", "lrm.serving", "--bundle", "/models/release", "--host", "0.0.0.0", "--port", "8000"]
