@@ -9,6 +9,7 @@ ARG BUILD_BASE=${BASE}
 FROM ${BASE} AS base
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
+    && { ! python -m pip --version || python -m pip uninstall --yes pip setuptools wheel; } \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
     && useradd --uid 1000 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lrm
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \

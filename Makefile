@@ -8,6 +8,9 @@ DATA   ?= complete-journey
 NAME    = $(notdir $(DATA:/=))
 ARGS   ?=
 IMAGE  ?= token-factory:dev
+SERVE_IMAGE ?= token-factory-serve:dev
+BASE   ?= docker.io/library/python:3.11-slim-bookworm
+BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean reproduce prune faults
@@ -70,7 +73,7 @@ services-stop: $(STAMP)  ## stop them
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_pipeline.py tests $(ARGS)
 
-check: format lint types compile test  ## everything that continuous integration checks
+check: format lint types compile manifests test  ## everything that continuous integration checks
 
 format: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -84,8 +87,12 @@ types: $(STAMP)
 compile: $(STAMP)  ## write build/pipeline.yaml for Kubeflow Pipelines
 	@$(BIN)/python pipeline.py compile --image $(IMAGE)
 
-image:  ## build the one image that every step and the server run
-	docker build --tag $(IMAGE) .
+manifests: $(STAMP)  ## render the manifests for a cluster into build/manifests, and check them
+	@$(BIN)/python -m tests.manifests.check
+
+image:  ## build the image of the workflow's steps and that of the server (BASE=... names the base, best by digest)
+	docker build --target train --build-arg BASE=$(BASE) --tag $(IMAGE) $(BUILD_ARGS) .
+	docker build --target serve --build-arg BASE=$(BASE) --tag $(SERVE_IMAGE) $(BUILD_ARGS) .
 
 clean:  ## remove what runs and checks left (not the environment, the data, or the model registry)
 	rm -rf runs build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""`make manifests`: render every variant into build/manifests/, and say what is wrong with it."""
+
+import sys
+from collections.abc import Iterator
+
+import yaml
+
+from tests.manifests import policies, pool_policies
+from tests.manifests.cluster import PROJECT, VARIANTS, VERSIONS, Object, facts, rendered, unfit
+from tests.manifests.policies import Policy
+
+PRODUCTION = "production"
+EVERYWHERE: tuple[Policy, ...] = (
+    policies.requests_are_within_limits,
+    policies.probes_ask_what_the_server_answers,
+    policies.a_pod_may_finish_its_requests,
+    policies.commands_are_this_projects,
+    policies.the_release_is_fetched_and_checked,
+    policies.a_depot_that_is_a_folder_is_mounted,
+    policies.pods_are_restricted,
+    policies.pods_do_not_touch_their_host,
+    policies.the_namespace_enforces_restricted_pods,
+    policies.disks_are_bounded,
+    policies.a_gpu_is_asked_for_in_full,
+    policies.objects_carry_the_recommended_labels,
+    pool_policies.selectors_find_pods,
+    pool_policies.pods_are_spread,
+    pool_policies.budget_and_autoscaler_agree,
+    pool_policies.one_autoscaler_scales_what_exists,
+    pool_policies.what_is_named_exists,
+    pool_policies.traffic_is_denied_but_for_what_is_needed,
+)
+IN_PRODUCTION: tuple[Policy, ...] = (
+    pool_policies.images_are_named_by_digest,
+    pool_policies.releases_are_named_by_digest,
+)
+
+
+def violations(variant: str, objects: list[Object]) -> Iterator[str]:
+    """What breaks a policy that holds for the variant."""
+    held = EVERYWHERE + (IN_PRODUCTION if variant.startswith(PRODUCTION) else ())
+    for policy in held:
+        yield from (f"{policy.__name__}: {wrong}" for wrong in policy(objects, facts()))
+
+
+def main() -> int:
+    """Check every variant; returns the exit status."""
+    folder = PROJECT / "build/manifests"
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for variant in VARIANTS:
+        objects = rendered(variant)
+        (folder / f"{variant}.yaml").write_text(yaml.safe_dump_all(objects, sort_keys=False))
+        wrong = [f"Kubernetes {version}: {one}" for version in VERSIONS for one in unfit(objects, version)]
+        wrong += violations(variant, objects)
+        failed |= bool(wrong)
+        print(f"{variant:<27} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
+        print(*(f"  {one}\n" for one in wrong), sep="", end="")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The manifests, as a cluster would get them, fit its schemas and this project's rules."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.manifests import check
+from tests.manifests.check import violations
+from tests.manifests.cluster import MANIFESTS, OVERLAYS, PROJECT, VARIANTS, VERSIONS, facts, rendered, unfit
+from tests.manifests.pool_policies import known_series, series_in
+
+MONITORING = MANIFESTS / "monitoring"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_fits_the_schemas_of_a_kubernetes_version(variant, version):
+    assert unfit(rendered(variant), version) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_keeps_every_rule(variant):
+    assert list(violations(variant, rendered(variant))) == []
+
+
+def test_every_overlay_and_every_component_is_checked():
+    assert {path.name for path in (MANIFESTS / "overlays").iterdir()} == set(OVERLAYS)
+    options = {path.name for path in (MANIFESTS / "components").iterdir()}
+    assert options == {"gpu"} | {variant.partition("+")[2] for variant in VARIANTS if "+" in variant}
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found():
+    objects = rendered("cpu")
+    next(one for one in objects if one["kind"] == "Service")["spec"]["prots"] = []
+    (wrong,) = unfit(objects, VERSIONS[0])
+    assert "Additional properties are not allowed ('prots' was unexpected)" in wrong
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [
+        ("production+keda", "ScaledObject"),
+        ("production+kserve", "InferenceService"),
+        ("production+httproute-canary", "HTTPRoute"),
+    ],
+)
+def test_a_field_that_a_custom_resource_does_not_know_is_found(variant, kind):
+    objects = rendered(variant)
+    next(one for one in objects if one["kind"] == kind)["spec"]["sepc"] = {}
+    (wrong,) = unfit(objects, VERSIONS[0])
+    assert "Additional properties are not allowed ('sepc' was unexpected)" in wrong
+
+
+def test_the_pod_of_an_inference_service_is_that_of_the_deployment():
+    (plain,) = [one for one in rendered("production") if one["kind"] == "Deployment"]
+    (service,) = [one for one in rendered("production+kserve") if one["kind"] == "InferenceService"]
+    expected, predictor = plain["spec"]["template"]["spec"], service["spec"]["predictor"]
+    expected["containers"][0]["name"] = "kserve-container"
+    assert {key: predictor[key] for key in expected} == expected
+
+
+def test_a_canary_is_a_pool_of_its_own_behind_the_same_network_rules():
+    objects = rendered("production+httproute-canary")
+    selectors = [one["spec"]["selector"] for one in objects if one["kind"] == "Service"]
+    assert [one["app.kubernetes.io/instance"] for one in selectors] == ["token-factory", "token-factory-canary"]
+    (route,) = [one for one in objects if one["kind"] == "HTTPRoute"]
+    assert sum(backend["weight"] for backend in route["spec"]["rules"][0]["backendRefs"]) == 100
+
+
+def test_make_manifests_writes_what_it_checked_and_says_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(check, "VARIANTS", ("production", "cpu"))
+    assert check.main() == 0
+    assert len(re.findall(r" good$", capsys.readouterr().out, re.MULTILINE)) == 2
+    written = yaml.safe_load_all((PROJECT / "build/manifests/production.yaml").read_text())
+    assert list(written) == rendered("production")
+    monkeypatch.setattr(check, "EVERYWHERE", check.EVERYWHERE + check.IN_PRODUCTION)
+    assert check.main() == 1
+    assert "  images_are_named_by_digest: Deployment token-factory, server: the image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_watches_the_pools_fits_its_schemas(version):
+    from tests.manifests.cluster import render
+
+    assert unfit(render(MONITORING), version) == []
+
+
+def test_rules_and_dashboard_name_only_series_that_there_are():
+    queries = [rule["expr"] for rule in rules()]
+    queries += [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    named = set().union(*(series_in(query) for query in queries))
+    assert {"lrm_ready", "lrm_cold_total", "lrm_request_seconds_bucket"} <= named
+    assert named - known_series(facts()) == set()
+
+
+def test_every_alert_leads_to_a_heading_that_explains_it():
+    page = (PROJECT / "docs/kubernetes.md").read_text()
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert [rule["alert"] for rule in alerts if f"`{rule['alert']}`" not in page] == []
+    assert {rule["annotations"]["runbook"] for rule in alerts} == {"docs/kubernetes.md#when-an-alert-fires"}
+    assert "## When an alert fires" in page
+
+
+def test_the_rules_record_and_alert_as_worked_out_by_hand(tmp_path):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool; install it (Debian: apt install prometheus)")
+    spec = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
+    shutil.copyfile(PROJECT / "tests/manifests/rules_test.yaml", tmp_path / "test.yaml")
+    done = subprocess.run([promtool, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "SUCCESS" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_the_dashboard_asks_the_chosen_source_and_its_panels_do_not_overlap():
+    panels = dashboard()["panels"]
+    assert {panel["datasource"]["uid"] for panel in panels} == {"${source}"}
+    places = [panel["gridPos"] for panel in panels]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert all(panel["description"] and panel["title"] for panel in panels)
+
+
+def rules():
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard():
+    return json.loads((MONITORING / "dashboard.json").read_text())
