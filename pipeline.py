@@ -17,6 +17,7 @@ from components.find_champion import find_champion
 from components.pretrain_token_factory import pretrain_token_factory
 from components.promote_model import promote_model
 from components.register_model import register_model
+from components.rehearse_model import rehearse_model
 from components.report_run import report_run
 from components.retrieve_features import retrieve_features
 from components.roll_out import roll_out
@@ -79,11 +80,13 @@ def workflow(
             examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, **recipe
         )
         model = trained.outputs["model"]
+        rehearsed = uncached(rehearse_model(examples=examples, model=model, champion=champion, **source))
         evaluated = uncached(
             evaluate_model(
                 examples=examples, model=model, champion=champion, as_of=as_of, allow_backfill=allow_backfill, **recipe
             )
         )
+        evaluated.after(rehearsed)
         evaluation, verdict = evaluated.outputs["evaluation"], evaluated.outputs["Output"]
         registered = uncached(
             register_model(

@@ -90,7 +90,14 @@ def retrieve(feature_repo: Path, data: Path, rows: pl.DataFrame, instant: str, v
     return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").drop(_ROW)
 
 
-def materialise_online(feature_repo: Path, data: Path, until: datetime, *, state: Path) -> dict[str, int]:
+def materialise_online(
+    feature_repo: Path,
+    data: Path,
+    until: datetime,
+    *,
+    state: Path,
+    only: Mapping[str, Sequence[int | str]] | None = None,
+) -> dict[str, int]:
     """Write every joined view's values, as known at `until`, to the online store; return the rows of each view.
 
     Values that have expired by `until` are left out. Feast's own `materialize` would also write values created after
@@ -102,14 +109,23 @@ def materialise_online(feature_repo: Path, data: Path, until: datetime, *, state
         data: the data folder that they are read over.
         until: UTC instant.
         state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
+        only: the entities to write, by join key; a key that is left out is not restricted. All are written by default.
     """
     store = applied(feature_repo, data, state)
-    values = {view.name: latest(view, read_view(view), until) for view in declarations(feature_repo, data).joined}
+    values = {
+        view.name: latest(view, _of(view, read_view(view), only or {}), until)
+        for view in declarations(feature_repo, data).joined
+    }
     chunks = [(name, chunk) for name, table in values.items() for chunk in table.iter_slices(_CHUNK)]
     for name, chunk in progress(chunks, what="materialise online", unit="chunk"):
         with _quiet():
             store.write_to_online_store(name, df=chunk.to_pandas())
     return {name: table.height for name, table in values.items()}
+
+
+def _of(view: View, table: pl.DataFrame, only: Mapping[str, Sequence[int | str]]) -> pl.DataFrame:
+    """The rows of the entities that are meant."""
+    return table.filter(*(pl.col(key).is_in(list(only[key])) for key in view.keys if key in only))
 
 
 def open_online(feature_repo: Path, data: Path, *, state: Path) -> Online:

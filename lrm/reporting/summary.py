@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm.reporting import rehearsal
 from lrm.reporting.kept import STEPS, Json, Kept
 from lrm.reporting.words import TASKS, in_model_order, is_number, memory, metric_name, model_name, number, seconds
 
@@ -54,6 +55,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "warnings": list(kept.ledger.get("warnings", [])),
         "data": _data(kept),
         "steps": [*steps, report],
+        "rehearsal": rehearsal.summary(kept),
         "metrics": kept.evaluation.get("models", {}),
         "model": _model(kept),
         "versions": dict(kept.run.get("versions", {})),
@@ -164,6 +166,7 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
         for step in summary["steps"]
     ]
     lines += ["", *_table(("step", "state", "time", "CPU time", "peak memory"), steps, n_left=2)]
+    lines += _rehearsal_lines(summary["rehearsal"])
     for task in TASKS:
         lines += _metrics_table(task, summary["metrics"])
     if verdict:
@@ -178,6 +181,18 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
     where = run_dir or Path("runs") / str(summary["run_id"])
     lines += ["", f"Report:  {where / 'report.html'}"]
     return "\n".join(lines)
+
+
+def _rehearsal_lines(found: Json | None) -> list[str]:
+    if not found:
+        return []
+    beside = found["champion_latency_p50_ms"]
+    champion = f" (champion {beside:.0f})" if beside is not None else ""
+    return [
+        "",
+        f"Rehearsal: {found['n_users']} users online and offline, {found['n_skewed']} differences beyond the "
+        f"tolerance; median answer {found['latency_p50_ms']:.0f} ms{champion}",
+    ]
 
 
 def _metrics_table(task: str, models: Json) -> list[str]:

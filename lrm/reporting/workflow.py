@@ -17,7 +17,8 @@ _PLACES = {
     "validate_data": (1, 1),
     "pretrain_token_factory": (2, 1),
     "train_lrm": (3, 1),
-    "evaluate_model": (4, 1),
+    "rehearse_model": (4, 1),
+    "evaluate_model": (0, 2),
     "register_model": (1, 2),
     "promote_model": (2, 2),
     "roll_out": (3, 2),
@@ -35,13 +36,13 @@ _ICONS = {
 
 
 def wide(steps: Sequence[Json]) -> str:
-    """The graph with its three rows: the champion, the model being made, the model being put to use."""
+    """The graph with its three rows: the champion, the model being made, the model being judged and put to use."""
     at = {name: (_MARGIN + column * _COLUMN, _MARGIN + row * _ROW) for name, (column, row) in _PLACES.items()}
     ran = {step["name"] for step in steps if step["state"] != "skipped"}
     order = list(_PLACES)
     edges = [_right(at[a], at[b], is_on={a, b} <= ran) for row in (order[1:6], order[6:]) for a, b in pairwise(row)]
-    edges.append(_fold(at["evaluate_model"], at["register_model"], is_on="register_model" in ran))
-    edges += [_down(at["find_champion"], at[name], is_on=name in ran) for name in ("evaluate_model", "validate_data")]
+    edges.append(_fold(at["rehearse_model"], at["evaluate_model"], is_on="evaluate_model" in ran))
+    edges += [_down(at["find_champion"], at[name], is_on=name in ran) for name in ("rehearse_model", "validate_data")]
     if "roll_out" in ran and "promote_model" not in ran:
         edges.append(_bypass(at["register_model"], at["roll_out"]))
     boxes = [_box(step, *at[step["name"]]) for step in steps if step["name"] in at]

@@ -33,7 +33,15 @@ from lrm.serving.release import (
 
 
 def build_release(
-    bundle: Path, examples: Path, data: Path, feature_repo: Path, *, state: Path, name: str, version: str
+    bundle: Path,
+    examples: Path,
+    data: Path,
+    feature_repo: Path,
+    *,
+    state: Path,
+    name: str,
+    version: str,
+    online: Path | None = None,
 ) -> Release:
     """Build a release beside its place; nothing in service is touched.
 
@@ -46,6 +54,7 @@ def build_release(
         state: the folder that holds `serving/`.
         name: the registered model.
         version: the registered version.
+        online: a filled online store to link to; one with every entity is made where it is left out.
 
     Raises:
         RegistryError: the bundle was tampered with.
@@ -63,7 +72,10 @@ def build_release(
     item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID]) for held in (bundle, examples))
     catalogue_at(as_of, item_ids, declared).write_parquet(folder / ITEMS)
     write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
-    store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
+    if online is None:
+        store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
+    else:
+        (folder / ONLINE).symlink_to(online.resolve(), target_is_directory=True)
     release = Release(folder, name, version, as_of, key_types(data, declared))
     write_release(release)
     return release

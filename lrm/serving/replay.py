@@ -1,8 +1,8 @@
-"""The probe before a release goes into service: the same requests, answered online and computed offline.
+"""The same requests, put to a server and laid out for offline scoring.
 
 The two sides share the model and nothing else. Online: the release's own process, the online store, the packed
 histories, and JSON over HTTP. Offline: the data folder, the point-in-time join at the release's `as_of`, and the full
-histories of the examples.
+histories of the examples. `skew.py` holds the one against the other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from lrm.errors import ServingError
@@ -23,8 +23,6 @@ from lrm.features.declarations import Declarations
 from lrm.features.join import point_in_time
 from lrm.features.sources import INSTANT_TYPE, read_view
 from lrm.features.tables import Tables
-from lrm.model.recommender import Recommender
-from lrm.model.scoring import Scorer
 from lrm.schema import (
     CANDIDATE,
     CANDIDATE_ID,
@@ -45,8 +43,6 @@ from lrm.serving.publish import last_requests, request_keys
 from lrm.serving.recommend import columns
 from lrm.serving.release import Release
 
-TOLERANCE = 1e-4
-"""Largest difference allowed between a served and an offline score, in parts of the score where that is above 1."""
 K = 100
 """Items compared of each recommendation."""
 MAX_CANDIDATES = 50
@@ -61,23 +57,23 @@ class Probe(NamedTuple):
     candidates: list[dict[str, Any]]
 
 
-class Outcome(NamedTuple):
-    """What the probe found."""
+class Reply(NamedTuple):
+    """What a server answered to one probe."""
 
+    scores: dict[Any, float]
+    """Of the K best items."""
+    probabilities: dict[Any, float]
+    """Of the candidates; empty where the probe has none."""
     seconds: list[float]
     """Of each request, as the client saw it."""
-    score_difference: float
-    """Largest, over the recommended items of all probes; as `TOLERANCE` measures it."""
-    probability_difference: float
-    """Largest, over the ranked candidates of all probes."""
 
 
-def choose_probes(tables: Tables, data: Path, declared: Declarations, release: Release, *, n: int) -> list[Probe]:
+def choose_probes(tables: Tables, data: Path, declared: Declarations, *, as_of: datetime, n: int) -> list[Probe]:
     """Requests of `n` users, spread from the most recently active to the least; candidates as each was last offered.
 
     A user who was never offered any is asked to rank the items of the own history.
     """
-    last = last_requests(data, declared, as_of=release.as_of)
+    last = last_requests(data, declared, as_of=as_of)
     users = last.sort(EVENT_TIME, USER_ID, descending=True).gather_every(max(1, last.height // n)).head(n)
     own = [ITEM_ID, *(signal.name for signal in declared.of_role(CANDIDATES))]
     asked = tables.requests.select(REQUEST_ID, USER_ID, EVENT_TIME)
@@ -132,41 +128,19 @@ def offline_tables(
     )
 
 
-def compare(
-    address: str, probes: Sequence[Probe], recommender: Recommender, tables: Tables, release: Release
-) -> Outcome:
-    """Send every probe to a server, and hold its answers against the offline scores.
+def ask(address: str, probe: Probe, as_of: datetime) -> Reply:
+    """Send one user's requests to a server.
 
     Raises:
-        ServingError: a request failed, an item or a candidate is missing, or a score differs by more than `TOLERANCE`.
+        ServingError: a request was not answered.
     """
-    scorer = Scorer(recommender, tables)
-    item_ids = scorer.item_ids.tolist()
-    seconds, scores_off, probabilities_off = [], 0.0, 0.0
-    for row, (probe, offline) in enumerate(zip(probes, scorer.item_scores(np.arange(len(probes))), strict=True)):
-        body = {"user_id": probe.user_id, "time": release.as_of.isoformat(), "context": probe.context}
-        answer, spent = post(f"{address}/v1/recommend", body | {"k": K})
-        seconds.append(spent)
-        expected = dict(zip(item_ids, offline.tolist(), strict=True))
-        served = {item[ITEM_ID]: item["score"] for item in answer["items"]}
-        kth = sorted(expected.values(), reverse=True)[min(K, len(expected)) - 1]
-        margin = TOLERANCE * max(1.0, abs(kth))
-        missed = [item for item, score in expected.items() if score > kth + margin and item not in served]
-        if missed:
-            raise ServingError(f"user {probe.user_id!r}: item {missed[0]!r} is among the best offline, and not online")
-        scores_off = max(scores_off, _difference(probe, served, expected, "score"))
-        if probe.candidates:
-            ask = body | {"candidates": probe.candidates, "k": MAX_CANDIDATES}
-            ranked, spent = post(f"{address}/v1/rank", ask)
-            seconds.append(spent)
-            logits = scorer.candidate_logits(np.array([row])).astype(np.float64)
-            named = [candidate[ITEM_ID] for candidate in probe.candidates]
-            expected = dict(zip(named, (1 / (1 + np.exp(-logits))).tolist(), strict=True))
-            served = {item[ITEM_ID]: item["probability"] for item in ranked["items"]}
-            if served.keys() != expected.keys():
-                raise ServingError(f"user {probe.user_id!r}: {len(expected)} candidates sent, {len(served)} came back")
-            probabilities_off = max(probabilities_off, _difference(probe, served, expected, "probability"))
-    return Outcome(seconds, scores_off, probabilities_off)
+    body = {"user_id": probe.user_id, "time": as_of.isoformat(), "context": probe.context}
+    answer, spent = post(f"{address}/v1/recommend", body | {"k": K})
+    scores = {item[ITEM_ID]: item["score"] for item in answer["items"]}
+    if not probe.candidates:
+        return Reply(scores, {}, [spent])
+    ranked, more = post(f"{address}/v1/rank", body | {"candidates": probe.candidates, "k": MAX_CANDIDATES})
+    return Reply(scores, {item[ITEM_ID]: item["probability"] for item in ranked["items"]}, [spent, more])
 
 
 def post(url: str, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -186,18 +160,6 @@ def post(url: str, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
     except OSError as error:
         raise ServingError(f"{url} does not answer: {error}; see the server's log") from error
     return answer, time.perf_counter() - start
-
-
-def _difference(probe: Probe, served: dict[Any, float], expected: dict[Any, float], what: str) -> float:
-    """The largest difference between what was served and what was expected, as `TOLERANCE` measures it."""
-    differences = {item: abs(value - expected[item]) / max(1.0, abs(expected[item])) for item, value in served.items()}
-    worst = max(differences, key=lambda item: differences[item])
-    if not differences[worst] <= TOLERANCE:
-        raise ServingError(
-            f"training-serving skew: user {probe.user_id!r}, item {worst!r}: {what} {served[worst]:.6f} online and "
-            f"{expected[worst]:.6f} offline, more than {TOLERANCE} apart; the release was not put in service"
-        )
-    return differences[worst]
 
 
 def _known(rows: pl.DataFrame, declared: Declarations, maker: str) -> pl.DataFrame:

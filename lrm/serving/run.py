@@ -1,4 +1,4 @@
-"""The serving room's door: prove a version, and put it in service."""
+"""The serving room's doors: rehearse a trained model, and put a registered version in service."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lrm.record import recorded
+from lrm.serving.rehearse import rehearse_model as rehearse_model
 
-N_PROBES = 16
-"""Users whose requests are compared with the offline scores."""
+N_PROBES = 50
+"""Users whose requests are compared with the offline scores: a light check of what the rehearsal has proved."""
 
 
 @recorded("roll_out", output="rolled_out", keep=("roll_out.json",))
@@ -111,30 +112,31 @@ def _skipped(rolled_out: Path, name: str, reason: str) -> dict[str, Any]:
 
 def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, feature_repo: Path) -> dict[str, Any]:
     import numpy as np
-    import polars as pl
 
     from lrm.features.tables import read
     from lrm.model.artifact import load
     from lrm.serving.process import running
     from lrm.serving.publish import declared_for
-    from lrm.serving.release import BUNDLE, ITEMS
-    from lrm.serving.replay import TOLERANCE, choose_probes, compare, offline_tables
+    from lrm.serving.release import BUNDLE
+    from lrm.serving.replay import ask, choose_probes
+    from lrm.serving.skew import TOLERANCE, measure, require_none
 
     recommender, known = load(release.folder / BUNDLE), read(examples)
     declared = declared_for(recommender.signals, feature_repo, data)
-    probes = choose_probes(known, data, declared, release, n=N_PROBES)
-    items = pl.read_parquet(release.folder / ITEMS)
-    tables = offline_tables(probes, known, items, declared, release)
+    probes = choose_probes(known, data, declared, as_of=release.as_of, n=N_PROBES)
     start = time.perf_counter()
     with running(release.folder, log=rolled_out / "server.log") as address:
         start_seconds = time.perf_counter() - start
-        outcome = compare(address, probes, recommender, tables, release)
-    milliseconds = 1000 * np.array(outcome.seconds)
+        replies = [ask(address, probe, release.as_of) for probe in probes]
+    outcome = measure(release, declared, probes, replies, recommender, known)
+    require_none(outcome)
+    seconds = [spent for reply in replies for spent in reply.seconds]
+    milliseconds = 1000 * np.array(seconds)
     return {
         "name": release.name,
         "version": release.version,
         "as_of": release.as_of.isoformat(),
-        "n_probes": len(outcome.seconds),
+        "n_probes": len(seconds),
         "n_users": len(probes),
         "start_seconds": round(start_seconds, 3),
         "latency_p50_ms": round(float(np.percentile(milliseconds, 50)), 3),

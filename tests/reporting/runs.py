@@ -16,6 +16,7 @@ TIMES = {
     "validate_data": (17.8, 16.9, 1430),
     "pretrain_token_factory": (61.3, 118.0, 1180),
     "train_lrm": (271.6, 530.4, 1890),
+    "rehearse_model": (31.5, 40.2, 1310),
     "evaluate_model": (38.2, 70.1, 1640),
     "register_model": (6.1, 5.2, 480),
     "promote_model": (1.2, 1.1, 312),
@@ -278,6 +279,14 @@ LEDGER: Json = {
     "together": {"signals": ["age", "unit_price"], "worth": {"ranking": {"auc": _worth(0.0003, 0.002)}}},
     "warnings": ["Signal 'was_bought' may leak the outcome: alone it orders outcomes."],
 }  # fmt: skip
+REHEARSAL: Json = {
+    "n_users": 100, "n_requests": 200, "n_skewed": 3, "tolerance": 1e-4,
+    "max_score_difference": 0.0412, "max_probability_difference": 2.4e-8,
+    "skew": [{"user_id": 77, "item_id": 1081, "what": "score", "online": 3.1, "offline": 3.06, "signals": ["income"]}],
+    "expired": {"promotions": 412, "weeks_since_bought": 9},
+    "latency_p50_ms": 41.2, "latency_p99_ms": 75.2, "champion_latency_p50_ms": 39.8, "champion_latency_p99_ms": 71.9,
+    "bundle_bytes": 6_751_154, "champion_bundle_bytes": 6_702_210, "start_seconds": 8.063, "champion_fault": "",
+}  # fmt: skip
 LEDGER_FILE = "steps/evaluate_model/signal_ledger.json"
 EVALUATION_FILE = "steps/evaluate_model/evaluation.json"
 BUNDLE: Json = {
@@ -318,6 +327,7 @@ def promoted(folder: Path) -> Path:
     write(folder, "steps/pretrain_token_factory/curves.json", PRETRAINING_CURVES)
     write(folder, "steps/train_lrm/curves.json", TRAINING_CURVES)
     write(folder, "steps/train_lrm/metrics.json", {"best_epoch": 3, "epochs": 4, "steps": 2000})
+    write(folder, "steps/rehearse_model/rehearsal.json", REHEARSAL)
     write(folder, EVALUATION_FILE, EVALUATION)
     write(folder, LEDGER_FILE, LEDGER)
     write(folder, "steps/register_model/bundle.json", BUNDLE)
@@ -354,7 +364,7 @@ def failed(folder: Path) -> Path:
 def killed(folder: Path) -> Path:
     """A run whose process was killed while training, and left a half-written file."""
     promoted(folder)
-    for step in ("evaluate_model", "register_model", "promote_model", "roll_out"):
+    for step in ("rehearse_model", "evaluate_model", "register_model", "promote_model", "roll_out"):
         shutil.rmtree(folder / "steps" / step)
     write_record(folder, "train_lrm", state="running")
     (folder / "steps/train_lrm/curves.json").write_text('{"train/retrieval_loss": [[5, 10.')

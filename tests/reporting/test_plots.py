@@ -92,9 +92,9 @@ def test_a_skipped_promotion_is_passed_by_on_the_graph(run_dir, report):
     kept, _ = report()
     runs.promoted(run_dir)
     promoted, _ = report()
-    assert workflow.wide(kept["steps"]).count('class="edge"') == 9
+    assert workflow.wide(kept["steps"]).count('class="edge"') == 10
     assert workflow.wide(kept["steps"]).count('class="edge off"') == 2
-    assert workflow.wide(promoted["steps"]).count('class="edge"') == 10
+    assert workflow.wide(promoted["steps"]).count('class="edge"') == 11
     for step in runs.TIMES:
         assert step in workflow.narrow(promoted["steps"])
 

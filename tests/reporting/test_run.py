@@ -9,6 +9,7 @@ import pytest
 from lrm import reporting
 from lrm.reporting.kept import STEPS
 from lrm.reporting.run import report_run
+from lrm.reporting.summary import summary_text
 from tests.reporting import runs
 
 SCHEMA = json.loads((Path(reporting.__file__).parent / "summary.schema.json").read_text())
@@ -172,3 +173,13 @@ def test_reporting_again_replaces_the_report(run_dir, report):
 def test_the_door_returns_the_outcome_as_metrics(run_dir):
     runs.failed(run_dir)
     assert report_run(run_dir, state="FAILED") == {"status": "failed", "verdict": "", "n_steps_failed": 1}
+
+
+def test_the_rehearsal_is_on_the_page_and_in_the_summary(run_dir, report):
+    runs.promoted(run_dir)
+    summary, page = report()
+    assert (summary["rehearsal"]["n_users"], summary["rehearsal"]["n_skewed"]) == (100, 3)
+    for text in ("41.2 and 75.2 ms (champion 39.8 and 71.9 ms)", "421: promotions 412, weeks_since_bought 9", "6.8 MB"):
+        assert text in page
+    line = next(line for line in summary_text(summary).splitlines() if line.startswith("Rehearsal: "))
+    assert "3 differences beyond the tolerance; median answer 41 ms (champion 40)" in line
