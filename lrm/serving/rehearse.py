@@ -121,7 +121,8 @@ def rehearse_model(
 
 def size_of(bundle: Path) -> int:
     """Bytes of a model's own files: of a bundle, without what the workflow adds to it."""
-    from lrm.registry.bundle import EVALUATION, NOT_CONTENT, STATISTICS
+    from lrm.content import NOT_CONTENT
+    from lrm.registry.bundle import EVALUATION, STATISTICS
 
     added = {*NOT_CONTENT, EVALUATION, STATISTICS}
     return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name not in added)
@@ -129,7 +130,7 @@ def size_of(bundle: Path) -> int:
 
 def _sealed(model: Path, folder: Path) -> Path:
     """A copy of a trained model in the form in which a registered one is served."""
-    from lrm.registry.bundle import BUNDLE, NOT_CONTENT, content_sha256, digest
+    from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
 
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*NOT_CONTENT, ".*"))
     files = digest(folder)
