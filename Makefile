@@ -13,7 +13,7 @@ BASE   ?= docker.io/library/python:3.11-slim-bookworm
 BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean reproduce prune faults
+.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean reproduce prune faults watch backtest
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,12 @@ prune: $(STAMP)  ## list what no champion, rollback target or pinned run needs; 
 
 faults: $(STAMP)  ## kill a run in each step, break its disk and its registry, and print what came of it (takes long)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
+
+watch: $(STAMP)  ## retrain whenever there is new data: make watch ARGS="--every 1d"
+	@$(BIN)/python pipeline.py watch --data $(DATA) $(ARGS)
+
+backtest: $(STAMP)  ## simulate a year of retraining on past data, and show what came of it
+	@$(BIN)/python pipeline.py backtest --data $(DATA) $(ARGS)
 
 report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }

@@ -25,7 +25,8 @@ ROOMS = {
     "lrm.reporting": FLOOR,
     "components": FLOOR,
     "local": FLOOR | {"lrm.features.datasets", "lrm.reporting"},
-    "local.commands": FLOOR | {"local", "lrm.registry", "lrm.serving", "lrm.evaluation", "lrm.reporting"},
+    "local.commands": FLOOR
+    | {"local", "lrm.features", "lrm.validation", "lrm.registry", "lrm.serving", "lrm.evaluation", "lrm.reporting"},
     "pipeline": FLOOR | {"components", "local"},
     "feature_repo": {"lrm.schema"},
     "examples": {"lrm.schema"},

@@ -13,6 +13,11 @@ STYLE = "report.css"
 
 def render(summary: Json, kept: Kept) -> str:
     """The page of a run."""
+    return filled(TEMPLATE, context(summary, kept))
+
+
+def filled(template: str, content: Json) -> str:
+    """A template of this room with its content and the style sheet."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = Path(__file__).parent
@@ -20,7 +25,7 @@ def render(summary: Json, kept: Kept) -> str:
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"icon": workflow.icon, "swatch": svg.swatch, "model_name": words.model_name}
-    return environment.get_template(TEMPLATE).render(style=(here / STYLE).read_text(), **context(summary, kept))
+    return environment.get_template(template).render(style=(here / STYLE).read_text(), **content)
 
 
 def context(summary: Json, kept: Kept) -> Json:

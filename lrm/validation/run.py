@@ -13,7 +13,7 @@ import polars as pl
 from lrm.errors import DataError, ValidationFailed
 from lrm.features.tables import Tables, read, read_declared, read_manifest
 from lrm.record import recorded
-from lrm.schema import Signal
+from lrm.schema import EVENT_TIME, REQUEST_ID, Signal
 from lrm.validation.columns import KEY_TYPES, Placed, place, without
 
 if TYPE_CHECKING:
@@ -61,6 +61,34 @@ def validate_data(examples: Path, reference: Path | None, validation: Path) -> d
         "n_drifted": sum(row["drifted"] for row in drift),
         "n_quarantined": n_quarantined,
     }
+
+
+def drift_since(examples: Path, reference: Path, since: str) -> list[dict[str, Any]]:
+    """How far the newest rows have moved from what a model was trained on.
+
+    Args:
+        examples: folder that retrieve_features wrote.
+        reference: `statistics.json` kept with that model.
+        since: ISO instant; events and requests from then on are the newest. Items have no time, and are left out.
+
+    Returns:
+        Rows as `validation.json` lists them under `drift`; tables without a new row are left out.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    from lrm.validation.drift import measure_drift
+
+    tables, begin = read(examples), pl.lit(datetime.fromisoformat(since))
+    requests = tables.requests.filter(pl.col(EVENT_TIME) >= begin)
+    newest = tables._replace(
+        events=tables.events.filter(pl.col(EVENT_TIME) >= begin),
+        requests=requests,
+        candidates=tables.candidates.join(requests.select(REQUEST_ID), on=REQUEST_ID, how="semi"),
+    )
+    placed = place(read_declared(examples))
+    filled = {name: placed[name] for name in ("events", "requests", "candidates") if getattr(newest, name).height}
+    return measure_drift(newest, filled, _read_reference(reference))
 
 
 def _judge(

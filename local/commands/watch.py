@@ -1,0 +1,125 @@
+"""`python pipeline.py watch`: retrain when there is new data, or when the data has drifted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from local.commands.looks import Look, look
+from local.commands.spans import said, span
+from local.lock import BusyError, only_one
+from local.prepare import PROJECT
+from lrm.errors import LrmError
+
+HELP = "look at the data now and then, and retrain when it is new or has drifted"
+DESCRIPTION = """Look at the data now and then, and run the workflow when they are new: when the content of the data
+folder is not that of the last run. With --on-drift, new data alone are no reason: their signals must also have moved
+from what the champion was trained on. Each look says in a line why a run was started or not. One run at a time; a run
+that was stopped is started again. Ctrl-C ends the watch, and a run under way with it."""
+EPILOG = """examples:
+  python pipeline.py watch --every 1d                     once a day, if there are new data
+  python pipeline.py watch --every 1h --on-drift 3        when at least three signals of the new data have drifted
+  python pipeline.py watch --once --cooldown 12h          one look, for a timer of your own such as cron
+"""
+LOCK = ".watch.lock"
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "watch",
+        help=HELP,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--every", type=span, default="1d", metavar="SPAN", help="between looks (default: %(default)s)")
+    parser.add_argument(
+        "--on-drift",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="retrain only if at least N signals of the new rows have drifted (N: 1 where it is left out)",
+    )
+    parser.add_argument(
+        "--cooldown",
+        type=span,
+        default="0s",
+        metavar="SPAN",
+        help="from the end of a run to the next at least (default: %(default)s)",
+    )
+    parser.add_argument("--once", action="store_true", help="look once; the exit code is that of the run, if there was")
+    parser.add_argument("--data", default="complete-journey", metavar="NAME|PATH", help="(default: %(default)s)")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="files of built-in data that you have downloaded")
+    parser.add_argument("--preset", default="default", metavar="NAME", help="of lrm/config.py (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(default: %(default)s)")
+    parser.add_argument("--state", type=Path, default=Path("state"), metavar="DIR", help="(default: %(default)s)")
+    parser.set_defaults(execute=execute)
+
+
+def execute(asked: argparse.Namespace) -> int:
+    """Watch until interrupted; the exit code of the last look where it was the only one."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
+    seen: dict[str, Look] = {}
+    try:
+        while True:
+            code = _turn(asked, seen)
+            if asked.once:
+                return code
+            time.sleep(asked.every.total_seconds())
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _turn(asked: argparse.Namespace, seen: dict[str, Look]) -> int:
+    """One look, and the run that it asks for; returns the exit code."""
+    try:
+        with only_one(asked.runs / LOCK) as held:
+            if held.left_by:
+                _say(f"took over from process {held.left_by}, which ended without a word")
+            found = look(asked, seen)
+            if not found.is_due:
+                _say(f"no run: {found.why}")
+                return 0
+            _say(f"run: {found.why}")
+            code = _run(asked, held.file)
+            _say(f"the run ended {'well' if code == 0 else f'with status {code}'}; next look in {said(asked.every)}")
+            return code
+    except BusyError as error:
+        _say(f"no run: one is under way already ({error})")
+        return 0
+    except LrmError as error:
+        _say(f"no run: {error}")
+        return 1
+
+
+def _run(asked: argparse.Namespace, lock: int) -> int:
+    """Run the workflow, in a process that holds the lock too: were this one killed, no second run would start."""
+    command = [sys.executable, str(PROJECT / "pipeline.py"), "run", "--data", asked.data]
+    command += ["--data-root", str(asked.data_root)] if asked.data_root else []
+    command += ["--preset", asked.preset, "--seed", str(asked.seed)]
+    command += ["--runs", str(asked.runs), "--state", str(asked.state)]
+    started = subprocess.Popen(command, pass_fds=(lock,), start_new_session=True)
+    try:
+        return started.wait()
+    except KeyboardInterrupt:
+        os.kill(started.pid, signal.SIGINT)  # it ends its steps, writes its report, and goes on at the next look
+        started.wait()
+        raise
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}", flush=True)
