@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from lrm.record import Metrics, read_records
@@ -73,7 +73,7 @@ def later(
     run = completed_run(runs, end)
     assert run is not None
     examples = folder / f"examples-{window['version']}"
-    if not _only_since(_examples_of(run), examples, window["as_of"]):
+    if not _only_after(_examples_of(run), examples, window["as_of"]):
         return None
     own, other = (
         Path(resolve(registry, name, version=window[key])["bundle"]) for key in ("version", "champion_before")
@@ -85,24 +85,28 @@ def later(
     return next((_interval(row) for row in found if (row["against"], row["task"], row["metric"]) == key), None)
 
 
-def _only_since(source: Path, folder: Path, since: str) -> int:
-    """Copy examples so that the requests from an instant on are the test window; returns how many there are."""
+def _only_after(source: Path, folder: Path, end: str) -> int:
+    """Copy examples so that their test window is what a window's end did not know; returns its number of requests.
+
+    Not known are the requests whose outcome was still open then: those whose horizon ends after it.
+    """
     import polars as pl
 
     from lrm.schema import EVENT_TIME, SPLIT, TEST, VALIDATION
 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder)
-    begin = pl.lit(datetime.fromisoformat(since))
-    is_new = pl.col(EVENT_TIME) >= begin
-    tested = pl.when(is_new).then(pl.lit(TEST))
+    manifest = _read(source / "manifest.json")
+    horizon = timedelta(seconds=manifest["data"]["horizon_seconds"])
+    known_until = pl.lit(datetime.fromisoformat(end))
+    is_new = {"events": pl.col(EVENT_TIME) >= known_until, "requests": pl.col(EVENT_TIME) + horizon > known_until}
     older = pl.when(pl.col(SPLIT) == TEST).then(pl.lit(VALIDATION)).otherwise(pl.col(SPLIT))
-    for table in ("events", "requests"):
+    for table, is_tested in is_new.items():
         rows = pl.read_parquet(source / f"{table}.parquet")
-        rows.with_columns(tested.otherwise(older).alias(SPLIT)).write_parquet(folder / f"{table}.parquet")
-    manifest = _read(source / "manifest.json") | {"test_from": since}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    return pl.read_parquet(folder / "requests.parquet").filter(is_new).height
+        split = pl.when(is_tested).then(pl.lit(TEST)).otherwise(older)
+        rows.with_columns(split.alias(SPLIT)).write_parquet(folder / f"{table}.parquet")
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"test_from": end}, indent=1) + "\n")
+    return pl.read_parquet(folder / "requests.parquet").filter(pl.col(SPLIT) == TEST).height
 
 
 def _examples_of(run: Path) -> Path:
