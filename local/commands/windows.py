@@ -73,7 +73,7 @@ def later(
     run = completed_run(runs, end)
     assert run is not None
     examples = folder / f"examples-{window['version']}"
-    if not _only_after(_examples_of(run), examples, window["as_of"]):
+    if not only_after(_examples_of(run), examples, window["as_of"]):
         return None
     own, other = (
         Path(resolve(registry, name, version=window[key])["bundle"]) for key in ("version", "champion_before")
@@ -85,7 +85,7 @@ def later(
     return next((_interval(row) for row in found if (row["against"], row["task"], row["metric"]) == key), None)
 
 
-def _only_after(source: Path, folder: Path, end: str) -> int:
+def only_after(source: Path, folder: Path, end: str) -> int:
     """Copy examples so that their test window is what a window's end did not know; returns its number of requests.
 
     Not known are the requests whose outcome was still open then: those whose horizon ends after it.

@@ -11,7 +11,7 @@ from typing import Any
 from lrm.record import recorded
 from lrm.serving.rehearse import rehearse_model as rehearse_model
 
-N_PROBES = 50
+N_PROBES = 25
 """Users whose requests are compared with the offline scores: a light check of what the rehearsal has proved."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from lrm.errors import DataError, ValidationFailed
 from lrm.schema import write_signals
-from lrm.validation.run import validate_data
+from lrm.validation.run import drift_since, validate_data
 from tests.validation.conftest import declared_signals, write_world
 
 FILES = {"validation.json", "validation.html", "statistics.json", "quarantine.parquet", "record.json"}
@@ -185,3 +186,16 @@ def test_another_draw_of_the_same_users_world_is_no_drift_of_their_own_signals(s
     drift = json.loads((tmp_path / "validation" / "validation.json").read_text())["drift"]
     own = {"spent", "age", "country", "hour", "affinity"}
     assert not [row["signal"] for row in drift if row["drifted"] and row["signal"] in own]
+
+
+def test_drift_of_the_newest_rows_is_not_diluted_by_the_older_ones(examples, sound):
+    newest = pl.read_parquet(examples / "requests.parquet")["event_time"].max()
+    requests = pl.read_parquet(examples / "requests.parquet")
+    name = next(signal.name for signal in declared_signals() if signal.kind == "dense" and "query" in signal.makers)
+    moved = pl.when(pl.col("event_time") == newest).then(pl.lit(1e6)).otherwise(name).cast(pl.Float32).alias(name)
+    requests.with_columns(moved).write_parquet(examples / "requests.parquet")
+    rows = drift_since(examples, sound / "statistics.json", newest.isoformat())
+    assert [row["signal"] for row in rows if row["drifted"]] == [name]
+    assert {row["table"] for row in rows} <= {"events", "requests", "candidates"}
+    tomorrow = newest + timedelta(days=30)
+    assert drift_since(examples, sound / "statistics.json", tomorrow.isoformat()) == []

@@ -1,0 +1,204 @@
+"""When a watch retrains, and when it does not."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from local.commands.looks import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, on_drift
+from local.commands.spans import said, span
+from local.lock import BusyError, is_held, only_one
+from local.prepare import PROJECT
+from pipeline import main
+from tests.data_worlds import write_data_folder
+
+NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOLDER = "import sys, time; from pathlib import Path; from local.lock import only_one\n" + (
+    "with only_one(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+)
+
+
+def ended(state=SUCCEEDED, *, hours_ago=5.0, version="old"):
+    return Run("r1", version, state, NOW - hours_ago * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_due", "why"),
+    [
+        (None, True, "there was none yet"),
+        (ended(), True, "there are new data since r1"),
+        (ended(version="new"), False, "no new data since r1"),
+        (ended(FAILED, version="new"), False, "no new data since r1, which failed on these data"),
+        (ended(FAILED), True, "there are new data since r1"),
+        (ended(STOPPED, version="new"), True, "r1 was stopped before it ended; its completed steps are reused"),
+        (ended(RUNNING), False, "r1 is under way"),
+        (
+            ended(hours_ago=1.5),
+            False,
+            "there are new data, but r1 ended 1 hour ago, and the cooldown lasts until 2024-05-02 12:30 UTC",
+        ),
+        (ended(hours_ago=2.0), True, "there are new data since r1"),
+    ],
+)
+def test_a_run_is_due_for_new_data_after_the_cooldown_and_never_twice_for_the_same(last, is_due, why):
+    assert due("new", last, now=NOW, cooldown=2 * HOUR) == (is_due, why)
+
+
+def test_drift_asks_for_a_run_once_enough_signals_have_moved():
+    assert on_drift(["hour", "age"], 9, least=2) == (
+        True,
+        "there are new data, and 2 of 9 signals have drifted: hour, age",
+    )
+    found = on_drift(["hour"], 9, least=2)
+    assert found == (False, "there are new data, but 1 of 9 signals have drifted: hour; at least 2 asked for")
+    assert on_drift(None, 0, least=1).is_due
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [("90s", "1 minute"), ("12h", "12 hours"), ("2w", "2 weeks"), ("1d", "1 day")]
+)
+def test_spans_are_read_and_said(text, length):
+    assert said(span(text)) == length
+
+
+def test_a_span_that_is_none_is_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match=r"must be a number and one of s, m, h, d, w, .*got 'daily'"):
+        span("daily")
+
+
+def holder(lock):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_one_at_a_time_and_a_lock_whose_holder_died_is_taken_over(tmp_path):
+    lock = tmp_path / "runs" / ".lock"
+    process = holder(lock)
+    assert is_held(lock)
+    with pytest.raises(BusyError, match=rf"process {process.pid} holds "), only_one(lock):
+        pass
+    process.kill()
+    process.communicate()
+    assert not is_held(lock)
+    with only_one(lock) as held:
+        assert held.left_by == str(process.pid)
+        assert lock.read_text() == f"{os.getpid()}\n"
+    with only_one(lock) as held:
+        assert held.left_by == ""
+
+
+def write_run(runs, name, *, as_of="", data="tiny-world", states=("succeeded",), status="succeeded"):
+    (runs / name).mkdir(parents=True)
+    told = {"run_id": name, "data": data, "as_of": as_of, "parameters": {"data_version": f"v-{name}"}}
+    (runs / name / "run.json").write_text(json.dumps(told))
+    if status:
+        summary = {"status": status, "steps": [{"state": state} for state in states]}
+        (runs / name / "summary.json").write_text(json.dumps(summary))
+
+
+def test_the_last_run_is_that_of_the_same_data_and_not_one_of_the_past(tmp_path):
+    assert last_run(tmp_path, "tiny-world") is None
+    write_run(tmp_path, "1")
+    write_run(tmp_path, "2", as_of="2024-01-01")
+    write_run(tmp_path, "3", data="another")
+    found = last_run(tmp_path, "tiny-world")
+    assert found is not None
+    assert found[:3] == ("1", "v-1", SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    ("status", "states", "state"),
+    [("failed", ("failed",), FAILED), ("failed", ("interrupted", "skipped"), STOPPED), ("", (), STOPPED)],
+)
+def test_a_run_that_failed_and_one_that_was_stopped_are_told_apart(status, states, state, tmp_path):
+    write_run(tmp_path, "1", status=status, states=states)
+    found = last_run(tmp_path, "tiny-world")
+    assert found is not None
+    assert found.state == state
+
+
+def asked(home, *options):
+    folders = ["--data", str(home / "data"), "--runs", str(home / "runs"), "--state", str(home / "state")]
+    return ["watch", "--preset", "tiny", *folders, *options]
+
+
+def test_a_second_watch_leaves_the_run_to_the_first(tmp_path, capsys):
+    process = holder(tmp_path / "runs/.watch.lock")
+    assert main(asked(tmp_path, "--once")) == 0
+    process.kill()
+    process.communicate()
+    assert f"no run: one is under way already (process {process.pid} holds" in capsys.readouterr().out
+
+
+def test_data_that_cannot_be_found_are_said_and_the_watch_goes_on_until_it_is_stopped(tmp_path):
+    started = subprocess.Popen(
+        [sys.executable, "pipeline.py", *asked(tmp_path, "--every", "1s")],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    lines = [started.stdout.readline() for _ in range(2)]
+    assert all("no run: '" in line and "is neither built-in data" in line for line in lines)
+    started.send_signal(signal.SIGINT)
+    printed, _ = started.communicate(timeout=60)
+    assert started.returncode == 0
+    assert printed.endswith("UTC  stopped\n")
+    assert (tmp_path / "runs/.watch.lock").read_text() == ""
+
+
+@pytest.mark.slow
+def test_a_watch_retrains_for_new_data_and_for_drift_alone(tmp_path, capfd):
+    def look(*options):
+        code = main(asked(tmp_path, "--once", *options))
+        (line,) = re.findall(r"UTC  ((?:no )?run: .*)", capfd.readouterr().out)
+        return code, line
+
+    write_data_folder(tmp_path / "data", n_users=200)
+    assert look() == (0, "run: there was none yet")
+    code, line = look()
+    assert (code, line[:27]) == (0, "no run: no new data since 2")
+
+    write_data_folder(tmp_path / "data", n_users=200, n_days=42)
+    code, line = look("--on-drift", "--cooldown", "7d")
+    assert "but 2" in line
+    assert "the cooldown lasts until" in line
+    assert look("--on-drift")[1] == "no run: there are new data, but 0 of 10 signals have drifted; at least 1 asked for"
+
+    requests = pl.read_parquet(tmp_path / "data/requests.parquet")
+    newest = pl.col("event_time") >= pl.col("event_time").max() - timedelta(days=2)
+    moved = pl.when(newest).then(3.0).otherwise("hour").alias("hour")
+    requests.with_columns(moved).write_parquet(tmp_path / "data/requests.parquet")
+    assert look("--on-drift") == (0, "run: there are new data, and 1 of 10 signals have drifted: hour")
+
+
+@pytest.mark.slow
+def test_a_watch_that_is_stopped_ends_its_run_which_goes_on_at_the_next_look(tmp_path, capfd):
+    write_data_folder(tmp_path / "data", n_users=200)
+    command = [sys.executable, "pipeline.py", *asked(tmp_path, "--every", "1d")]
+    started = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    while "start   train_lrm" not in started.stdout.readline():
+        assert started.poll() is None
+    time.sleep(0.5)
+    started.send_signal(signal.SIGTERM)
+    printed, _ = started.communicate(timeout=120)
+    assert started.returncode == 0
+    assert printed.endswith("UTC  stopped\n")
+    assert main(asked(tmp_path, "--once")) == 0
+    printed = capfd.readouterr().out
+    assert "was stopped before it ended; its completed steps are reused" in printed
+    assert re.search(r"^  reused +retrieve_features", printed, re.MULTILINE)
