@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from local.commands.runs import add_data_options, polite_kills, run_workflow
 from local.commands.spans import said, span
 from local.commands.windows import completed_run, later, retold
-from local.prepare import PROJECT, find_data
+from local.prepare import find_data
 from lrm.errors import DataError, LrmError
 from lrm.features.datasets.prepare import DATASET
 from lrm.record import Metrics
@@ -27,6 +27,7 @@ EPILOG = """examples:
 """
 REASON = "a backtest: each window's end stands for today, and the registry is the backtest's own"
 FACTS, PAGE = "backtest.json", "backtest.html"
+INTERRUPTED = 130
 
 
 def add(commands: Any) -> None:
@@ -38,14 +39,11 @@ def add(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", default="complete-journey", metavar="NAME|PATH", help="(default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="files of built-in data that you have downloaded")
+    add_data_options(parser, preset="tiny")
     parser.add_argument("--windows", type=_count, default=8, metavar="N", help="trainings (default: %(default)s)")
     parser.add_argument(
         "--every", type=span, default="2w", metavar="SPAN", help="between two trainings (default: %(default)s)"
     )
-    parser.add_argument("--preset", default="tiny", metavar="NAME", help="of lrm/config.py (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/backtest"), metavar="DIR", help="kept here (default: %(default)s)"
     )
@@ -53,35 +51,43 @@ def add(commands: Any) -> None:
 
 
 def execute(asked: argparse.Namespace) -> int:
-    """Run what is missing of the backtest, and write its page; the exit code of a window that failed."""
+    """Run what is missing of the backtest, and write its page; the exit code of a window that did not end well."""
+    from lrm.reporting.backtest import in_words
+
     data, _ = find_data(asked.data, asked.data_root)
     told = _begun(asked, data)
     ends = window_ends(data, n=asked.windows, every=asked.every)
-    for number, end in enumerate(ends, start=1):
-        print(f"\nWindow {number} of {len(ends)}: the data end at {end.isoformat()}", flush=True)
-        runs = asked.folder / "runs"
-        if completed_run(runs, end) is None and (failed := _run(asked, end)):
-            print(f"\nWindow {number} did not end well; start the same command again to continue", file=sys.stderr)
-            return failed
-        windows = told["windows"]
-        if len(windows) < number:
-            windows.append(retold(runs, end))
-        if number > 1 and windows[number - 2]["later"] is None and windows[number - 2]["gain"] is not None:
-            registry = f"sqlite:///{(asked.folder / 'state/mlflow.db').resolve()}"
-            windows[number - 2]["later"] = later(
-                windows[number - 2],
-                runs,
-                end,
-                asked.folder / "later",
-                registry,
-                told["settings"]["data"],
-                preset=asked.preset,
-                seed=asked.seed,
-            )
-        _write(asked.folder, told)
-    from lrm.reporting.backtest import in_words
-
+    with polite_kills():
+        try:
+            for number, end in enumerate(ends, start=1):
+                print(f"\nWindow {number} of {len(ends)}: the data end at {end.isoformat()}", flush=True)
+                code = _window(asked, told, number, end)
+                if code:
+                    break
+                _write(asked.folder, told)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    if code:
+        print("\nStart the same command again to continue: what was completed is kept.", file=sys.stderr)
+        return code
     print(f"\n{in_words(told)}\nPage: {asked.folder / PAGE}")
+    return 0
+
+
+def _window(asked: argparse.Namespace, told: Metrics, number: int, end: datetime) -> int:
+    """One window: its run, if it has none yet, and what it shows of the decision before; returns the exit code."""
+    runs, state, windows = asked.folder / "runs", asked.folder / "state", told["windows"]
+    if completed_run(runs, end) is None:
+        past = ("--as-of", end.isoformat(), "--allow-backfill", REASON)
+        if code := run_workflow(asked, *past, runs=runs, state=state):
+            return code
+    if len(windows) < number:
+        windows.append(retold(runs, end))
+    before = windows[number - 2] if number > 1 else None
+    if before and before["gain"] and before["later"] is None:
+        registry = f"sqlite:///{(state / 'mlflow.db').resolve()}"
+        place, name = asked.folder / "later", told["settings"]["data"]
+        before["later"] = later(before, runs, end, place, registry, name, preset=asked.preset, seed=asked.seed)
     return 0
 
 
@@ -124,16 +130,6 @@ def _begun(asked: argparse.Namespace, data: Path) -> Metrics:
             "or remove that one"
         )
     return told
-
-
-def _run(asked: argparse.Namespace, end: datetime) -> int:
-    """One run of the workflow; its exit code."""
-    command = [sys.executable, str(PROJECT / "pipeline.py"), "run", "--data", asked.data]
-    command += ["--data-root", str(asked.data_root)] if asked.data_root else []
-    command += ["--preset", asked.preset, "--seed", str(asked.seed)]
-    command += ["--as-of", end.isoformat(), "--allow-backfill", REASON]
-    command += ["--runs", str(asked.folder / "runs"), "--state", str(asked.folder / "state")]
-    return subprocess.run(command).returncode
 
 
 def _write(folder: Path, told: Metrics) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from local.commands.looks import Look, look
+from local.commands.runs import add_data_options, polite_kills, run_workflow
 from local.commands.spans import said, span
 from local.lock import BusyError, only_one
-from local.prepare import PROJECT
 from lrm.errors import LrmError
 
 HELP = "look at the data now and then, and retrain when it is new or has drifted"
@@ -58,10 +54,7 @@ def add(commands: Any) -> None:
         help="from the end of a run to the next at least (default: %(default)s)",
     )
     parser.add_argument("--once", action="store_true", help="look once; the exit code is that of the run, if there was")
-    parser.add_argument("--data", default="complete-journey", metavar="NAME|PATH", help="(default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="files of built-in data that you have downloaded")
-    parser.add_argument("--preset", default="default", metavar="NAME", help="of lrm/config.py (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    add_data_options(parser, preset="default")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--state", type=Path, default=Path("state"), metavar="DIR", help="(default: %(default)s)")
     parser.set_defaults(execute=execute)
@@ -69,19 +62,17 @@ def add(commands: Any) -> None:
 
 def execute(asked: argparse.Namespace) -> int:
     """Watch until interrupted; the exit code of the last look where it was the only one."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     seen: dict[str, Look] = {}
-    try:
-        while True:
-            code = _turn(asked, seen)
-            if asked.once:
-                return code
-            time.sleep(asked.every.total_seconds())
-    except KeyboardInterrupt:
-        _say("stopped")
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with polite_kills():
+        try:
+            while True:
+                code = _turn(asked, seen)
+                if asked.once:
+                    return code
+                time.sleep(asked.every.total_seconds())
+        except KeyboardInterrupt:
+            _say("stopped")
+            return 0
 
 
 def _turn(asked: argparse.Namespace, seen: dict[str, Look]) -> int:
@@ -95,7 +86,7 @@ def _turn(asked: argparse.Namespace, seen: dict[str, Look]) -> int:
                 _say(f"no run: {found.why}")
                 return 0
             _say(f"run: {found.why}")
-            code = _run(asked, held.file)
+            code = run_workflow(asked, runs=asked.runs, state=asked.state, hold=(held.file,))
             _say(f"the run ended {'well' if code == 0 else f'with status {code}'}; next look in {said(asked.every)}")
             return code
     except BusyError as error:
@@ -104,21 +95,6 @@ def _turn(asked: argparse.Namespace, seen: dict[str, Look]) -> int:
     except LrmError as error:
         _say(f"no run: {error}")
         return 1
-
-
-def _run(asked: argparse.Namespace, lock: int) -> int:
-    """Run the workflow, in a process that holds the lock too: were this one killed, no second run would start."""
-    command = [sys.executable, str(PROJECT / "pipeline.py"), "run", "--data", asked.data]
-    command += ["--data-root", str(asked.data_root)] if asked.data_root else []
-    command += ["--preset", asked.preset, "--seed", str(asked.seed)]
-    command += ["--runs", str(asked.runs), "--state", str(asked.state)]
-    started = subprocess.Popen(command, pass_fds=(lock,), start_new_session=True)
-    try:
-        return started.wait()
-    except KeyboardInterrupt:
-        os.kill(started.pid, signal.SIGINT)  # it ends its steps, writes its report, and goes on at the next look
-        started.wait()
-        raise
 
 
 def _say(text: str) -> None:
