@@ -66,7 +66,7 @@ def test_make_help_lists_every_command_that_has_a_description():
 
 def test_options_that_the_readme_names_exist():
     printed = ""
-    for command in ("run", "compile"):
+    for command in ("run", "compile", "watch", "backtest"):
         asked = [sys.executable, "pipeline.py", command, "--help"]
         printed += subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"--[a-z][a-z-]+", (PROJECT / "README.md").read_text())) <= set(
