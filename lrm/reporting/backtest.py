@@ -41,8 +41,8 @@ def in_words(told: Json) -> str:
     promoted = [window for window in windows if window["verdict"] == "promote"]
     judged = [window for window in promoted if window["later"]]
     return (
-        f"{len(windows)} trainings, {len(promoted)} promotions; of {len(judged)} that the next window could judge, "
-        f"{count(windows, FALSE)} were false"
+        f"{len(promoted)} of {len(windows)} trainings were promoted; false in the window that came next: "
+        f"{count(windows, FALSE)} of {len(judged)}"
     )
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lrm.reporting import svg
 from lrm.reporting.kept import Json
 from lrm.reporting.words import is_number, signed
 
-WIDTH = 560.0
+WIDTH = 360.0
+MAX_LABELS = 8
+"""Days that fit side by side under a chart."""
 SEEN, SHOWN = "challenger", "champion"
 """The marks of a gain that the gate saw, and of what the next window showed."""
 
 
 def service(windows: Sequence[Json]) -> str:
     """Which version was in service from each window's end to the next: a bar for each version, a dot for each keep."""
-    left, right, top, step = 82.0, WIDTH - 12, 8.0, 30.0
+    left, right, top, step = 66.0, WIDTH - 6, 8.0, 26.0
     ends = [day_of(window) for window in windows]
     x_at = svg.linear(0, len(windows), left, right)
     lanes = list(dict.fromkeys(version for window in windows if (version := after(window))))
@@ -23,7 +26,8 @@ def service(windows: Sequence[Json]) -> str:
     parts = []
     for i, end in enumerate(ends):
         parts.append(svg.line(x_at(i), top, x_at(i), bottom, "grid"))
-        parts.append(svg.text(end, x_at(i) + 3, bottom + 15, class_="tick"))
+        if is_labelled(i, len(ends)):
+            parts.append(svg.text(end[3:], x_at(i), bottom + 15, class_="tick", text_anchor="middle"))
     for lane, version in enumerate(lanes):
         y = top + step * (lane + 0.5)
         parts.append(svg.text(f"version {version}", 0, y + 4, class_="row-label"))
@@ -41,13 +45,13 @@ def service(windows: Sequence[Json]) -> str:
 def gains(windows: Sequence[Json]) -> str:
     """Challenger minus champion in each window: as the gate saw it, and on the window that came next."""
     rows = [window for window in windows if window["gain"]]
-    left, right, top, step = 82.0, WIDTH - 70, 6.0, 44.0
+    left, right, top, step = 66.0, WIDTH - 56, 6.0, 44.0
     bottom = top + step * max(1, len(rows))
     every = [one[end] for window in rows for one in _both(window) for end in ("difference", "low", "high")]
     low, high = svg.padded([0.0, *(value for value in every if is_number(value))])
     x_at = svg.linear(low, high, left, right)
     parts = []
-    for at in svg.ticks(low, high):
+    for at in svg.ticks(low, high, n=3):
         parts.append(svg.line(x_at(at), top, x_at(at), bottom, "grid"))
         parts.append(svg.text(svg.tick_label(at), x_at(at), bottom + 15, class_="tick", text_anchor="middle"))
     parts.append(svg.line(x_at(0), top, x_at(0), bottom, "zero"))
@@ -69,7 +73,7 @@ def gains(windows: Sequence[Json]) -> str:
 def drift(windows: Sequence[Json]) -> str:
     """How many signals had drifted from the champion's data at each window's end."""
     rows = [window for window in windows if window["n_compared"]]
-    left, right, top, bottom = 46.0, WIDTH - 12, 14.0, 150.0
+    left, right, top, bottom = 26.0, WIDTH - 6, 14.0, 150.0
     most = max((window["n_drifted"] for window in rows), default=0) or 1
     y_at = svg.linear(0, most, bottom, top)
     x_at = svg.linear(0, max(1, len(rows)), left, right)
@@ -92,7 +96,8 @@ def drift(windows: Sequence[Json]) -> str:
         )
         middle = x_at(i) + wide / 2
         parts += [bar, svg.text(n, middle, y_at(n) - 4, class_="tick", text_anchor="middle")]
-        parts.append(svg.text(day_of(window), middle, bottom + 15, class_="tick", text_anchor="middle"))
+        if is_labelled(i, len(rows)):
+            parts.append(svg.text(day_of(window)[3:], middle, bottom + 15, class_="tick", text_anchor="middle"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))
     said = "; ".join(f"{day_of(window)} {window['n_drifted']}" for window in rows)
     return svg.drawing(WIDTH, bottom + 24, f"Drifted signals: {said}", *parts)
@@ -106,6 +111,11 @@ def after(window: Json) -> str:
 def day_of(window: Json) -> str:
     """The day on which a window ends, short enough for an axis."""
     return str(window["as_of"])[2:10]
+
+
+def is_labelled(place: int, n: int) -> bool:
+    """Whether the day at this place of an axis with `n` of them is written under it."""
+    return place % math.ceil(n / MAX_LABELS) == 0
 
 
 def _both(window: Json) -> list[Json]:

@@ -116,12 +116,12 @@ def test_the_next_window_is_what_was_open_at_the_end_of_this_one(tmp_path):
 def test_a_backtest_promotes_judges_and_continues_where_it_was(tmp_path):
     write_data_folder(tmp_path / "data", n_users=200)
     command = ["backtest", "--data", str(tmp_path / "data"), "--every", "2d", "--folder", str(tmp_path / "backtest")]
-    assert main([*command, "--windows", "2"]) == 0
+    assert main([*command, "--windows", "3"]) == 0
     told = json.loads((tmp_path / "backtest/backtest.json").read_text())
-    first, second = told["windows"]
+    first, second, third = told["windows"]
     assert (first["verdict"], first["champion_before"], first["gain"], first["later"]) == ("promote", "", None, None)
-    assert (second["champion_before"], second["later"]) == ("1", None)
+    assert (second["champion_before"], second["later"]["n_users"], third["later"]) == ("1", 200, None)
     assert second["gain"]["n_users"] == 200
     runs = sorted(path.name for path in (tmp_path / "backtest/runs").iterdir())
-    assert main([*command, "--windows", "2"]) == 0
+    assert main([*command, "--windows", "3"]) == 0
     assert sorted(path.name for path in (tmp_path / "backtest/runs").iterdir()) == runs

@@ -49,7 +49,7 @@ def test_a_decision_is_read_against_the_window_that_came_next(verdict, shown, re
 
 
 def test_the_outcome_is_a_sentence_and_the_numbers_stand_in_tiles():
-    assert backtest.in_words(YEAR) == "5 trainings, 3 promotions; of 2 that the next window could judge, 1 were false"
+    assert backtest.in_words(YEAR) == "3 of 5 trainings were promoted; false in the window that came next: 1 of 2"
     values = {tile["label"]: tile["value"] for tile in backtest.tiles(YEAR["windows"])}
     assert values["False promotions"] == values["Confirmed"] == "1 of 2"
     assert values["Missed gains"] == "1 of 1"
