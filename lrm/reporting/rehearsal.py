@@ -26,6 +26,8 @@ def section(kept: Kept) -> Json:
     found = kept.rehearsal
     if not found:
         return {}
+    if found["fault"]:
+        return {"lead": "The model could not be rehearsed.", "facts": [("Why", found["fault"])], "skew": []}
     n_expired = sum(found["expired"].values())
     expired = ", ".join(f"{name} {count(n)}" for name, n in found["expired"].items())
     facts = [

@@ -186,6 +186,8 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
 def _rehearsal_lines(found: Json | None) -> list[str]:
     if not found:
         return []
+    if not found["n_users"]:
+        return ["", "Rehearsal: the model could not be served; the report says why"]
     beside = found["champion_latency_p50_ms"]
     champion = f" (champion {beside:.0f})" if beside is not None else ""
     return [

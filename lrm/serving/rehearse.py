@@ -7,6 +7,7 @@ asks about are written to the scratch's online store: seconds instead of a minut
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -74,7 +75,8 @@ def rehearse_model(
     """Answer the requests of many users with a trained model, online and offline, and measure the two.
 
     It measures and does not judge: a difference is counted and named, never raised. The champion, if there is one, is
-    started beside it and asked the same in turn, so that both latencies are taken under the same load.
+    started beside it and asked the same in turn, so that both latencies are taken under the same load. A server that
+    does not start or does not answer is a finding too: `fault` says so, and nothing is measured.
 
     Args:
         examples: folder of retrieve_features; its `as_of` is the instant of all requests.
@@ -87,36 +89,24 @@ def rehearse_model(
 
     Returns:
         The numbers of `rehearsal.json`.
-
-    Raises:
-        ServingError: the model reads a signal that is no longer declared so, its server does not start, or a request
-            gets no answer.
     """
     from lrm.features.tables import read
-    from lrm.model.artifact import load
-    from lrm.serving.release import BUNDLE
-    from lrm.serving.skew import measure
 
-    play = Play(read(examples), examples, data, feature_repo, rehearsal, n_users)
+    play, found, champion_fault = Play(read(examples), examples, data, feature_repo, rehearsal, n_users), None, ""
     with tempfile.TemporaryDirectory(dir=rehearsal, prefix=".stage-") as folder:
-        own, fault = {CHALLENGER: _sealed(model, Path(folder, "bundle"))}, ""
-        try:
-            actors, played = _perform(play, own | ({CHAMPION: champion} if champion else {}), Path(folder, "both"))
-        except LrmError as error:
-            if champion is None:
-                raise
-            fault = str(error)  # the challenger's own fault raises once more
-            actors, played = _perform(play, own, Path(folder, "alone"))
-        challenger = actors[CHALLENGER]
-        recommender = load(challenger.release.folder / BUNDLE)
-        outcome = measure(*challenger, played[CHALLENGER].replies, recommender, play.known)
-    found = _found(outcome, played) | {
+        own = {CHALLENGER: _sealed(model, Path(folder, "bundle"))}
+        if champion is not None:
+            found, champion_fault = _rehearsed(play, own | {CHAMPION: champion}, Path(folder, "both"))
+        if found is None:  # the champion's fault, or the challenger's, which is then met again
+            found, fault = _rehearsed(play, own, Path(folder, "alone"))
+    facts = (found or _nothing()) | {
         "bundle_bytes": size_of(model),
         "champion_bundle_bytes": size_of(champion) if champion else None,
-        "champion_fault": fault,
+        "fault": fault if found is None else "",
+        "champion_fault": champion_fault if found else "",
     }
-    (rehearsal / REHEARSAL).write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+    (rehearsal / REHEARSAL).write_text(json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n")
+    return {name: value for name, value in facts.items() if isinstance(value, int | float)}
 
 
 def size_of(bundle: Path) -> int:
@@ -137,6 +127,19 @@ def _sealed(model: Path, folder: Path) -> Path:
     sealed = {"content_sha256": content_sha256(files), "files": files, "lineage": {}}
     (folder / BUNDLE).write_text(json.dumps(sealed, indent=1) + "\n")
     return folder
+
+
+def _rehearsed(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Any] | None, str]:
+    """What was measured, or None and what went wrong."""
+    from lrm.model.artifact import load
+    from lrm.serving.skew import measure
+
+    try:
+        actors, played = _perform(play, bundles, stage)
+    except LrmError as error:
+        return None, str(error)
+    recommender = load(bundles[CHALLENGER])
+    return _found(measure(*actors[CHALLENGER], played[CHALLENGER].replies, recommender, play.known), played), ""
 
 
 def _perform(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Actor], dict[str, Played]]:
@@ -188,25 +191,39 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
 def _found(outcome: Outcome, played: dict[str, Played]) -> dict[str, Any]:
     import numpy as np
 
-    from lrm.serving.skew import TOLERANCE
-
-    seconds = {name: [spent for reply in one.replies for spent in reply.seconds] for name, one in played.items()}
-
-    def latency(name: str, percentile: float) -> float | None:
-        return round(1000 * float(np.percentile(seconds[name], percentile)), 3) if name in seconds else None
-
-    return {
+    found = _nothing() | {
         "n_users": len(played[CHALLENGER].replies),
-        "n_requests": len(seconds[CHALLENGER]),
         "n_skewed": outcome.n_skewed,
-        "tolerance": TOLERANCE,
         "max_score_difference": outcome.score_difference,
         "max_probability_difference": outcome.probability_difference,
         "skew": [one._asdict() for one in outcome.skew[:N_LISTED]],
         "expired": outcome.expired,
-        "latency_p50_ms": latency(CHALLENGER, 50),
-        "latency_p99_ms": latency(CHALLENGER, 99),
-        "champion_latency_p50_ms": latency(CHAMPION, 50),
-        "champion_latency_p99_ms": latency(CHAMPION, 99),
         "start_seconds": round(played[CHALLENGER].start_seconds, 3),
     }
+    for name, prefix in {CHALLENGER: "", CHAMPION: "champion_"}.items():
+        if name in played:
+            seconds = [spent for reply in played[name].replies for spent in reply.seconds]
+            for percentile in (50, 99):
+                milliseconds = 1000 * float(np.percentile(seconds, percentile))
+                found[f"{prefix}latency_p{percentile}_ms"] = round(milliseconds, 3)
+            found["n_requests"] = len(seconds)
+    return found
+
+
+def _nothing() -> dict[str, Any]:
+    """What `rehearsal.json` says where nothing could be measured."""
+    from lrm.serving.skew import TOLERANCE
+
+    measured = ("max_score_difference", "max_probability_difference", "start_seconds")
+    latencies = (f"{prefix}latency_p{percentile}_ms" for prefix in ("", "champion_") for percentile in (50, 99))
+    counts = {"n_users": 0, "n_requests": 0, "n_skewed": 0}
+    return counts | {"tolerance": TOLERANCE, "skew": [], "expired": {}} | dict.fromkeys((*measured, *latencies))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for every number that is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -285,7 +285,8 @@ REHEARSAL: Json = {
     "skew": [{"user_id": 77, "item_id": 1081, "what": "score", "online": 3.1, "offline": 3.06, "signals": ["income"]}],
     "expired": {"promotions": 412, "weeks_since_bought": 9},
     "latency_p50_ms": 41.2, "latency_p99_ms": 75.2, "champion_latency_p50_ms": 39.8, "champion_latency_p99_ms": 71.9,
-    "bundle_bytes": 6_751_154, "champion_bundle_bytes": 6_702_210, "start_seconds": 8.063, "champion_fault": "",
+    "bundle_bytes": 6_751_154, "champion_bundle_bytes": 6_702_210, "start_seconds": 8.063, "fault": "",
+    "champion_fault": "",
 }  # fmt: skip
 LEDGER_FILE = "steps/evaluate_model/signal_ledger.json"
 EVALUATION_FILE = "steps/evaluate_model/evaluation.json"

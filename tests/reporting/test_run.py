@@ -183,3 +183,13 @@ def test_the_rehearsal_is_on_the_page_and_in_the_summary(run_dir, report):
         assert text in page
     line = next(line for line in summary_text(summary).splitlines() if line.startswith("Rehearsal: "))
     assert "3 differences beyond the tolerance; median answer 41 ms (champion 40)" in line
+
+
+def test_a_model_that_could_not_be_served_is_said(run_dir, report):
+    runs.promoted(run_dir)
+    nothing = dict.fromkeys(runs.REHEARSAL) | {"n_users": 0, "n_requests": 0, "n_skewed": 0, "skew": [], "expired": {}}
+    runs.write(run_dir, "steps/rehearse_model/rehearsal.json", nothing | {"fault": "the server ended with status 1"})
+    summary, page = report()
+    jsonschema.validate(summary, SCHEMA)
+    assert "the server ended with status 1" in page
+    assert "Rehearsal: the model could not be served" in summary_text(summary)
