@@ -26,7 +26,7 @@ def section(kept: Kept) -> Json:
     found = kept.rehearsal
     if not found:
         return {}
-    if found["fault"]:
+    if found.get("fault"):
         return {"lead": "The model could not be rehearsed.", "facts": [("Why", found["fault"])], "skew": []}
     n_expired = sum(found["expired"].values())
     expired = ", ".join(f"{name} {count(n)}" for name, n in found["expired"].items())
@@ -38,7 +38,7 @@ def section(kept: Kept) -> Json:
         ("Latency, median and 99 %", _beside(found, "latency_p50_ms", "latency_p99_ms", unit="ms")),
         ("Size of the model", _beside(found, "bundle_bytes", unit="MB", scale=1e-6)),
         ("Until the server was ready", f"{found['start_seconds']:.1f} s"),
-        ("Champion", found["champion_fault"]),
+        ("Champion", found.get("champion_fault")),
     ]
     return {
         "lead": f"The model in the real server: {count(found['n_requests'])} requests of {count(found['n_users'])} "
