@@ -30,12 +30,20 @@ class Attended(NamedTuple):
     peak_NH1: Tensor
 
 
+class KeysValues(NamedTuple):
+    """What later tokens take from those of the history, in one layer; turned by their positions."""
+
+    keys_HJZ: Tensor
+    values_HJZ: Tensor
+
+
 class Attention(nn.Module):
     """Grouped-query attention (2305.13245) with rotary positions (2104.09864) under the rule of `lrm.tokens.prompt`.
 
     Shape:
-        x_ND: (N, D): memory and history tokens first, then query tokens, then those of the candidates.
-        returns: (N, D).
+        x_ND: (N, D): memory and history tokens first, then query tokens, then those of the candidates. Where the keys
+            and values of the history are given, its tokens are left out.
+        returns: (N, D), and the keys and values of the history.
     """
 
     def __init__(self, *, d_model: int, n_heads: int, n_kv_heads: int) -> None:
@@ -44,25 +52,33 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.width, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
+    def forward(
+        self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, past: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
         """Attend."""
         heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
         q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
         q_NHZ, k_NJZ = rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ)
         n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
+        n_asking = n_history if past is None else 0
+        if past is not None:
+            k_NJZ, v_NJZ = torch.cat([past.keys_HJZ, k_NJZ]), torch.cat([past.values_HJZ, v_NJZ])
         past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
         k_GJUZ, v_GJUZ = (
             pad(x_NJZ[:n_prefix], layout.prefix_slot_N, past_shape).transpose(1, 2).contiguous()
             for x_NJZ in (k_NJZ, v_NJZ)
         )
-        mixed_NHZ = self._attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
-        if len(q_NHZ) > n_history:
-            past = self._attend_past(q_NHZ[n_history:], k_GJUZ, v_GJUZ, layout)
-            own = (x_N[n_prefix:] for x_N in (q_NHZ, k_NJZ, v_NJZ))
-            suffix_NHZ = self._join_own(past, *own, per_candidate=layout.shape.per_candidate)
+        mixed_NHZ = q_NHZ[:0]
+        if past is None:
+            mixed_NHZ = self._attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
+        if len(q_NHZ) > n_asking:
+            before = self._attend_past(q_NHZ[n_asking:], k_GJUZ, v_GJUZ, layout)
+            own_q_NHZ = q_NHZ[n_asking + n_prefix - n_history :]
+            own = (own_q_NHZ, k_NJZ[n_prefix:], v_NJZ[n_prefix:])
+            suffix_NHZ = self._join_own(before, *own, per_candidate=layout.shape.per_candidate)
             mixed_NHZ = torch.cat([mixed_NHZ, suffix_NHZ])
         mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
-        return mixed_ND
+        return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
 
     def _attend_history(self, q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
         longest = layout.history_shape[1]

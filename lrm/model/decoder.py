@@ -5,11 +5,13 @@ Shape suffixes: N flat tokens, D model width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lrm.config import ModelConfig
-from lrm.model.attention import Attention, rotations
+from lrm.model.attention import Attention, KeysValues, rotations
 from lrm.model.causal import Dropout, RmsNorm
 from lrm.tokens.prompt import Layout
 
@@ -42,12 +44,14 @@ class Block(nn.Module):
         for last in (self.attention.out, self.ffn.down):
             nn.init.zeros_(last.weight)
 
-    def forward(self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout) -> Tensor:
-        """(N, D) to (N, D)."""
-        attended_ND = self.attention(self.attention_norm(x_ND), rotation_NZ, layout)
+    def forward(
+        self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, past: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """(N, D) to (N, D), and what the attention kept."""
+        attended_ND, kept = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, past)
         x_ND = x_ND + self.dropout(attended_ND)
         mixed_ND: Tensor = x_ND + self.dropout(self.ffn(self.ffn_norm(x_ND)))
-        return mixed_ND
+        return mixed_ND, kept
 
 
 class Decoder(nn.Module):
@@ -60,11 +64,20 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = RmsNorm(config.d_model)
 
-    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
-        """(N, D) tokens to (N, D) states."""
-        rotation_NZ = rotations(layout.position_N, width=self.head_width)
-        x_ND = self.dropout(x_ND)
-        for block in self.blocks:
-            x_ND = block(x_ND, rotation_NZ, layout)
+    def forward(
+        self, x_ND: Tensor, layout: Layout, past: Sequence[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """(N, D) tokens to (N, D) states, and each layer's keys and values of the history.
+
+        Args:
+            x_ND: the tokens, in the order of the layout; without those of the history where `past` is given.
+            layout: where all tokens stand.
+            past: each layer's keys and values of the history, from an earlier call.
+        """
+        rotation_NZ = rotations(layout.position_N, width=self.head_width)[len(layout.position_N) - len(x_ND) :]
+        x_ND, kept = self.dropout(x_ND), []
+        for layer, block in enumerate(self.blocks):
+            x_ND, history = block(x_ND, rotation_NZ, layout, past[layer] if past else None)
+            kept.append(history)
         states_ND: Tensor = self.norm(x_ND)
-        return states_ND
+        return states_ND, kept

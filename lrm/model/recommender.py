@@ -16,7 +16,7 @@ from lrm.model.decoder import Decoder
 from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
 from lrm.tokens.factory import TokenFactory
-from lrm.tokens.prompt import Batch
+from lrm.tokens.prompt import Batch, Layout
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
 
@@ -108,22 +108,26 @@ class Recommender(nn.Module):
 
     def decode(self, prompt: Prompt, batch: Batch) -> Prompt:
         """The state of every token of a batch after the last block."""
-        states_ND = self.decoder(torch.cat(prompt), batch.layout)
+        states_ND, _ = self.decoder(torch.cat(prompt), batch.layout)
         return Prompt(*torch.split(states_ND, [len(tokens_ND) for tokens_ND in prompt]))
 
     def forward(self, batch: Batch) -> States:
         """Run factory and decoder over a batch of prompts; an event, request or candidate speaks by its last token."""
-        shape = batch.layout.shape
+        per_event = batch.layout.shape.per_event
         _, event_ND, query_ND, candidate_ND = self.decode(self.tokens(batch), batch)
-        event_ED = event_ND[shape.per_event - 1 :: shape.per_event]
-        request_RD = self._at_request(event_ED, query_ND, batch)
-        pointed = self.repeats(request_RD, event_ED, batch.layout) if self.repeats else nowhere(batch.layout)
-        candidate_CD = candidate_ND[shape.per_candidate - 1 :: shape.per_candidate]
+        return self.states(event_ND[per_event - 1 :: per_event], query_ND, candidate_ND, batch.layout)
+
+    def states(self, event_ED: Tensor, query_ND: Tensor, candidate_ND: Tensor, layout: Layout) -> States:
+        """What is read off the decoded tokens, an event given by the state of its last."""
+        per_candidate = layout.shape.per_candidate
+        request_RD = self._at_request(event_ED, query_ND, layout)
+        pointed = self.repeats(request_RD, event_ED, layout) if self.repeats else nowhere(layout)
+        candidate_CD = candidate_ND[per_candidate - 1 :: per_candidate]
         return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
 
-    def _at_request(self, event_ED: Tensor, query_ND: Tensor, batch: Batch) -> Tensor:
-        per_query = batch.layout.shape.per_query
+    def _at_request(self, event_ED: Tensor, query_ND: Tensor, layout: Layout) -> Tensor:
+        per_query = layout.shape.per_query
         if per_query:
             return query_ND[per_query - 1 :: per_query]
         padded = torch.cat([self.start_D.unsqueeze(0), event_ED])
-        return padded[batch.layout.last_event_R + 1]
+        return padded[layout.last_event_R + 1]

@@ -105,7 +105,7 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
     events = segments.start_G[event_segment] + event_place
     older_start = older_starts(corpus, segments, shape)
     candidate_offset, candidates = gather(corpus.candidate_offset_R, segments.requests)
-    layout = _lay_out(
+    layout = lay_out(
         shape,
         n_events=n_events,
         n_memory=np.where(older_start < segments.start_G, shape.memory_tokens, 0),
@@ -141,7 +141,7 @@ def _older(corpus: Corpus, older_start: np.ndarray, start: np.ndarray, shape: Pr
     return Older(identity, corpus.history_E.take(events), torch.from_numpy(slot), len(counts), shape.older_events)
 
 
-def _lay_out(
+def lay_out(
     shape: PromptShape,
     *,
     n_events: np.ndarray,
@@ -151,7 +151,17 @@ def _lay_out(
     now_R: np.ndarray,
     start_G: np.ndarray,
 ) -> Layout:
-    """The places of all tokens, from the counts of events, memory tokens and requests (G,) and candidates (R,)."""
+    """The places of all tokens.
+
+    Args:
+        shape: tokens of each event, request and candidate.
+        n_events: (G,) events of each segment.
+        n_memory: (G,) memory tokens of each segment.
+        n_requests: (G,) requests of each segment.
+        n_candidates: (R,) candidates of each request.
+        now_R: (R,) the first event that a request does not see.
+        start_G: (G,) the first event of each segment; counted as `now_R` is.
+    """
     n_segments = len(n_events)
     segment = np.arange(n_segments)
     request_segment = np.repeat(segment, n_requests)

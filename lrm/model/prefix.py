@@ -1,0 +1,115 @@
+"""Answers in two passes: a history is decoded once, and any number of requests and candidates are decoded over it.
+
+What a request and its candidates may see of the history are its keys and values alone, so keeping those is exact: the
+scores are those of `lrm.model.scoring`, up to the rounding of other batch shapes. The query is not kept: its signals
+move with the clock, and it is a handful of tokens.
+
+Shape suffixes: U users, H history tokens (memory first), T events, L layers, J key-value heads, Z head width, R
+requests, C candidates, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrm.model.attention import KeysValues
+from lrm.model.recommender import Recommender, States
+from lrm.tokens.corpus import Corpus
+from lrm.tokens.prompt import Layout, build_batch, lay_out
+from lrm.tokens.segments import Segments
+from lrm.tokens.signals import SignalTensors
+
+
+class Prefix(NamedTuple):
+    """One user's decoded history: the latest `max_history` events, and memory tokens for those before."""
+
+    keys_LHJZ: Tensor
+    values_LHJZ: Tensor
+    event_TD: Tensor
+    """The state after each event."""
+    row_T: np.ndarray
+    """Catalogue row of each event, -1 where the item is not in it."""
+    n_memory: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held."""
+        tensors = (self.keys_LHJZ, self.values_LHJZ, self.event_TD)
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors) + self.row_T.nbytes
+
+
+class Suffix(NamedTuple):
+    """What requests and candidates bring, encoded."""
+
+    query_R: SignalTensors
+    candidate_C: SignalTensors
+    identity_C: Tensor
+    n_candidates_R: np.ndarray
+    """Candidates of each request; they stand request by request."""
+
+
+@torch.inference_mode()
+def remember(recommender: Recommender, corpus: Corpus) -> list[Prefix]:
+    """Decode the history of every user of a corpus, as a request after the last event sees it."""
+    shape = recommender.prompt_shape()
+    end_U = corpus.user_offset_U[1:]
+    start_U = np.maximum(corpus.user_offset_U[:-1], end_U - shape.max_history)
+    nothing = np.zeros(len(end_U) + 1, dtype=np.int64)
+    batch = build_batch(corpus, Segments(start_U, end_U, end_U, nothing, nothing[:0]), shape)
+    prompt = recommender.tokens(batch)
+    states_HD, kept = recommender.decoder(torch.cat([prompt.memory_ND, prompt.event_ND]), batch.layout)
+    all_memory = len(prompt.memory_ND)
+    event_ED = states_HD[all_memory:][shape.per_event - 1 :: shape.per_event]
+    keys_LHJZ, values_LHJZ = (torch.stack(of_layers) for of_layers in zip(*kept, strict=True))
+    n_events = end_U - start_U
+    has_older = (start_U > corpus.user_offset_U[:-1]) & (shape.older_events > 0)
+    n_memory = np.where(has_older, shape.memory_tokens, 0)
+    counts = zip(np.cumsum(n_memory) - n_memory, n_memory, np.cumsum(n_events) - n_events, n_events, strict=True)
+    prefixes = []
+    for memory, m, event, n in counts:
+        first, past = all_memory + event * shape.per_event, all_memory + (event + n) * shape.per_event
+        mine_H = torch.cat([torch.arange(memory, memory + m), torch.arange(first, past)])
+        rows = corpus.event_row_E[batch.events[event : event + n]]
+        states_TD = event_ED[event : event + n].clone()
+        prefixes.append(Prefix(keys_LHJZ[:, mine_H], values_LHJZ[:, mine_H], states_TD, rows, int(m)))
+    return prefixes
+
+
+@torch.inference_mode()
+def decode_over(recommender: Recommender, prefixes: Sequence[Prefix], suffix: Suffix) -> tuple[States, Layout]:
+    """Decode one request over each prefix, and its candidates; request r stands over prefix r."""
+    shape = recommender.prompt_shape()
+    n_events = np.array([len(prefix.row_T) for prefix in prefixes], dtype=np.int64)
+    layout = lay_out(
+        shape,
+        n_events=n_events,
+        n_memory=np.array([prefix.n_memory for prefix in prefixes], dtype=np.int64),
+        n_requests=np.ones(len(prefixes), dtype=np.int64),
+        n_candidates=suffix.n_candidates_R,
+        now_R=n_events,
+        start_G=np.zeros(len(prefixes), dtype=np.int64),
+    )
+    factory = recommender.factory
+    query_ND = factory.query_tokens(suffix.query_R, shape.per_query).flatten(0, 1)
+    candidate_ND = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, shape.per_candidate).flatten(0, 1)
+    past = [
+        KeysValues(
+            _joined([prefix.keys_LHJZ[layer] for prefix in prefixes], prefixes),
+            _joined([prefix.values_LHJZ[layer] for prefix in prefixes], prefixes),
+        )
+        for layer in range(len(recommender.decoder.blocks))
+    ]
+    states_ND, _ = recommender.decoder(torch.cat([query_ND, candidate_ND]), layout, past)
+    event_ED = torch.cat([prefix.event_TD for prefix in prefixes])
+    return recommender.states(event_ED, states_ND[: len(query_ND)], states_ND[len(query_ND) :], layout), layout
+
+
+def _joined(history: Sequence[Tensor], prefixes: Sequence[Prefix]) -> Tensor:
+    """The history tokens of several users in the order of a layout: all memory tokens, then all events."""
+    memory = [x[: prefix.n_memory] for x, prefix in zip(history, prefixes, strict=True) if prefix.n_memory]
+    return torch.cat([*memory, *(x[prefix.n_memory :] for x, prefix in zip(history, prefixes, strict=True))])
