@@ -14,10 +14,11 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +29,20 @@ from lrm.features.declarations import Declarations, View, check
 from lrm.features.join import latest
 from lrm.features.sources import column_types, read_view
 from lrm.progress import progress
-from lrm.schema import ROLE, signal_from_tags
+from lrm.schema import EVENT_TIME, EVENTS, ROLE, USER_ID, signal_from_tags
 
 DATA_DIR = "LRM_DATA_DIR"
 """Environment variable by which a feature repo's sources find the data folder."""
 YAML = "feature_store.yaml"
+FRESH = "fresh_events"
+"""The push source of new events, and the view that it feeds: one value a user, all new events packed together."""
 _ROW = "lrm_row"
 _CHUNK = 10_000
 """Rows written to the online store in one transaction."""
+
+
+_QUIET = threading.RLock()
+"""Output and warnings are the process's, so one thread at a time may silence them."""
 
 
 class Online(NamedTuple):
@@ -43,6 +50,15 @@ class Online(NamedTuple):
 
     store: Any
     views: tuple[View, ...]
+
+
+class Kept(NamedTuple):
+    """What the online store keeps for one key of a view."""
+
+    values: tuple[Any, ...]
+    """In the order of the view's signals; None where there is no value."""
+    seconds: float
+    """Instant of the values, in seconds since 1970; 0 where there are none."""
 
 
 def declarations(feature_repo: Path, data: Path) -> Declarations:
@@ -70,7 +86,7 @@ def applied(feature_repo: Path, data: Path, state: Path) -> Any:
     service, entities = _definitions(feature_repo, data)
     store = _store(feature_repo, state)
     with _quiet():
-        store.apply([*entities, *service._features, service])
+        store.apply([*entities, *service._features, service, *_fresh(entities, data)])
     return store
 
 
@@ -133,6 +149,47 @@ def open_online(feature_repo: Path, data: Path, *, state: Path) -> Online:
     return Online(_store(feature_repo, state), declarations(feature_repo, data).joined)
 
 
+def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:
+    """What is kept of one view for each of `rows`, which map its join keys to values; expired values included."""
+    return _read(online.store, view.name, [signal.name for signal in view.signals], rows)
+
+
+def known_at(kept: Kept, view: View, at: datetime) -> Kept:
+    """The values that are within the view's time-to-live at an instant; the others are None, as they are offline."""
+    is_expired = view.ttl is not None and kept.seconds < (at - view.ttl).timestamp()
+    return kept._replace(values=(None,) * len(kept.values)) if is_expired else kept
+
+
+def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
+    """The packed new events of each user, as `push_fresh` wrote them.
+
+    Raises:
+        ServingError: the store was made by a version of this project that took no events.
+    """
+    _must_take_events(online)
+    return _read(online.store, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
+
+
+def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetime) -> None:
+    """Push a user's new events, all of them in place of those before.
+
+    Args:
+        online: from `open_online`.
+        user_id: whose events.
+        packed: bytes of the caller's own format.
+        at: UTC instant; must be later, by the second, than that of the push before: some stores drop what is not.
+
+    Raises:
+        ServingError: the store takes no events.
+    """
+    import pandas as pd
+
+    _must_take_events(online)
+    row = {USER_ID: [user_id], EVENT_TIME: [pd.Timestamp(at)], EVENTS: [packed]}
+    with _quiet():
+        online.store.push(FRESH, pd.DataFrame(row))
+
+
 def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
     """The online values of the views whose keys the rows hold.
 
@@ -155,25 +212,48 @@ def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: dat
     if not views:
         declared = "; ".join(f"{view.name} by {', '.join(view.keys)}" for view in online.views)
         raise ServingError(f"no view can be read by the keys {sorted(held)}; the feature repo declares {declared}")
-    return pl.concat([_online_values(online.store, view, rows, at) for view in views], how="horizontal")
+    return pl.concat([_online_values(online, view, rows, at) for view in views], how="horizontal")
 
 
-def _online_values(store: Any, view: View, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
-    names = [signal.name for signal in view.signals]
+def _online_values(online: Online, view: View, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
+    kept = read_kept(online, view, [{key: row[key] for key in view.keys} for row in rows])
+    values = [known_at(one, view, at).values for one in kept]
+    return pl.DataFrame(values, schema=column_types(view.signals), strict=False, orient="row")
+
+
+def _read(store: Any, view: str, names: Sequence[str], rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:
     with _quiet():
         answer = store.get_online_features(
-            features=[f"{view.name}:{name}" for name in names],
-            entity_rows=[{key: row[key] for key in view.keys} for row in rows],
+            features=[f"{view}:{name}" for name in names], entity_rows=[dict(row) for row in rows]
         ).to_dict(include_event_timestamps=True)
-    oldest = (at - view.ttl).timestamp() if view.ttl else float("-inf")
-    columns = {
-        name: [
-            value if seconds >= oldest else None
-            for value, seconds in zip(answer[name], answer[f"{name}__ts"], strict=True)
-        ]
-        for name in names
-    }
-    return pl.DataFrame(columns, schema=column_types(view.signals), strict=False)
+    values = zip(*(answer[name] for name in names), strict=True)
+    seconds = zip(*(answer[f"{name}__ts"] for name in names), strict=True)
+    return [Kept(one, float(max(instants))) for one, instants in zip(values, seconds, strict=True)]
+
+
+def _fresh(entities: Sequence[Any], data: Path) -> list[Any]:
+    """The push source of new events and its view; nothing where no entity is keyed by the user."""
+    from feast import FeatureView, Field, FileSource, PushSource
+    from feast.types import Bytes
+
+    users = [entity for entity in entities if entity.join_key == USER_ID]
+    if not users:
+        return []
+    past = FileSource(name=f"{FRESH}_past", path=str(data / f"{EVENTS}.parquet"), timestamp_field=EVENT_TIME)
+    source = PushSource(name=FRESH, batch_source=past)
+    schema = [Field(name=EVENTS, dtype=Bytes)]
+    return [source, FeatureView(name=FRESH, source=source, entities=users[:1], ttl=timedelta(0), schema=schema)]
+
+
+def _must_take_events(online: Online) -> None:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        online.store.get_feature_view(FRESH, allow_registry_cache=True)
+    except FeatureViewNotFoundException as error:
+        raise ServingError(
+            "this release was made before events could be pushed; the step roll_out makes a new one: run `make run`"
+        ) from error
 
 
 def _definitions(feature_repo: Path, data: Path) -> tuple[Any, list[Any]]:
@@ -262,6 +342,6 @@ def _store(feature_repo: Path, state: Path) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Feast's deprecation notices and progress chatter off the terminal."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with _QUIET, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

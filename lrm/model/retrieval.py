@@ -9,7 +9,7 @@ Shape suffixes: R requests, V items of the catalogue, S items that may be among 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,25 +46,24 @@ def best_items(
     vectors_VD: Tensor,
     states: States,
     rows: Sequence[np.ndarray],
-    wanted: Sequence[Wanted],
-) -> list[Best]:
-    """The best items for every request.
+    wanted: Mapping[int, Wanted],
+) -> dict[int, Best]:
+    """The best items for some of the requests.
 
     Args:
         recommender: the model.
         vectors_VD: the vectors of the catalogue's items.
         states: of the requests, as `decode_over` gives them.
         rows: for each request, the catalogue row of each event of its history, -1 for an item that is not there.
-        wanted: what each asks for.
+        wanted: by request, what it asks for.
     """
     at_once = max(1, SCORED_AT_ONCE // len(vectors_VD))
-    found: list[Best] = []
+    found: dict[int, Best] = {}
     for first in range(0, len(wanted), at_once):
-        logit_RV = states.request_RD[first : first + at_once] @ vectors_VD.T
-        found += [
-            _best_of_one(recommender, logit_V, states, first + place, rows[first + place], wanted[first + place])
-            for place, logit_V in enumerate(logit_RV)
-        ]
+        requests = list(wanted)[first : first + at_once]
+        logit_RV = states.request_RD[requests] @ vectors_VD.T
+        for r, logit_V in zip(requests, logit_RV, strict=True):
+            found[r] = _best_of_one(recommender, logit_V, states, r, rows[r], wanted[r])
     return found
 
 

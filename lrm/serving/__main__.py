@@ -9,29 +9,50 @@ from pathlib import Path
 
 from lrm.errors import LrmError, ServingError
 
+CURRENT = "current"
+
 EPILOG = """examples:
   python -m lrm.serving
-      look up the champion, once, and serve its latest release from state/serving/<name>/; after a rollback, start
-      the server again to serve the version that is champion now
+      look up the champion, serve its latest release from state/serving/<name>/, and follow the link `current` there:
+      what a later roll-out or rollback puts in service is verified, loaded beside, and takes over without a pause
   python -m lrm.serving --registry sqlite:///state/mlflow.db --name complete-journey --port 8001
       the same where the registry holds several models, and on another port
   python -m lrm.serving --bundle state/serving/complete-journey/current
-      serve that release; the registry is not asked, and need not be there
+      serve that release and no other; the registry is not asked, and need not be there
+  python -m lrm.serving --follow state/serving/complete-journey/current
+      serve what the link names, now and later; no registry either
   curl -s localhost:8000/v1/recommend -H 'content-type: application/json' -d '{"user_id": 20, "k": 5}'
 
 routes:
-  POST /v1/recommend  the k best items: {user_id, k, time, context, candidates, exclude_seen}; only user_id is needed
-  POST /v1/rank       a probability for each of the candidates: the same fields
-  GET  /v1/model      name, version, and the fields that `context` and `candidates` may carry
-  GET  /healthz /readyz /metrics /docs
+  POST /v1/recommend  the k best items: {user_id, k, time, context, candidates, exclude, exclude_seen}; only user_id is
+                      needed
+  POST /v1/score      a probability for each of the candidates: {user_id, candidates, time, context, k}
+  POST /v1/events     new events, which the next answers know: {events: [{user_id, item_id, time, signals}]}
+  GET  /v1/model      name, version, lineage, and the fields that `context`, `candidates` and `signals` may carry
+  GET  /healthz /readyz /metrics /docs /openapi.json
 
 A request that names no time is asked at the present instant, or, where the data ends more than a day before the server
-starts, at the instant at which it ends: old data is a replayed world.
+starts, at the instant at which it ends: old data is a replayed world, whose clock new events move.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until stopped; returns the exit status."""
+    given = _parser().parse_args(argv)
+    try:
+        if given.bundle is None and given.follow is None:
+            folder = champion_folder(given.registry, given.name, given.state)
+            again = [*(argv or sys.argv[1:]), "--bundle", str(folder), "--follow", str(folder.parent / CURRENT)]
+            # A fresh process: the registry's client is not needed from here on, and weighs more than the model.
+            os.execv(sys.executable, [sys.executable, "-m", "lrm.serving", *again])
+        _serve(given)
+    except LrmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lrm.serving",
         description="Answer recommendation requests over HTTP with one released version.",
@@ -39,27 +60,34 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, help="serve this release folder, as roll_out writes them")
+    parser.add_argument("--follow", type=Path, help="a link: serve what it comes to name")
     parser.add_argument(
         "--registry",
         default="sqlite:///state/mlflow.db",
-        help="without --bundle: serve the champion of this registry (default: %(default)s)",
+        help="without --bundle and --follow: serve the champion of this registry (default: %(default)s)",
     )
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
     parser.add_argument("--state", type=Path, default=Path("state"), help="holds serving/ (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
-    given = parser.parse_args(argv)
-    try:
-        if given.bundle is None:
-            folder = champion_folder(given.registry, given.name, given.state)
-            again = ["--bundle", str(folder), "--host", given.host, "--port", str(given.port)]
-            # A fresh process: the registry's client is not needed from here on, and weighs more than the model.
-            os.execv(sys.executable, [sys.executable, "-m", "lrm.serving", *again])
-        _serve(given.bundle, given.host, given.port)
-    except LrmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument("--api-key-file", type=Path, help="ask callers of /v1/ for the key that this file holds")
+    parser.add_argument("--max-batch", type=int, default=32, help="questions answered together (default: %(default)s)")
+    parser.add_argument(
+        "--max-wait-ms",
+        type=float,
+        default=0.0,
+        help="a lone question waits so long for company (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-waiting", type=int, default=256, help="questions that may wait; more get 429 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--deadline-ms", type=float, default=2000.0, help="a question is given up after this (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prefix-mb", type=int, default=256, help="bound of the decoded histories held (default: %(default)s)"
+    )
+    return parser
 
 
 def champion_folder(registry: str, name: str, state: Path) -> Path:
@@ -89,15 +117,35 @@ def champion_folder(registry: str, name: str, state: Path) -> Path:
     return releases[held["champion"]]
 
 
-def _serve(folder: Path, host: str, port: int) -> None:
-    from lrm.serving.release import read_release
-    from lrm.serving.server import serve
+def read_key(path: Path) -> bytes:
+    """The API key that a mounted file holds.
 
-    release = read_release(folder.resolve())
-    print(
-        f"loading {release.name} version {release.version}, data as of {release.as_of:%Y-%m-%d %H:%M} UTC", flush=True
+    Raises:
+        ServingError: there is no such file, or it is empty.
+    """
+    key = path.read_bytes().strip() if path.is_file() else b""
+    if not key:
+        raise ServingError(f"{path} holds no API key; mount a file with the key in it, or leave --api-key-file out")
+    return key
+
+
+def _serve(given: argparse.Namespace) -> None:
+    from lrm.serving.guard import Limits
+    from lrm.serving.release import read_release
+    from lrm.serving.server import Options, serve
+
+    key = read_key(given.api_key_file) if given.api_key_file else b""
+    options = Options(
+        limits=Limits(api_key=key),
+        max_batch=given.max_batch,
+        max_wait_s=given.max_wait_ms / 1000,
+        max_waiting=given.max_waiting,
+        deadline_s=given.deadline_ms / 1000,
+        prefix_bytes=given.prefix_mb * 2**20,
+        follow=given.follow,
     )
-    serve(release, host=host, port=port)
+    folder = given.bundle or given.follow
+    serve(read_release(folder.resolve()), options, host=given.host, port=given.port)
 
 
 if __name__ == "__main__":

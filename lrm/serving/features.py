@@ -1,38 +1,43 @@
-"""What is known of a request online: the user's history and the signals of user, items and pairs.
+"""What is known of a request online: the signals of user, items and pairs.
 
-Histories lie packed in one SQLite file: one row per user, its blob an Arrow stream of the user's latest events, oldest
-first, with every history signal. One more event than the model reads is kept, because the oldest event read is also
-described by the time since the one before it. Signals come from the feature store's online store through
-`lrm.features.store`, which makes a value that has outlived its time-to-live null, as it is offline.
+They come from the feature store's online store through `lrm.features.store`, all requests of a batch in one read, and
+are believed for a minute: what others write to the store is seen after that. A value that has outlived its
+time-to-live at the request's instant is null, as it is offline.
 """
 
 from __future__ import annotations
 
-import io
-import sqlite3
+import time as clock
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from lrm.features import store
-from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, USER_ID, Signal, for_maker
-from lrm.serving.recommend import Ask, columns, no_candidates, no_history
-from lrm.serving.release import FEATURE_REPO, HISTORIES, ONLINE, Release
+from lrm.features.declarations import View
+from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
+from lrm.serving.lru import Lru
+from lrm.serving.release import FEATURE_REPO, ONLINE, Release
 
 Key = int | str
 KEY_TYPES: dict[str, Any] = {"int64": pl.Int64, "string": pl.String}
+BELIEVED_S = 60.0
+"""Seconds for which a value read from the online store is used again."""
+VALUES_BYTES = 128 * 2**20
+"""Bound of the values held, by their estimated size."""
 
 
 class Features(NamedTuple):
-    """An open release's histories and online store."""
+    """An open release's online store, and the values read from it last."""
 
-    histories: sqlite3.Connection
     online: store.Online
     signals: tuple[Signal, ...]
     key_types: Mapping[str, str]
+    held: Lru[tuple[Any, ...], tuple[store.Kept, float]]
+    """By view and keys: what was read, and when."""
+    views: Mapping[str, tuple[View, ...]]
+    """The views that each maker reads, with all their signals."""
 
     @property
     def item_type(self) -> pl.DataType:
@@ -41,76 +46,57 @@ class Features(NamedTuple):
         return kind
 
 
-def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal], *, max_history: int) -> int:
-    """Pack the latest events of every user, and return the number of users.
+class Row(NamedTuple):
+    """Something to be described: a request, one of its candidates, or an event."""
 
-    Args:
-        path: the file to write; it must not exist.
-        events: as `events.parquet` of the examples, in its order.
-        signals: the declared signals.
-        max_history: events that the model reads at most.
-    """
-    latest = events.group_by(USER_ID, maintain_order=True).tail(max_history + 1)
-    kept = latest.select(USER_ID, ITEM_ID, EVENT_TIME, *(signal.name for signal in for_maker(signals, HISTORY)))
-    users = kept.partition_by(USER_ID, include_key=True, maintain_order=True)
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE history (user_id PRIMARY KEY, events BLOB NOT NULL) WITHOUT ROWID")
-        rows = ((user[USER_ID][0], _packed(user.drop(USER_ID))) for user in users)
-        connection.executemany("INSERT INTO history VALUES (?, ?)", rows)
-    connection.close()
-    return len(users)
+    keys: Mapping[str, Key]
+    given: Mapping[str, Any]
+    """Signals that came with it."""
+    time: datetime
+
+
+class Described(NamedTuple):
+    """The signals of rows."""
+
+    columns: dict[str, list[Any]]
+    """A list for each signal of the maker, null where nothing is known."""
+    expired: list[tuple[str, ...]]
+    """For each row, the signals whose value had outlived its time-to-live."""
 
 
 def open_features(release: Release, signals: tuple[Signal, ...]) -> Features:
-    """Open a release's histories and online store; imports the feature store, which takes seconds."""
-    address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
-    histories = sqlite3.connect(address, uri=True, check_same_thread=False)
+    """Open a release's online store; imports the feature store, which takes seconds."""
     online = store.open_online(
         release.folder / FEATURE_REPO, release.folder, state=(release.folder / ONLINE).absolute()
     )
-    return Features(histories, online, signals, release.key_types)
+    views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
+    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
 
 
-def close_features(features: Features) -> None:
-    """Close the histories."""
-    features.histories.close()
+def describe(features: Features, maker: str, rows: Sequence[Row]) -> Described:
+    """Every signal that one maker reads, for each row: as the store has it, else as it was given.
 
-
-def gather(
-    features: Features,
-    *,
-    user_id: Key,
-    time: datetime,
-    context: Mapping[str, Any],
-    candidates: Sequence[Mapping[str, Any]],
-) -> Ask:
-    """Everything known of a request at its instant; an unknown user has no history and no signals.
-
-    Args:
-        features: an open release.
-        user_id: whose request.
-        time: UTC instant.
-        context: request signals and join keys, as the request brought them.
-        candidates: `item_id` and what else the request brought of each.
+    A view whose keys a row does not have says nothing of it.
     """
-    keys = {USER_ID: user_id} | {key: value for key, value in context.items() if key in features.key_types}
-    query = _online(features, [keys], QUERY, time)
-    signals = dict(context) | (query.row(0, named=True) if query.width else {})
-    rows = [keys | {ITEM_ID: candidate[ITEM_ID]} for candidate in candidates]
-    schema = columns(brought(features, CANDIDATE), CANDIDATE, item_id=features.item_type)
-    given = pl.DataFrame([dict(candidate) for candidate in candidates], schema=schema, strict=False)
-    joined = _online(features, rows, CANDIDATE, time)
-    named = no_candidates(features.signals, features.item_type)
-    offered = pl.concat([named, pl.concat([given, joined], how="horizontal")], how="diagonal").select(named.columns)
-    return Ask(time, signals, history_of(features, user_id, before=time), offered)
+    names = [signal.name for signal in for_maker(features.signals, maker)]
+    columns: dict[str, list[Any]] = {name: [row.given.get(name) for row in rows] for name in names}
+    expired: list[tuple[str, ...]] = [()] * len(rows)
+    for view in features.views[maker]:
+        served = [(place, signal.name) for place, signal in enumerate(view.signals) if signal.name in columns]
+        for at, kept in _kept(features, view, rows):
+            known = store.known_at(kept, view, rows[at].time)
+            for place, name in served:
+                columns[name][at] = known.values[place]
+            if known is not kept:
+                expired[at] += tuple(name for place, name in served if kept.values[place] is not None)
+    return Described(columns, expired)
 
 
-def history_of(features: Features, user_id: Key, *, before: datetime) -> pl.DataFrame:
-    """The user's latest events strictly before an instant, oldest first; empty for an unknown user."""
-    found = features.histories.execute("SELECT events FROM history WHERE user_id = ?", (user_id,)).fetchone()
-    if found is None:
-        return no_history(features.signals, features.item_type)
-    return pl.read_ipc_stream(io.BytesIO(found[0])).filter(pl.col(EVENT_TIME) < before)
+def is_known_user(features: Features, user_id: Key) -> bool:
+    """Whether the online store has any value by the user's key alone; of what was read last."""
+    views = [view for maker in MAKERS for view in features.views[maker] if view.keys == (USER_ID,)]
+    held = [features.held.get((view.name, user_id)) for view in views]
+    return any(one is not None and one[0].seconds > 0 for one in held)
 
 
 def brought(features: Features, maker: str) -> tuple[Signal, ...]:
@@ -119,22 +105,36 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
     return tuple(signal for signal in for_maker(features.signals, maker) if signal.view not in joined)
 
 
-def _online(features: Features, rows: Sequence[Mapping[str, Key]], maker: str, time: datetime) -> pl.DataFrame:
-    """The joined signals of one maker, a row for each of `rows`; views whose keys were not given are left out."""
-    held = set(rows[0]) if rows else set()
-    wanted = {signal.name for signal in for_maker(features.signals, maker)}
-    views = tuple(
-        view
-        for view in features.online.views
-        if set(view.keys) <= held and wanted & {signal.name for signal in view.signals}
-    )
-    if not views:
-        return pl.DataFrame()
-    values = store.read_online(features.online._replace(views=views), rows, time)
-    return values.select(name for name in values.columns if name in wanted)
+def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, store.Kept]]:
+    """What the store keeps for each row that has the view's keys; read anew where that was not done lately."""
+    wanted = [
+        (at, (view.name, *(row.keys[key] for key in view.keys)))
+        for at, row in enumerate(rows)
+        if all(key in row.keys for key in view.keys)
+    ]
+    now = clock.monotonic()
+    found: dict[tuple[Any, ...], store.Kept] = {}
+    lacking: dict[tuple[Any, ...], None] = {}
+    for _, key in wanted:
+        held = features.held.get(key)
+        if held is None or now - held[1] > BELIEVED_S:
+            lacking[key] = None
+        else:
+            found[key] = held[0]
+    if lacking:
+        asked = [dict(zip(view.keys, key[1:], strict=True)) for key in lacking]
+        for key, kept in zip(lacking, store.read_kept(features.online, view, asked), strict=True):
+            found[key] = kept
+            features.held.put(key, (kept, now))
+    return [(at, found[key]) for at, key in wanted]
 
 
-def _packed(events: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    events.write_ipc_stream(buffer, compression="zstd")
-    return buffer.getvalue()
+def _known(view: View, signals: Sequence[Signal]) -> list[Signal]:
+    """The view's signals that the model knows."""
+    names = {signal.name for signal in signals}
+    return [signal for signal in view.signals if signal.name in names]
+
+
+def _size(held: tuple[store.Kept, float]) -> int:
+    """About the bytes of what is held: the lists of embeddings and bags weigh most."""
+    return 200 + sum(32 * len(value) if isinstance(value, list | str) else 32 for value in held[0].values)

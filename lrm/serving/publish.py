@@ -18,7 +18,7 @@ from lrm.features.sources import INSTANT_TYPE, read_table, read_view
 from lrm.features.tables import read_manifest
 from lrm.registry import bundle as bundles
 from lrm.schema import EVENT_TIME, EVENTS, HISTORY, ITEM_ID, REQUESTS, USER_ID, Signal, for_maker, read_signals
-from lrm.serving.features import write_histories
+from lrm.serving.histories import write_histories
 from lrm.serving.release import (
     BUNDLE,
     FEATURE_REPO,

@@ -1,33 +1,58 @@
-"""A request as it was asked, and what can be wrong with it."""
+"""A request as it was asked, an event as it was sent, and what can be wrong with them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from lrm.schema import BAG, DENSE, EMBEDDING, ITEM_ID, SPARSE, USER_ID, Signal
 
 Key = int | str
-RECOMMEND, RANK = "recommend", "rank"
+RECOMMEND, SCORE = "recommend", "score"
 INT64_LIMIT = 2**63
+NUMBER_LIMIT = 3.4e38
+"""The largest number that a signal can hold, in float32."""
+MAX_TEXT = 1000
+"""Characters of a key or a category."""
+MAX_BAG = 1000
+"""Members of a bag."""
+AHEAD = timedelta(days=366)
+"""How far after both the present and the end of the data a request may lie."""
+CLOCK_SKEW = timedelta(minutes=1)
+"""How far after the present an event may lie."""
+SHOWN = 100
+"""Characters of a bad value that a message repeats."""
 
 
 class Question(NamedTuple):
     """One request to the server."""
 
     kind: str
-    """`recommend`: the best of the catalogue; `rank`: a probability for each candidate."""
+    """`recommend`: the best of the catalogue; `score`: a probability for each candidate."""
     user_id: Key
-    time: datetime
-    """UTC instant."""
-    context: Mapping[str, Any]
+    time: datetime | None = None
+    """UTC instant; None: now, or just after the user's last event where the data are a replayed world."""
+    context: Mapping[str, Any] = {}
     """Request signals and join keys by name."""
-    candidates: tuple[Mapping[str, Any], ...] | None
+    candidates: tuple[Mapping[str, Any], ...] | None = None
     """`item_id` and the candidate's own signals; None: the whole catalogue."""
-    k: int = 10
+    k: int | None = 10
+    """How many items at most; None: all."""
+    exclude: tuple[Key, ...] = ()
     exclude_seen: bool = False
+
+
+class Event(NamedTuple):
+    """Something a user did."""
+
+    user_id: Key
+    item_id: Key
+    time: datetime | None = None
+    """UTC instant; None as for a question."""
+    signals: Mapping[str, Any] = {}
+    """History signals that the event brings itself, and join keys, by name."""
 
 
 class Fields(NamedTuple):
@@ -41,43 +66,92 @@ class Fields(NamedTuple):
     """Candidate signals that a candidate brings itself."""
     as_of: datetime
     """UTC instant up to which the store knows the world."""
+    event: tuple[Signal, ...] = ()
+    """History signals that an event brings itself."""
+
+    @property
+    def brought_keys(self) -> list[str]:
+        """The join keys besides those of user and item."""
+        return [key for key in self.key_types if key not in (USER_ID, ITEM_ID)]
 
 
-def problem(question: Question, fields: Fields) -> str:
+def problem(question: Question, fields: Fields, *, now: datetime) -> str:
     """What is wrong with a question, "" if nothing is: the field, what was seen, and what to send."""
-    if question.time < fields.as_of:
+    return (
+        _time("time", question.time, fields, latest=max(now, fields.as_of) + AHEAD)
+        or _key(USER_ID, USER_ID, question.user_id, fields)
+        or _carried("context", question.context, fields.request, fields)
+        or next(filter(None, (_key(f"exclude[{at}]", ITEM_ID, i, fields) for at, i in enumerate(question.exclude))), "")
+        or _candidates(question.candidates or (), fields)
+    )
+
+
+def event_problem(event: Event, fields: Fields, *, where: str, now: datetime) -> str:
+    """What is wrong with an event, "" if nothing is."""
+    return (
+        _key(f"{where}.{USER_ID}", USER_ID, event.user_id, fields)
+        or _key(f"{where}.{ITEM_ID}", ITEM_ID, event.item_id, fields)
+        or _time(f"{where}.time", event.time, fields, latest=max(now, fields.as_of) + CLOCK_SKEW)
+        or _carried(f"{where}.signals", event.signals, fields.event, fields)
+    )
+
+
+def shown(value: Any) -> str:
+    """A bad value as a message repeats it."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _time(where: str, time: datetime | None, fields: Fields, *, latest: datetime) -> str:
+    if time is None:
+        return ""
+    if time < fields.as_of:
         return (
-            f"time: {question.time.isoformat()} lies before {fields.as_of.isoformat()}, up to which events and signals "
-            "are known, so the answer would know the future; leave it out, or send a later one"
+            f"{where}: {time.isoformat()} lies before {fields.as_of.isoformat()}, up to which events and signals are "
+            "known, so the answer would know the future; leave it out, or send a later one"
         )
-    keys = [key for key in fields.key_types if key not in (USER_ID, ITEM_ID)]
-    allowed = [*keys, *(signal.name for signal in fields.request)]
-    found = [_key(USER_ID, USER_ID, question.user_id, fields), _unknown("context", question.context, allowed)]
-    found += [_key(f"context.{key}", key, question.context[key], fields) for key in keys if key in question.context]
-    found += [_signal(f"context.{s.name}", s, question.context.get(s.name)) for s in fields.request]
-    if question.kind == RANK and not question.candidates:
-        found.append("candidates: none were sent; send a list of item ids to rank")
-    for place, candidate in enumerate(question.candidates or ()):
+    if time > latest:
+        return f"{where}: {time.isoformat()} lies too far ahead; send one up to {latest.isoformat(timespec='seconds')}"
+    return ""
+
+
+def _candidates(candidates: Sequence[Mapping[str, Any]], fields: Fields) -> str:
+    names = {ITEM_ID, *(signal.name for signal in fields.candidate)}
+    for place, candidate in enumerate(candidates):
         where = f"candidates[{place}]"
         if ITEM_ID not in candidate:
             return f'{where}: has no "{ITEM_ID}"; send an item id, or an object with "{ITEM_ID}" and its signals'
-        found.append(_key(f"{where}.{ITEM_ID}", ITEM_ID, candidate[ITEM_ID], fields))
-        found.append(_unknown(where, candidate, [ITEM_ID, *(signal.name for signal in fields.candidate)]))
-        found += [_signal(f"{where}.{s.name}", s, candidate.get(s.name)) for s in fields.candidate]
-    return next(filter(None, found), "")
+        found = _key(f"{where}.{ITEM_ID}", ITEM_ID, candidate[ITEM_ID], fields)
+        if len(candidate) > 1 and not found:
+            found = _unknown(where, candidate, names) or _signals(where, candidate, fields.candidate)
+        if found:
+            return found
+    return ""
 
 
-def _unknown(where: str, given: Mapping[str, Any], allowed: Sequence[str]) -> str:
+def _carried(where: str, given: Mapping[str, Any], signals: Sequence[Signal], fields: Fields) -> str:
+    """What is wrong with join keys and signals that came by name."""
+    keys = fields.brought_keys
+    found = [_unknown(where, given, [*keys, *(signal.name for signal in signals)])]
+    found += [_key(f"{where}.{key}", key, given[key], fields) for key in keys if key in given]
+    return next(filter(None, found), "") or _signals(where, given, signals)
+
+
+def _signals(where: str, given: Mapping[str, Any], signals: Sequence[Signal]) -> str:
+    return next(filter(None, (_signal(f"{where}.{s.name}", s, given.get(s.name)) for s in signals)), "")
+
+
+def _unknown(where: str, given: Mapping[str, Any], allowed: Sequence[str] | set[str]) -> str:
     strange = sorted(set(given) - set(allowed))
     names = ", ".join(allowed) or "none"
-    return f"{where}: {strange[0]!r} is not known; the fields are: {names}" if strange else ""
+    return f"{where}: {shown(strange[0])} is not known; the fields are: {names}" if strange else ""
 
 
 def _key(where: str, key: str, value: Any, fields: Fields) -> str:
     if fields.key_types[key] == "string":
-        return "" if isinstance(value, str) else f"{where}: must be a string, got {value!r}"
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < INT64_LIMIT
-    return "" if is_whole else f"{where}: must be a whole number, got {value!r}"
+        return "" if _is_text(value) else f"{where}: must be a string, got {shown(value)}"
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and -INT64_LIMIT < value < INT64_LIMIT
+    return "" if is_whole else f"{where}: must be a whole number, got {shown(value)}"
 
 
 def _signal(where: str, signal: Signal, value: Any) -> str:
@@ -85,16 +159,23 @@ def _signal(where: str, signal: Signal, value: Any) -> str:
     if value is None:
         return ""
     if signal.kind == DENSE:
-        return "" if _is_number(value) else f"{where}: must be a finite number, got {value!r}"
+        return "" if _is_number(value) else f"{where}: must be a finite number, got {shown(value)}"
     if signal.kind == SPARSE:
-        return "" if isinstance(value, str) else f"{where}: must be a string, got {value!r}"
+        return "" if _is_text(value) else f"{where}: must be a string, got {shown(value)}"
     if signal.kind == BAG:
-        fits = isinstance(value, list) and all(isinstance(one, str) for one in value)
-        return "" if fits else f"{where}: must be a list of strings, got {value!r}"
+        fits = isinstance(value, list) and len(value) <= MAX_BAG and all(map(_is_text, value))
+        return "" if fits else f"{where}: must be a list of at most {MAX_BAG} strings, got {shown(value)}"
     assert signal.kind == EMBEDDING, signal.kind
     fits = isinstance(value, list) and len(value) == signal.dim and all(map(_is_number, value))
-    return "" if fits else f"{where}: must be a list of {signal.dim} finite numbers, got {value!r}"
+    return "" if fits else f"{where}: must be a list of {signal.dim} finite numbers, got {shown(value)}"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is finite, and stays so in float32."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and (isinstance(value, int) or math.isfinite(value)) and abs(value) <= NUMBER_LIMIT
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string, not too long, of real characters: half of a pair, as JSON can spell, is none."""
+    return isinstance(value, str) and len(value) <= MAX_TEXT and not any("\ud800" <= one <= "\udfff" for one in value)

@@ -139,7 +139,7 @@ def ask(address: str, probe: Probe, as_of: datetime) -> Reply:
     scores = {item[ITEM_ID]: item["score"] for item in answer["items"]}
     if not probe.candidates:
         return Reply(scores, {}, [spent])
-    ranked, more = post(f"{address}/v1/rank", body | {"candidates": probe.candidates, "k": MAX_CANDIDATES})
+    ranked, more = post(f"{address}/v1/score", body | {"candidates": probe.candidates, "k": MAX_CANDIDATES})
     return Reply(scores, {item[ITEM_ID]: item["probability"] for item in ranked["items"]}, [spent, more])
 
 

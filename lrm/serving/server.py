@@ -6,210 +6,302 @@ The release is loaded in the background: `/healthz` answers at once, `/readyz` o
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from lrm.schema import ITEM_ID
-from lrm.serving.batching import Batcher
-from lrm.serving.question import RANK, RECOMMEND, Question, problem
+from lrm.serving import wire
+from lrm.serving.batching import Batcher, Overloaded, TooLate
+from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY, Limits, guard
+from lrm.serving.logs import log, start_logs
+from lrm.serving.meters import count_flags, new_meters
+from lrm.serving.question import Question, event_problem, problem, shown
 from lrm.serving.release import Release
+from lrm.serving.swap import InService
 
-MAX_CANDIDATES = 10_000
-MAX_K = 1000
 DRAIN_S = 20
 """Seconds that requests under way are given when the server stops."""
-SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+MAX_PUSHES = 32
+"""Requests with events that may wait."""
+RECOMMEND_PATH, SCORE_PATH, EVENTS_PATH = "/v1/recommend", "/v1/score", "/v1/events"
+LOADING = "the model is still loading; wait until /readyz answers 200"
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": wire.Problem, "description": says}
+    for status, says in {
+        400: "the body cannot be read",
+        401: "the API key is missing or wrong",
+        408: "the body came too slowly",
+        413: "the body is too large",
+        422: "a field is wrong; the message names it",
+        429: "too many requests wait; the header retry-after says when to come again",
+        503: "the model is still loading",
+        504: "there was no answer in time",
+    }.items()
+}
 
 
-class Body(BaseModel):
-    """The body of both questions."""
+class Options(NamedTuple):
+    """How a server behaves."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    user_id: StrictInt | StrictStr
-    k: int = Field(10, ge=1, le=MAX_K, description="how many items at most")
-    time: AwareDatetime | None = Field(None, description="instant of the request, with a zone; default: now")
-    context: dict[str, Any] = Field(default_factory=dict, description="request signals and join keys")
-    candidates: list[StrictInt | StrictStr | dict[str, Any]] | None = Field(None, max_length=MAX_CANDIDATES)
-    exclude_seen: StrictBool = Field(False, description="leave out the items of the user's history")
+    limits: Limits = Limits()
+    max_batch: int = 32
+    """Questions answered together at most."""
+    max_wait_s: float = 0.0
+    """Latency budget: how long a lone question waits for company."""
+    max_waiting: int = 256
+    """Questions that may wait."""
+    deadline_s: float = 2.0
+    """Seconds after which a question is given up."""
+    prefix_bytes: int = 256 * 2**20
+    """Bound of the decoded histories held."""
+    follow: Path | None = None
+    """A link: what it comes to name is served."""
 
 
 def make_app(
-    release: Release, *, on_ready: Callable[[], None] = lambda: None, on_failure: Callable[[], None] = lambda: None
+    release: Release,
+    options: Options = Options(),  # noqa: B008 - immutable
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """The application that serves one release.
+    """The application that serves one release, and those that follow it.
 
     Args:
         release: the release, not loaded yet.
+        options: how to behave.
         on_ready: called once it is loaded and warm.
-        on_failure: called if it cannot be loaded; the error is then `app.state.failure`.
+        on_failure: called if it cannot be loaded; the error is then `app.state.held.failure`.
     """
-    app = FastAPI(title=f"{release.name} version {release.version}", lifespan=_lifespan)
-    app.state.release, app.state.service, app.state.failure = release, None, None
-    app.state.on_ready, app.state.on_failure = on_ready, on_failure
-    app.state.worker = ThreadPoolExecutor(1, thread_name_prefix="score")  # the stores and the model are one thread's
-    registry = CollectorRegistry()
-    requests = Counter("lrm_requests_total", "Requests", ["route", "status"], registry=registry)
-    latency = Histogram("lrm_request_seconds", "Latency", ["route"], buckets=SECONDS, registry=registry)
-    cold = Counter("lrm_cold_total", "Answers without any known history", registry=registry)
-    app.state.batch_size = Histogram(
-        "lrm_batch_size", "Questions answered together", buckets=(1, 2, 4, 8, 16, 32), registry=registry
-    )
-    Gauge("lrm_ready", "Whether the model is loaded and warm", registry=registry).set_function(
-        lambda: float(app.state.service is not None)
-    )
+    app = FastAPI(title="Token Factory", description=f"Recommendations of {release.name}.", lifespan=_lifespan)
+    held = InService(release, prefix_bytes=options.prefix_bytes)
 
+    async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
+        meters.batch_size.observe(len(asked))
+        return await asyncio.get_running_loop().run_in_executor(held.worker, _answer, asked)
+
+    batcher = Batcher(
+        answer,
+        max_size=options.max_batch,
+        max_wait_s=options.max_wait_s,
+        max_waiting=options.max_waiting,
+        within_s=options.deadline_s,
+    )
+    meters = new_meters(
+        {
+            "lrm_ready": ("Whether the model is loaded and warm", lambda: float(held.service is not None)),
+            "lrm_queue_length": ("Questions that wait", lambda: batcher.n_waiting),
+            "lrm_prefix_bytes": ("Decoded histories held", lambda: _of_prefixes(held, lambda s: s.remembered.n_bytes)),
+            "lrm_prefix_hits": ("Histories at hand", lambda: _of_prefixes(held, lambda s: s.counts["hit"])),
+            "lrm_prefix_misses": ("Histories decoded", lambda: _of_prefixes(held, lambda s: s.counts["miss"])),
+            "lrm_swaps": ("Releases put in service while serving", lambda: held.swaps["swapped"]),
+            "lrm_swaps_refused": ("Releases that were not fit", lambda: held.swaps["refused"]),
+        }
+    )
+    app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters
+    app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
+
+    def is_full(path: str) -> bool:
+        return path in (RECOMMEND_PATH, SCORE_PATH) and batcher.is_full
+
+    app.add_middleware(guard, meters=meters, limits=options.limits, is_full=is_full)
+    _add_refusals(app)
+    _add_questions(app)
+    _add_status(app)
+    return app
+
+
+def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def explain(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             place = first["loc"][-1]
-            return JSONResponse({"detail": f"the body is not JSON: character {place}: {first['ctx']['error']}"}, 422)
+            return _no(422, f"the body is not JSON: character {place}: {first['ctx']['error']}")
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        return JSONResponse({"detail": f"{where}: {first['msg']}, got {first.get('input')!r}"}, status_code=422)
+        return _no(422, f"{where}: {first['msg']}, got {shown(first.get('input'))}")
 
-    @app.middleware("http")
-    async def measure(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        start, status = time.perf_counter(), 500
-        try:
-            response = await proceed(request)
-            status = response.status_code
-            return response
-        finally:
-            found = request.scope.get("route")
-            route = found.path if found is not None else "unknown"
-            requests.labels(route, str(status)).inc()
-            latency.labels(route).observe(time.perf_counter() - start)
+    @app.exception_handler(Overloaded)
+    async def turn_away(_request: Request, _error: Overloaded) -> JSONResponse:
+        app.state.meters.turned_away.labels(TOO_MANY.reason).inc()
+        return _no(TOO_MANY.status, TOO_MANY.detail)
 
-    async def answered(kind: str, body: Body) -> dict[str, Any]:
-        from lrm.serving.service import default_time
+    @app.exception_handler(TooLate)
+    async def give_up(_request: Request, _error: TooLate) -> JSONResponse:
+        app.state.meters.turned_away.labels("deadline").inc()
+        return _no(504, "there was no answer in time; send it again in a moment")
 
-        if app.state.service is None:
-            raise HTTPException(503, "the model is still loading; wait until /readyz answers 200")
-        given = body.candidates
-        candidates = None if given is None else tuple(c if isinstance(c, dict) else {ITEM_ID: c} for c in given)
-        asked = body.time or default_time(app.state.service)
-        question = Question(kind, body.user_id, asked, body.context, candidates, body.k, body.exclude_seen)
-        if wrong := problem(question, app.state.service.fields):
-            raise HTTPException(422, wrong)
-        result: dict[str, Any] = await app.state.batcher.ask(question)
-        if result["cold"]:
-            cold.inc()
-        return result
 
-    @app.post("/v1/recommend")
-    async def recommend(body: Body) -> dict[str, Any]:
+def _add_questions(app: FastAPI) -> None:
+    state = app.state
+
+    def in_service() -> Any:
+        if state.held.service is None:
+            raise HTTPException(503, LOADING, {"retry-after": str(RETRY_AFTER_S)})
+        return state.held.service
+
+    async def answered(question: Question) -> JSONResponse:
+        service = in_service()
+        if wrong := problem(question, service.fields, now=datetime.now(UTC)):
+            return _no(422, wrong)
+        result: dict[str, Any] = await state.batcher.ask((service, question))
+        count_flags(state.meters, result["flags"])
+        return JSONResponse(result)
+
+    @app.post(RECOMMEND_PATH, response_model=wire.Answer, responses=REFUSALS)
+    async def recommend(body: wire.RecommendBody) -> JSONResponse:
         """The k best items of the catalogue, or of the candidates, for a user."""
-        return await answered(RECOMMEND, body)
+        return await answered(body.question())
 
-    @app.post("/v1/rank")
-    async def rank(body: Body) -> dict[str, Any]:
+    @app.post(SCORE_PATH, response_model=wire.Answer, responses=REFUSALS)
+    async def score(body: wire.ScoreBody) -> JSONResponse:
         """The candidates with the probability of their outcome, the likeliest first."""
-        return await answered(RANK, body)
+        return await answered(body.question())
 
-    @app.get("/v1/model")
-    async def model() -> dict[str, Any]:
-        """Which model answers, and what a request may carry."""
-        facts = {"name": release.name, "version": release.version, "as_of": release.as_of.isoformat()}
-        service = app.state.service
-        if service is None:
-            return facts
-        return facts | {
-            "n_items": len(service.items.item_ids),
-            "keys": service.fields.key_types,
-            "context": {signal.name: signal.kind for signal in service.fields.request},
-            "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},
-        }
+    @app.post(EVENTS_PATH, response_model=wire.EventsTaken, responses=REFUSALS)
+    async def events(body: wire.EventsBody) -> JSONResponse:
+        """Take new events, through the feature store's push source; the next answers to their users know them."""
+        service, now = in_service(), datetime.now(UTC)
+        sent = [one.event() for one in body.events]
+        for place, event in enumerate(sent):
+            if wrong := event_problem(event, service.fields, where=f"events[{place}]", now=now):
+                return _no(422, wrong)
+        if state.pushes >= MAX_PUSHES:
+            raise Overloaded
+        state.pushes += 1
+        try:
+            loop = asyncio.get_running_loop()
+            taken = await loop.run_in_executor(state.held.worker, _take_events, state.held, sent)
+        finally:
+            state.pushes -= 1
+        state.meters.events.labels("new").inc(taken["new"])
+        state.meters.events.labels("before").inc(taken["accepted"] - taken["new"])
+        return JSONResponse(taken)
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
+
+def _add_status(app: FastAPI) -> None:
+    held: InService = app.state.held
+
+    @app.get("/v1/model", response_model=wire.Model, responses={401: REFUSALS[401]})
+    async def model() -> JSONResponse:
+        """Which model answers, where it came from, and what a request may carry."""
+        release, service = held.release, held.service
+        facts: dict[str, Any] = {"name": release.name, "version": release.version, "release": release.folder.name}
+        facts |= {"as_of": release.as_of.isoformat(), "refused": held.refused}
+        if service is not None:
+            facts |= {
+                "lineage": service.lineage,
+                "n_items": len(service.items.item_ids),
+                "keys": service.fields.key_types,
+                "context": {signal.name: signal.kind for signal in service.fields.request},
+                "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},
+                "event_fields": {signal.name: signal.kind for signal in service.fields.event},
+            }
+        return JSONResponse(facts)
+
+    @app.get("/healthz", response_model=wire.Status)
+    async def healthz() -> JSONResponse:
         """The process is alive."""
-        return {"status": "alive"}
+        return JSONResponse({"status": "alive"})
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=wire.Status, responses={503: {"model": wire.Status}})
     async def readyz() -> JSONResponse:
         """The model is loaded and warm."""
-        if app.state.failure is not None:
-            return JSONResponse({"status": "failed", "detail": str(app.state.failure)}, status_code=503)
-        is_ready = app.state.service is not None
+        if held.failure is not None:
+            return JSONResponse({"status": "failed", "detail": "the release cannot be loaded; see the log"}, 503)
+        is_ready = held.service is not None
         return JSONResponse({"status": "ready" if is_ready else "loading"}, status_code=200 if is_ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counters and latencies, in Prometheus' text form."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        meters = app.state.meters
+        meters.model.clear()
+        meters.model.labels(held.release.name, held.release.version).set(1)
+        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return app
 
-
-def serve(release: Release, *, host: str, port: int) -> None:
+def serve(release: Release, options: Options = Options(), *, host: str, port: int) -> None:  # noqa: B008 - immutable
     """Serve until asked to stop (SIGTERM, Ctrl-C); requests under way are answered first.
 
     Raises:
         Exception: whatever kept the release from loading.
     """
-    start, address = time.perf_counter(), f"http://{host}:{port}"
+    start_logs()
+    start, address = asyncio.new_event_loop().time(), f"http://{host}:{port}"
 
     def say_ready() -> None:
-        seconds = time.perf_counter() - start
-        print(f"{release.name} version {release.version} is ready on {address} ({seconds:.1f} s)", flush=True)
+        seconds = round(asyncio.get_running_loop().time() - start, 1)
+        log(f"{release.name} version {release.version} is ready on {address}", seconds=seconds)
 
     def stop() -> None:
         server.should_exit = True
 
-    app = make_app(release, on_ready=say_ready, on_failure=stop)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_S)
+    app = make_app(release, options, on_ready=say_ready, on_failure=stop)
+    log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_S
     )
+    server = uvicorn.Server(config)
     server.run()
-    if app.state.failure is not None:
-        raise app.state.failure
+    log("stopped")
+    if app.state.held.failure is not None:
+        raise app.state.held.failure
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load and batch in the background; stop both on the way out."""
-    loop = asyncio.get_running_loop()
+    """Load, follow and batch in the background; stop all on the way out."""
+    held: InService = app.state.held
+    link: Path | None = app.state.follow
+    named = None if link is None else link.resolve()
 
-    async def answer(questions: list[Question]) -> list[dict[str, Any]]:
-        from lrm.serving.service import answer as answer_all
+    async def load_and_follow() -> None:
+        await held.start()
+        (app.state.on_failure if held.failure else app.state.on_ready)()
+        if link is not None and named is not None and not held.failure:
+            await held.follow(link, named)
 
-        app.state.batch_size.observe(len(questions))
-        return await loop.run_in_executor(app.state.worker, answer_all, app.state.service, questions)
-
-    async def load() -> None:
-        try:
-            app.state.service = await loop.run_in_executor(app.state.worker, _load, app.state.release)
-            app.state.on_ready()
-        except Exception as error:
-            app.state.failure = error
-            app.state.on_failure()
-
-    app.state.batcher = Batcher(answer)
-    tasks = [asyncio.create_task(load()), asyncio.create_task(app.state.batcher.run())]
+    tasks = [asyncio.create_task(load_and_follow()), asyncio.create_task(app.state.batcher.run())]
     yield
-    app.state.service = None
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    app.state.worker.shutdown(wait=True, cancel_futures=True)
+    held.close()
 
 
-def _load(release: Release) -> Any:
-    import torch
+def _answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
+    """Answer each question by the release that it was checked against."""
+    from lrm.serving.answer import answer
 
-    from lrm.serving.service import open_service
+    answers: list[dict[str, Any]] = [{}] * len(asked)
+    for service in {id(service): service for service, _ in asked}.values():
+        places = [place for place, (mine, _) in enumerate(asked) if mine is service]
+        for place, one in zip(places, answer(service, [asked[place][1] for place in places]), strict=True):
+            answers[place] = one
+    return answers
 
-    torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
-    return open_service(release)
+
+def _take_events(held: InService, sent: list[Any]) -> dict[str, int]:
+    from lrm.serving.events import take_events
+
+    return take_events(held.service, sent)
+
+
+def _of_prefixes(held: InService, read: Callable[[Any], float]) -> float:
+    return 0.0 if held.service is None else float(read(held.service))
+
+
+def _no(status: int, detail: str) -> JSONResponse:
+    """An answer that says why there is none."""
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503, 504) else None
+    return JSONResponse({"detail": detail}, status, headers)

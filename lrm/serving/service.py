@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from lrm.errors import ServingError
 from lrm.model.artifact import load as load_recommender
+from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
-from lrm.schema import CANDIDATE, ITEM_ID, QUERY
-from lrm.serving.features import Features, brought, gather, open_features
-from lrm.serving.question import RANK, RECOMMEND, Fields, Question
-from lrm.serving.recommend import Ask, Items, encode_items, rank, retrieve, top_items
+from lrm.registry.bundle import BUNDLE as BUNDLE_FACTS
+from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, USER_ID
+from lrm.serving.features import Features, Key, brought, open_features
+from lrm.serving.histories import Fresh, Histories, fresh_events, history_of, open_histories
+from lrm.serving.lru import Lru
+from lrm.serving.question import Event, Fields, Question
+from lrm.serving.recommend import Ask, Items, ask_tables, encode_items, no_candidates
 from lrm.serving.release import BUNDLE, ITEMS, Release
+from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.vocabulary import rows_of
 
 REPLAYED_AFTER = timedelta(days=1)
+PREFIX_BYTES = 256 * 2**20
+"""Bound of the decoded histories held."""
+CURRENT_S = 5.0
+"""Seconds for which a decoded history is used without asking the store for newer events. Events pushed through this
+server count at once; those that came through another one, after this time at most."""
+MOMENT = timedelta(microseconds=1)
+
+
+class Remembered(NamedTuple):
+    """What is held of a user between requests."""
+
+    prefix: Prefix
+    seen: np.ndarray
+    """Catalogue rows of all known events."""
+    last_event: datetime | None
+    is_user: bool
+    pushed: float
+    """Instant of the user's last push, in the store's seconds."""
+    checked: float
+    """When the store was last asked, in monotonic seconds."""
 
 
 class Service(NamedTuple):
@@ -28,119 +57,149 @@ class Service(NamedTuple):
     recommender: Recommender
     items: Items
     features: Features
+    histories: Histories
     fields: Fields
+    lineage: Mapping[str, Any]
     is_replayed: bool
     """Whether the data was already old when the service opened. Decided once: a live server never jumps back."""
+    remembered: Lru[Key, Remembered]
+    counts: dict[str, int]
+    """How often a decoded history was at hand (`hit`) and was not (`miss`)."""
+    pushed: set[Key]
+    """Users whose new events came through this service."""
 
 
-def open_service(release: Release) -> Service:
-    """Load the model, encode the catalogue, open the stores, and answer once so that the first caller does not wait."""
+def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES) -> Service:
+    """Load the model, encode the catalogue, open the stores.
+
+    Raises:
+        DataError: the model cannot be loaded.
+        ServingError: the release was made before events could be pushed.
+    """
     recommender = load_recommender(release.folder / BUNDLE)
+    facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     features = open_features(release, recommender.signals)
-    fields = Fields(release.key_types, brought(features, QUERY), brought(features, CANDIDATE), release.as_of)
+    max_events = recommender.config.events_read
+    histories = open_histories(
+        release, features.online, recommender.signals, item_type=features.item_type, max_events=max_events
+    )
+    fields = Fields(
+        release.key_types,
+        brought(features, QUERY),
+        brought(features, CANDIDATE),
+        release.as_of,
+        brought(features, HISTORY),
+    )
+    lineage = {"content_sha256": facts["content_sha256"]} | facts["lineage"]
     is_replayed = datetime.now(UTC) - release.as_of > REPLAYED_AFTER
-    service = Service(release, recommender, items, features, fields, is_replayed)
-    nobody = 0 if release.key_types["user_id"] == "int64" else ""
-    some = tuple({ITEM_ID: item} for item in items.item_ids[:2].tolist())
-    for kind in (RECOMMEND, RANK):
-        answer(service, [Question(kind, nobody, release.as_of, {}, some)])
-    return service
+    held: Lru[Key, Remembered] = Lru(prefix_bytes, _size)
+    counts = {"hit": 0, "miss": 0}
+    return Service(release, recommender, items, features, histories, fields, lineage, is_replayed, held, counts, set())
 
 
-def default_time(service: Service) -> datetime:
-    """The instant of a request that names none: now, or the release's `as_of` where its data is replayed.
+def default_time(service: Service, last_event: datetime | None) -> datetime:
+    """The instant of a request that names none: now, or, where the data is replayed, when it ends.
 
-    Old data is a replayed world: asked "now", every signal would have expired.
+    Old data is a replayed world: asked "now", every signal would have expired. Its clock is moved by new events alone.
     """
     as_of = service.release.as_of
-    return as_of if service.is_replayed else max(datetime.now(UTC), as_of)
+    present = as_of if service.is_replayed else max(datetime.now(UTC), as_of)
+    return present if last_event is None else max(present, last_event + MOMENT)
 
 
-def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, Any]]:
-    """Answer questions that have no problem, each as if it were asked alone.
-
-    Returns:
-        For each: `user_id`, `model`, `as_of`, `time`, `cold` (nothing of the user's history is known), `items`, and
-        `unknown_items` (candidates that are not in the catalogue).
-    """
-    known = [_known_candidates(service, question) for question in questions]
-    asks = [
-        gather(
-            service.features,
-            user_id=question.user_id,
-            time=question.time,
-            context=question.context,
-            candidates=candidates if question.kind == RANK else (),
-        )
-        for question, (candidates, _) in zip(questions, known, strict=True)
-    ]
-    items: dict[int, list[dict[str, Any]]] = {}
-    retrieving = [row for row, question in enumerate(questions) if question.kind == RECOMMEND]
-    if retrieving:
-        scores = retrieve(service.recommender, service.items, [asks[row] for row in retrieving])
-        for row, one in zip(retrieving, scores, strict=True):
-            items[row] = _best(service, questions[row], asks[row], one)
-    ranking = [row for row, question in enumerate(questions) if question.kind == RANK]
-    if ranking:
-        ranked = rank(service.recommender, service.items, [asks[row] for row in ranking])
-        for row, probabilities in zip(ranking, ranked, strict=True):
-            items[row] = _ranked(service, asks[row], probabilities, k=questions[row].k)
-    return [
-        _response(service, question, ask, items[row], unknown)
-        for row, (question, ask, (_, unknown)) in enumerate(zip(questions, asks, known, strict=True))
-    ]
+def recall(service: Service, user_ids: Sequence[Key]) -> dict[Key, Remembered]:
+    """Every user's decoded history, decoded now where it is not at hand or has new events."""
+    now = clock.monotonic()
+    found: dict[Key, Remembered] = {}
+    stale: dict[Key, Remembered | None] = {}
+    for user_id in dict.fromkeys(user_ids):
+        held = service.remembered.get(user_id)
+        if held is not None and now - held.checked <= CURRENT_S:
+            found[user_id] = held
+        else:
+            stale[user_id] = held
+    service.counts["hit"] += len(found)
+    changed: dict[Key, Fresh] = {}
+    for user_id, fresh in zip(stale, fresh_events(service.histories, list(stale)) if stale else (), strict=True):
+        held = stale[user_id]
+        if held is not None and held.pushed == fresh.seconds:
+            found[user_id] = held._replace(checked=now)
+            service.remembered.put(user_id, found[user_id])
+            service.counts["hit"] += 1
+        else:
+            changed[user_id] = fresh
+    service.counts["miss"] += len(changed)
+    for user_id, one in zip(changed, _decoded(service, changed, now), strict=True):
+        found[user_id] = one
+        service.remembered.put(user_id, one)
+    return found
 
 
-def _known_candidates(service: Service, question: Question) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The candidates that are in the catalogue, and the ids of those that are not."""
-    candidates = [dict(candidate) for candidate in question.candidates or ()]
-    rows = _rows(service.items, [candidate[ITEM_ID] for candidate in candidates])
-    known = [candidate for candidate, row in zip(candidates, rows, strict=True) if row >= 0]
-    return known, [candidate[ITEM_ID] for candidate, row in zip(candidates, rows, strict=True) if row < 0]
+def as_then(service: Service, user_id: Key, before: datetime) -> Remembered:
+    """The user's history as a request before some of the known events sees it; not held."""
+    (fresh,) = fresh_events(service.histories, [user_id])
+    (one,) = _decoded(service, {user_id: fresh}, 0.0, before=before)
+    return one
 
 
-def _best(service: Service, question: Question, ask: Ask, scores: np.ndarray) -> list[dict[str, Any]]:
-    allowed = np.full(len(scores), question.candidates is None)
-    if question.candidates is not None:
-        named = _rows(service.items, [candidate[ITEM_ID] for candidate in question.candidates])
-        allowed[named[named >= 0]] = True
-    if question.exclude_seen:
-        seen = _rows(service.items, ask.history[ITEM_ID].to_list())
-        allowed[seen[seen >= 0]] = False
-    rows = top_items(scores, k=question.k, allowed=allowed)
-    return _described(service.items, rows, "score", scores[rows])
+def forget(service: Service, user_id: Key) -> None:
+    """Drop what is held of a user: there are new events."""
+    service.remembered.drop(user_id)
 
 
-def _ranked(service: Service, ask: Ask, probabilities: np.ndarray, *, k: int) -> list[dict[str, Any]]:
-    rows = _rows(service.items, ask.candidates[ITEM_ID].to_list())
-    order = top_items(probabilities, k=k)
-    return _described(service.items, rows[order], "probability", probabilities[order])
-
-
-def _described(items: Items, rows: np.ndarray, what: str, values: np.ndarray) -> list[dict[str, Any]]:
-    """Items as a client reads them, in the order of `rows`."""
-    titles = [items.titles[row] if items.titles else None for row in rows.tolist()]
-    named = zip(items.item_ids[rows].tolist(), values.tolist(), titles, strict=True)
-    return [{ITEM_ID: item, what: value} | ({"title": title} if title else {}) for item, value, title in named]
-
-
-def _response(
-    service: Service, question: Question, ask: Ask, items: list[dict[str, Any]], unknown: list[Any]
-) -> dict[str, Any]:
-    release = service.release
-    return {
-        "user_id": question.user_id,
-        "model": {"name": release.name, "version": release.version},
-        "as_of": release.as_of.isoformat(),
-        "time": question.time.isoformat(),
-        "cold": ask.history.is_empty(),
-        "items": items,
-        "unknown_items": unknown,
-    }
-
-
-def _rows(items: Items, item_ids: list[Any]) -> np.ndarray:
+def catalogue_rows(service: Service, item_ids: Sequence[Any] | np.ndarray) -> np.ndarray:
     """Row of the catalogue of each item, -1 where it is not there."""
-    wanted = np.array(item_ids, dtype=items.item_ids.dtype) if item_ids else items.item_ids[:0]
-    return rows_of(wanted, items.item_ids)
+    held = service.items.item_ids
+    return rows_of(np.array(item_ids, dtype=held.dtype) if len(item_ids) else held[:0], held)
+
+
+def ask_of(service: Service, user_id: Key, time: datetime, signals: Mapping[str, Any]) -> Ask:
+    """A request as offline scoring takes it, without candidates.
+
+    Raises:
+        ServingError: the user has no history.
+    """
+    (fresh,) = fresh_events(service.histories, [user_id])
+    known = history_of(service.histories, user_id, fresh)
+    if not known.is_user:
+        raise ServingError(f"user {user_id!r} has no history in this release; name one who has")
+    nothing = no_candidates(service.recommender.signals, service.features.item_type)
+    return Ask(time, signals, known.events.filter(pl.col(EVENT_TIME) < time), nothing)
+
+
+def _decoded(
+    service: Service, changed: Mapping[Key, Fresh], now: float, *, before: datetime | None = None
+) -> list[Remembered]:
+    """Decode the histories of some users."""
+    if not changed:
+        return []
+    known = [history_of(service.histories, user_id, fresh) for user_id, fresh in changed.items()]
+    if before is not None:
+        known = [one._replace(events=one.events.filter(pl.col(EVENT_TIME) < before)) for one in known]
+    recommender, item_type = service.recommender, service.features.item_type
+    nothing = no_candidates(recommender.signals, item_type)
+    asks = [Ask(service.release.as_of, {}, one.events, nothing) for one in known]
+    tables = ask_tables(asks, recommender.signals, item_type)
+    corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
+    event_rows = catalogue_rows(service, tables.events[ITEM_ID].to_numpy())
+    prefixes = remember(recommender, replace(corpus, event_row_E=event_rows))
+    seen = np.split(event_rows, corpus.user_offset_U[1:-1])
+    return [
+        Remembered(prefix, np.unique(rows[rows >= 0]), _last(one.events), one.is_user, fresh.seconds, now)
+        for prefix, rows, one, fresh in zip(prefixes, seen, known, changed.values(), strict=True)
+    ]
+
+
+def _last(events: pl.DataFrame) -> datetime | None:
+    return None if events.is_empty() else events[EVENT_TIME][-1]
+
+
+def _size(held: Remembered) -> int:
+    return held.prefix.n_bytes + held.seen.nbytes + 500
+
+
+def user_keys(service: Service, asked: Question | Event) -> dict[str, Key]:
+    """The join keys of a question or an event: the user's, and those that it brought."""
+    given = asked.context if isinstance(asked, Question) else asked.signals
+    return {USER_ID: asked.user_id} | {key: given[key] for key in service.fields.brought_keys if key in given}

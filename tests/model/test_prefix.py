@@ -75,9 +75,13 @@ def test_scores_over_a_kept_history_are_those_of_one_pass(tables, changed):
     assert states.candidate_logit_C.numpy()[order] == pytest.approx(logits, abs=1e-5)
     scores = scorer.item_scores(last)
     best = best_items(
-        recommender, item_vectors(recommender, corpus), states, [p.row_T for p in mine], [Wanted(5)] * len(last)
+        recommender,
+        item_vectors(recommender, corpus),
+        states,
+        [p.row_T for p in mine],
+        dict.fromkeys(range(len(last)), Wanted(5)),
     )
-    for one, expected in zip(best, scores, strict=True):
+    for one, expected in zip(best.values(), scores, strict=True):
         assert one.scores == pytest.approx(np.sort(expected)[::-1][:5], abs=1e-5)
         assert one.scores == pytest.approx(expected[one.rows], abs=1e-5)
 
@@ -94,7 +98,7 @@ def test_a_choice_is_kept_and_what_is_left_out_stays_out(tables):
 
     def rows(**wanted):
         found = best_items(
-            recommender, item_vectors(recommender, corpus), states, [prefix.row_T], [Wanted(12, **wanted)]
+            recommender, item_vectors(recommender, corpus), states, [prefix.row_T], {0: Wanted(12, **wanted)}
         )
         return found[0].rows.tolist()
 
@@ -118,5 +122,5 @@ def test_equal_scores_come_in_the_order_of_the_catalogue(tables):
     query, none = corpus.query_R.take(np.array([0])), corpus.candidate_C.take(empty)
     states, _ = decode_over(recommender, [nobody], Suffix(query, none, torch.zeros(0).long(), np.array([0])))
     alike = torch.zeros_like(item_vectors(recommender, corpus))
-    (best,) = best_items(recommender, alike, states, [nobody.row_T], [Wanted(3)])
+    best = best_items(recommender, alike, states, [nobody.row_T], {0: Wanted(3)})[0]
     assert best.rows.tolist() == [0, 1, 2]

@@ -1,15 +1,19 @@
 """One shop, retrieved, trained, registered, promoted, rolled out and served, for all tests of the room."""
 
 import json
+import shutil
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from lrm.serving.release import Release, read_release
+from lrm.serving.release import Release, read_release, write_release
 from tests.serving.shop import write_shop
 
 NAME = "shop"
@@ -83,13 +87,20 @@ def register(root: Path, registry: str, reason: str, *, name: str = NAME) -> str
 @pytest.fixture(scope="session")
 def address(world: World) -> Iterator[str]:
     """A real server of version 1, in a thread: roll_out has already started one as a process."""
+    with serving(world.release) as address:
+        yield address
+
+
+@contextmanager
+def serving(release: Release, **options: Any) -> Iterator[str]:
+    """A real server of a release, in a thread."""
     import uvicorn
 
     from lrm.serving.process import free_port, is_ready
-    from lrm.serving.server import make_app
+    from lrm.serving.server import Options, make_app
 
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(make_app(world.release), port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(make_app(release, Options(**options)), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     address = f"http://127.0.0.1:{port}"
@@ -98,3 +109,24 @@ def address(world: World) -> Iterator[str]:
     yield address
     server.should_exit = True
     thread.join(10)
+
+
+def copied(world: World, place: Path, *, version: str = "1") -> Release:
+    """A copy of the release, for a test that changes it."""
+    release = world.release._replace(folder=Path(shutil.copytree(world.release.folder, place)), version=version)
+    write_release(release)
+    return release
+
+
+def ask(address: str, route: str, *, headers: dict[str, str] | None = None, **body: Any) -> tuple[int, Any]:
+    """Status and body of one answer."""
+    content = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(
+        f"{address}{route}", content, {"content-type": "application/json"} | (headers or {})
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lrm.serving.batching import Batcher
+from lrm.serving.batching import Batcher, Overloaded, TooLate
 
 
 def run(answer, *, questions, max_size=32):
@@ -64,3 +64,39 @@ def test_an_asker_who_hangs_up_does_not_stop_the_others():
         return answer
 
     assert asyncio.run(everything()) == 4
+
+
+def test_more_than_may_wait_are_turned_away_at_once_and_the_others_are_answered():
+    async def everything():
+        batcher = Batcher(doubled, max_waiting=2)
+        waiting = [asyncio.create_task(batcher.ask(question)) for question in (1, 2)]
+        await asyncio.sleep(0)
+        assert (batcher.n_waiting, batcher.is_full) == (2, True)
+        with pytest.raises(Overloaded):
+            await batcher.ask(3)
+        loop = asyncio.create_task(batcher.run())
+        answers = await asyncio.gather(*waiting)
+        loop.cancel()
+        return answers
+
+    assert asyncio.run(everything()) == [2, 4]
+
+
+def test_a_question_is_given_up_when_its_time_is_over_and_is_not_answered_later():
+    answered = []
+
+    async def slow(batch):
+        answered.extend(batch)
+        await asyncio.sleep(0.1)
+        return batch
+
+    async def everything():
+        batcher = Batcher(slow, max_size=1, within_s=0.05)
+        loop = asyncio.create_task(batcher.run())
+        got = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+        await asyncio.sleep(0.1)
+        loop.cancel()
+        return [type(one) for one in got]
+
+    assert asyncio.run(everything()) == [TooLate, TooLate]
+    assert answered == [1]

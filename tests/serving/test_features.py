@@ -1,66 +1,139 @@
 """What is known of a request online."""
 
-from collections.abc import Iterator
+import shutil
+import sqlite3
 from datetime import timedelta
 
 import polars as pl
 import pytest
 
 from lrm.features.tables import read
-from lrm.serving.features import Features, close_features, gather, history_of, open_features, write_histories
+from lrm.schema import CANDIDATE, EVENT_TIME, QUERY, read_signals
+from lrm.serving.features import Features, Row, describe, is_known_user, open_features
+from lrm.serving.histories import (
+    Fresh,
+    add_events,
+    copy_fresh,
+    fresh_events,
+    history_of,
+    open_histories,
+    write_histories,
+)
 from tests.serving.shop import AS_OF
 
 
 @pytest.fixture(scope="module")
-def features(world) -> Iterator[Features]:
-    from lrm.schema import read_signals
+def signals(world):
+    return read_signals(world.release.folder / "bundle" / "signals.json")
 
-    features = open_features(world.release, read_signals(world.release.folder / "bundle" / "signals.json"))
-    yield features
-    close_features(features)
+
+@pytest.fixture(scope="module")
+def features(world, signals) -> Features:
+    return open_features(world.release, signals)
+
+
+@pytest.fixture
+def histories(world, signals, features, tmp_path):
+    """Of a copy of the release, since events will be pushed."""
+    release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "release"))
+    online = open_features(release, signals).online
+    return open_histories(release, online, signals, item_type=features.item_type, max_events=20)
 
 
 def known(features, item, *, days=0.0, user=1, context=None):
-    time = AS_OF + timedelta(days=days)
-    return gather(features, user_id=user, time=time, context=context or {}, candidates=[{"item_id": item}])
+    keys = {"user_id": user, "item_id": item} | (context or {})
+    return describe(features, CANDIDATE, [Row(keys, {}, AS_OF + timedelta(days=days))])
 
 
-def test_an_expired_online_value_becomes_null(features):
-    assert known(features, 102).candidates["popularity"].item() is not None
-    assert known(features, 102, days=3).candidates["popularity"].item() is None
-    assert known(features, 102, days=3).candidates["title"].item() == "item 102"
+def test_an_expired_online_value_becomes_null_and_is_named(features):
+    assert known(features, 102).columns["popularity"] != [None]
+    assert known(features, 102).expired == [()]
+    later = known(features, 102, days=3)
+    assert (later.columns["popularity"], later.expired) == ([None], [("popularity",)])
+    assert later.columns["title"] == ["item 102"]
 
 
 def test_a_value_written_after_the_release_is_not_known(features):
-    assert known(features, 101).candidates["popularity"].item() < 1000
+    assert known(features, 101).columns["popularity"][0] < 1000
 
 
 def test_a_value_by_a_key_that_the_request_brings_needs_that_key(features):
-    assert known(features, 102).candidates["price"].item() is None
-    assert known(features, 102, context={"store_id": 1}).candidates["price"].item() is not None
-    assert known(features, 102, context={"store_id": 99}).candidates["price"].item() is None
+    assert known(features, 102).columns["price"] == [None]
+    assert known(features, 102, context={"store_id": 1}).columns["price"] != [None]
+    assert known(features, 102, context={"store_id": 99}).columns["price"] == [None]
 
 
-def test_an_unknown_user_has_neither_history_nor_signals(features):
-    ask = known(features, 102, user=999)
-    assert ask.history.is_empty()
-    assert (ask.signals["age"], ask.signals["country"]) == (None, None)
-    assert ask.candidates["bought"].item() is None
+def test_rows_described_together_are_described_as_alone(features):
+    rows = [Row({"user_id": user, "item_id": item}, {"shelf": 2.0}, AS_OF) for user, item in ((1, 102), (2, 103))]
+    together = describe(features, CANDIDATE, rows).columns
+    alone = [describe(features, CANDIDATE, [row]).columns for row in rows]
+    assert together == {name: [one[name][0] for one in alone] for name in together}
+    assert together["shelf"] == [2.0, 2.0]
 
 
-def test_the_history_is_that_of_the_examples_and_stops_before_the_request(features, world):
+def test_an_unknown_user_has_neither_history_nor_signals(features, histories):
+    signals = describe(features, QUERY, [Row({"user_id": 999}, {}, AS_OF)]).columns
+    assert (signals["age"], signals["country"]) == ([None], [None])
+    assert not is_known_user(features, 999)
+    describe(features, QUERY, [Row({"user_id": 1}, {}, AS_OF)])
+    assert is_known_user(features, 1)
+    nobody = history_of(histories, 999, Fresh(None, 0.0))
+    assert (nobody.events.height, nobody.is_user) == (0, False)
+
+
+def test_the_history_is_that_of_the_examples(histories, world):
     events = read(world.examples).events.filter(pl.col("user_id") == 3)
-    stored = history_of(features, 3, before=AS_OF)
+    stored = history_of(histories, 3, Fresh(None, 0.0)).events
     assert stored.equals(events.select(stored.columns))
-    last = events["event_time"][-1]
-    assert history_of(features, 3, before=last).height == events.height - 1
+
+
+def latest(histories, user):
+    (fresh,) = fresh_events(histories, [user])
+    return history_of(histories, user, fresh)
+
+
+def test_new_events_follow_the_packed_ones(histories):
+    before = latest(histories, 3).events
+    new = pl.concat([one_purchase(histories, 100), one_purchase(histories, 101, minute=1)])
+    new = new.with_columns(spent=pl.Series([2.0, 3.0], dtype=pl.Float32))
+    assert add_events(histories, 3, new) == 2
+    assert add_events(histories, 3, new.tail(1)) == 0  # sent twice
+    known = latest(histories, 3)
+    assert known.events["item_id"].to_list() == [*before["item_id"], 100, 101]
+    assert known.events["spent"].to_list()[-2:] == [2.0, 3.0]
+
+
+def test_a_user_without_packed_events_is_known_by_new_ones(histories):
+    add_events(histories, 999, one_purchase(histories, 104))
+    assert latest(histories, 999).is_user
+    assert latest(histories, 999).events["item_id"].to_list() == [104]
+
+
+def test_only_as_many_new_events_are_kept_as_a_score_can_read(histories):
+    for minute in range(3):
+        add_events(histories._replace(max_events=1), 999, one_purchase(histories, 104, minute=minute))
+    assert latest(histories, 999).events.height == 2
+
+
+def test_new_events_are_carried_to_another_release(histories, world, signals, features, tmp_path):
+    release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "next"))
+    online = open_features(release, signals).online
+    other = open_histories(release, online, signals, item_type=features.item_type, max_events=20)
+    add_events(histories, 3, one_purchase(histories, 104))
+    copy_fresh(histories, other, [3])
+    assert latest(other, 3).events.equals(latest(histories, 3).events)
+    copy_fresh(histories, other, [])
+    assert latest(other, 4).events.height == 16
+
+
+def one_purchase(histories, item, *, minute=0):
+    """A purchase after the data ends, of which nothing else is known."""
+    row = {"item_id": [item], EVENT_TIME: [AS_OF + timedelta(minutes=minute)]}
+    nothing = {name: [None] for name in histories.nothing.columns if name not in row}
+    return pl.DataFrame(row | nothing, schema=histories.nothing.schema)
 
 
 def test_one_more_event_than_the_model_reads_is_kept(world, tmp_path):
-    import sqlite3
-
-    from lrm.schema import read_signals
-
     signals = read_signals(world.examples / "signals.json")
     users = write_histories(tmp_path / "history.sqlite", read(world.examples).events, signals, max_history=4)
     assert users == 20

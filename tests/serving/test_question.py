@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lrm.schema import Signal
-from lrm.serving.question import RANK, RECOMMEND, Fields, Question, problem
+from lrm.serving.question import RECOMMEND, SCORE, Fields, Question, problem
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 FIELDS = Fields(
@@ -20,13 +20,13 @@ FIELDS = Fields(
 )
 
 
-def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None):
-    return problem(Question(kind, user_id, time, context or {}, candidates), FIELDS)
+def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None, exclude=()):
+    return problem(Question(kind, user_id, time, context or {}, candidates, exclude=exclude), FIELDS, now=AS_OF)
 
 
 def test_a_good_question_has_no_problem():
     context = {"store_id": 3, "hour": 5, "mood": ["calm"], "taste": [0.5, 1]}
-    assert asked(RANK, context=context, candidates=({"item_id": "tea", "shelf": "top"},)) == ""
+    assert asked(SCORE, context=context, candidates=({"item_id": "tea", "shelf": "top"},)) == ""
 
 
 def test_an_absent_value_is_no_problem():
@@ -40,11 +40,16 @@ def test_an_absent_value_is_no_problem():
         ({"time": AS_OF - timedelta(seconds=1)}, "the answer would know the future"),
         ({"context": {"store_id": True}}, "context.store_id: must be a whole number, got True"),
         ({"context": {"hour": float("nan")}}, "context.hour: must be a finite number, got nan"),
-        ({"context": {"mood": "calm"}}, "context.mood: must be a list of strings, got 'calm'"),
+        ({"time": AS_OF + timedelta(days=400)}, "time: 2025-02-04T00:00:00+00:00 lies too far ahead"),
+        ({"context": {"hour": 1e39}}, "context.hour: must be a finite number, got 1e+39"),
+        ({"context": {"hour": 10**400}}, "context.hour: must be a finite number, got 1000"),
+        ({"context": {"mood": "calm"}}, "context.mood: must be a list of at most 1000 strings, got 'calm'"),
+        ({"context": {"mood": ["a"] * 1001}}, "context.mood: must be a list of at most 1000 strings"),
+        ({"user_id": "\ud800"}, "user_id: must be a string, got '\\ud800'"),
+        ({"user_id": "a" * 1001}, "user_id: must be a string, got 'aaa"),
+        ({"exclude": (1,)}, "exclude[0]: must be a string, got 1"),
         ({"context": {"taste": [1.0]}}, "context.taste: must be a list of 2 finite numbers"),
         ({"candidates": ({"item_id": "tea", "shelf": 3},)}, "candidates[0].shelf: must be a string, got 3"),
-        ({"kind": RANK}, "candidates: none were sent"),
-        ({"kind": RANK, "candidates": ()}, "candidates: none were sent"),
     ],
 )
 def test_what_is_wrong_is_named(question, message):

@@ -14,7 +14,6 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
-from lrm.serving.features import close_features
 from lrm.serving.process import running
 from lrm.serving.publish import build_release, declared_for
 from lrm.serving.release import new_folder, put_in_service, read_release, write_release
@@ -113,7 +112,6 @@ def test_an_item_that_came_after_training_is_served_by_its_content(world, tmp_pa
     bundle = world.release.folder / "bundle"
     told = {"state": tmp_path, "name": NAME, "version": "1"}
     service = open_service(build_release(bundle, tmp_path / "examples", data, world.feature_repo, **told))
-    close_features(service.features)
     assert service.items.item_ids.tolist() == [*range(100, 112), 200]
     assert service.items.titles[-1] == "new"
 
@@ -121,10 +119,9 @@ def test_an_item_that_came_after_training_is_served_by_its_content(world, tmp_pa
 def test_whether_the_data_is_replayed_is_decided_when_the_service_opens(world):
     now = datetime.now(UTC)
     service = open_service(world.release._replace(as_of=now - timedelta(hours=1)))
-    close_features(service.features)
     a_day_later = service._replace(release=world.release._replace(as_of=now - timedelta(days=2)))
-    assert default_time(a_day_later) >= now
-    assert default_time(a_day_later._replace(is_replayed=True)) == now - timedelta(days=2)
+    assert default_time(a_day_later, None) >= now
+    assert default_time(a_day_later._replace(is_replayed=True), None) == now - timedelta(days=2)
 
 
 def test_a_tampered_release_is_not_served(world, tmp_path):

@@ -1,6 +1,5 @@
 """A real server of a real release, asked over HTTP."""
 
-import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -8,25 +7,18 @@ from datetime import timedelta
 
 import pytest
 
+from tests.serving.conftest import ask
 from tests.serving.shop import AS_OF
-
-
-def ask(address, route, **body):
-    """Status and body of one answer."""
-    content = json.dumps(body).encode() if body else None
-    request = urllib.request.Request(f"{address}{route}", content, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
 
 
 def test_a_user_gets_the_k_best_items_with_their_titles(address):
     status, answer = ask(address, "/v1/recommend", user_id=1, k=5)
     assert status == 200
-    assert (answer["user_id"], answer["model"], answer["cold"]) == (1, {"name": "shop", "version": "1"}, False)
+    assert (answer["user_id"], answer["model"], answer["flags"]["empty_history"]) == (
+        1,
+        {"name": "shop", "version": "1"},
+        False,
+    )
     scores = [item["score"] for item in answer["items"]]
     assert len(scores) == 5
     assert scores == sorted(scores, reverse=True)
@@ -40,12 +32,13 @@ def test_old_data_is_a_replayed_world(address):
 
 def test_an_unknown_user_is_answered_and_flagged(address):
     status, answer = ask(address, "/v1/recommend", user_id=999, k=3)
-    assert (status, answer["cold"], len(answer["items"])) == (200, True, 3)
+    assert (status, len(answer["items"])) == (200, 3)
+    assert (answer["flags"]["unknown_user"], answer["flags"]["empty_history"]) == (True, True)
 
 
 def test_candidates_come_back_with_probabilities_the_likeliest_first(address):
     _, answer = ask(
-        address, "/v1/rank", user_id=1, candidates=[100, 105, {"item_id": 103, "shelf": 2.0}], context={"store_id": 1}
+        address, "/v1/score", user_id=1, candidates=[100, 105, {"item_id": 103, "shelf": 2.0}], context={"store_id": 1}
     )
     found = [item["probability"] for item in answer["items"]]
     assert {item["item_id"] for item in answer["items"]} == {100, 103, 105}
@@ -54,7 +47,7 @@ def test_candidates_come_back_with_probabilities_the_likeliest_first(address):
 
 
 def test_an_unknown_item_is_named_and_the_others_are_answered(address):
-    for route in ("/v1/rank", "/v1/recommend"):
+    for route in ("/v1/score", "/v1/recommend"):
         status, answer = ask(address, route, user_id=1, candidates=[100, 7])
         assert (status, answer["unknown_items"]) == (200, [7])
         assert [item["item_id"] for item in answer["items"]] == [100]
@@ -69,7 +62,7 @@ def test_seen_items_are_left_out_on_demand(address):
 
 def test_what_a_request_brings_changes_the_answer(address):
     answers = [
-        ask(address, "/v1/rank", user_id=1, candidates=[100], context=context)[1]["items"][0]["probability"]
+        ask(address, "/v1/score", user_id=1, candidates=[100], context=context)[1]["items"][0]["probability"]
         for context in ({}, {"device": "phone"}, {"hour": 23}, {"store_id": 0})
     ]
     assert len(set(answers)) == 4
@@ -78,7 +71,7 @@ def test_what_a_request_brings_changes_the_answer(address):
 def test_a_value_that_expires_changes_the_answer_and_one_that_does_not_leaves_it(address):
     def at(days):
         body = {"user_id": 999, "candidates": [102], "time": (AS_OF + timedelta(days=days)).isoformat()}
-        return ask(address, "/v1/rank", **body)[1]["items"][0]["probability"]
+        return ask(address, "/v1/score", **body)[1]["items"][0]["probability"]
 
     assert at(1) == at(0)
     assert at(3) != at(0)  # the popularity of item 102 lives two days
@@ -119,8 +112,9 @@ def test_a_body_that_is_no_json_is_refused(address):
         assert (error.code, "the body is not JSON: character 1" in error.read().decode()) == (422, True)
 
 
-def test_ranking_needs_candidates(address):
-    assert ask(address, "/v1/rank", user_id=1)[0] == 422
+def test_scoring_needs_candidates(address):
+    assert ask(address, "/v1/score", user_id=1)[0] == 422
+    assert ask(address, "/v1/score", user_id=1, candidates=[])[0] == 422
 
 
 def test_many_at_once_get_the_answers_they_get_alone(address):
@@ -132,13 +126,59 @@ def test_many_at_once_get_the_answers_they_get_alone(address):
         assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=1e-5)
 
 
+def test_what_is_left_out_does_not_come_back_and_what_is_chosen_does(address):
+    _, answer = ask(address, "/v1/recommend", user_id=1, k=1000, exclude=[100, 105, 999])
+    assert {item["item_id"] for item in answer["items"]} == set(range(100, 112)) - {100, 105}
+    _, answer = ask(address, "/v1/recommend", user_id=1, candidates=[100, 101, 102], exclude=[101])
+    assert {item["item_id"] for item in answer["items"]} == {100, 102}
+
+
+def test_what_was_not_known_is_flagged(address):
+    _, answer = ask(address, "/v1/recommend", user_id=1, context={"hour": 5})
+    nothing = {"unknown_user": False, "empty_history": False, "expired": []}
+    assert answer["flags"] == nothing | {"missing": ["device"]}
+    context = {"hour": 5, "device": "phone", "store_id": 1}
+    later = (AS_OF + timedelta(days=3)).isoformat()
+    body = {"user_id": 1, "candidates": [{"item_id": 102, "shelf": 1}], "context": context, "time": later}
+    _, answer = ask(address, "/v1/score", **body)
+    assert answer["flags"] == nothing | {"missing": [], "expired": ["popularity", "price"]}
+
+
+def test_a_long_list_of_candidates_is_scored_as_each_alone(address):
+    many = [100 + place % 12 for place in range(1200)]  # several passes
+    _, together = ask(address, "/v1/score", user_id=1, candidates=many)
+    _, few = ask(address, "/v1/score", user_id=1, candidates=many[:12])
+    alone = {item["item_id"]: item["probability"] for item in few["items"]}
+    assert len(together["items"]) == 1200
+    for item in together["items"]:
+        assert item["probability"] == pytest.approx(alone[item["item_id"]], abs=1e-5)
+
+
+def test_a_list_or_a_body_that_is_too_long_is_refused(address):
+    assert ask(address, "/v1/score", user_id=1, candidates=[100] * 2001)[0] == 422
+    assert ask(address, "/v1/recommend", user_id=1, exclude=[100] * 2001)[0] == 422
+    assert ask(address, "/v1/recommend", user_id=1, context={"hour": "9" * 2**20})[0] == 413
+
+
+def test_every_answer_has_the_id_of_its_request(address):
+    request = urllib.request.Request(f"{address}/v1/model", headers={"x-request-id": "mine-1"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        assert response.headers["x-request-id"] == "mine-1"
+
+
 def test_an_operator_sees_health_the_model_and_the_counts(address):
     assert ask(address, "/healthz") == (200, {"status": "alive"})
     assert ask(address, "/readyz") == (200, {"status": "ready"})
     _, model = ask(address, "/v1/model")
     assert (model["n_items"], model["context"]) == (12, {"hour": "dense", "device": "sparse"})
-    ask(address, "/v1/recommend", user_id=1)
+    assert (model["event_fields"], model["refused"]) == ({"spent": "dense"}, None)
+    assert (model["lineage"]["run_id"], len(model["lineage"]["content_sha256"])) == ("run-1", 64)
+    ask(address, "/v1/recommend", user_id=999)
     with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
         text = response.read().decode()
     assert 'lrm_requests_total{route="/v1/recommend",status="200"}' in text
-    assert "lrm_ready 1.0" in text
+    assert 'lrm_flagged_total{flag="unknown_user"}' in text
+    assert 'lrm_missing_total{signal="device"}' in text
+    assert 'lrm_model_info{name="shop",version="1"} 1.0' in text
+    for line in ("lrm_ready 1.0", "lrm_queue_length 0.0", "lrm_cold_total"):
+        assert line in text

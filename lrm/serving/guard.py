@@ -1,0 +1,157 @@
+"""What stands before every route: identity, key, size and queue; and what is written down of every request.
+
+A plain ASGI middleware, so that turning a request away costs little, and an overload cannot become a collapse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from lrm.serving.logs import log
+from lrm.serving.meters import Meters
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+REQUEST_ID = b"x-request-id"
+API_KEY = b"x-api-key"
+RETRY_AFTER_S = 1
+BODY_WITHIN_S = 10.0
+"""Seconds in which a body must have come."""
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Limits(NamedTuple):
+    """What a request may be."""
+
+    max_body_bytes: int = 2**20
+    api_key: bytes = b""
+    """The key that routes under /v1/ ask for; none if empty."""
+
+
+class Refusal(NamedTuple):
+    """An answer before any route."""
+
+    status: int
+    reason: str
+    detail: str
+
+
+TOO_MANY = Refusal(429, "overload", "too many requests wait; send it again in a moment")
+
+
+def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], bool]) -> App:
+    """Wrap an application.
+
+    Args:
+        app: the routes.
+        meters: where requests are counted.
+        limits: what a request may be.
+        is_full: whether a request to this path would be turned away for want of room.
+    """
+    wanted = sha256(limits.api_key).digest()
+
+    async def guarded(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(REQUEST_ID, b"")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        start, status = time.perf_counter(), 500
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+            await send(message)
+
+        meters.in_flight.inc()
+        try:
+            refusal, replay = await _admitted(scope, headers, receive, limits, wanted, is_full)
+            if refusal is None:
+                await app(scope, replay, send_marked)
+            else:
+                meters.turned_away.labels(refusal.reason).inc()
+                await _refuse(send_marked, refusal)
+        except Exception as error:  # the last resort: said in the log, not to the caller
+            log("internal error", level=logging.ERROR, error=error, request_id=request_id.decode())
+            if status == 500:
+                text = f"internal error; the server's log has it under request id {request_id.decode()}"
+                await _refuse(send_marked, Refusal(500, "error", text))
+        finally:
+            seconds = time.perf_counter() - start
+            found = scope.get("route")
+            route = found.path if found is not None else "unknown"
+            meters.in_flight.dec()
+            meters.requests.labels(route, str(status)).inc()
+            meters.seconds.labels(route).observe(seconds)
+            if route.startswith("/v1/") or status >= 400:
+                facts = {"method": scope["method"], "path": scope["path"][:200], "status": status}
+                log("request", request_id=request_id.decode(), ms=round(1000 * seconds, 3), **facts)
+
+    return guarded
+
+
+async def _admitted(
+    scope: Message,
+    headers: dict[bytes, bytes],
+    receive: Receive,
+    limits: Limits,
+    wanted: bytes,
+    is_full: Callable[[str], bool],
+) -> tuple[Refusal | None, Receive]:
+    """Why a request goes no further, or None and its whole body."""
+    is_open = not (limits.api_key and scope["path"].startswith("/v1/"))
+    if not is_open and not hmac.compare_digest(sha256(headers.get(API_KEY, b"")).digest(), wanted):
+        return Refusal(401, "key", "send the API key in the header x-api-key"), receive
+    if is_full(scope["path"]):
+        return TOO_MANY, receive
+    if scope["method"] in ("GET", "HEAD"):
+        return None, receive
+    too_large = Refusal(413, "size", f"the body is larger than {limits.max_body_bytes} bytes; send less at a time")
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limits.max_body_bytes:
+        return too_large, receive
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return Refusal(400, "gone", "the body ended early"), receive
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limits.max_body_bytes:
+                    return too_large, receive
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        return Refusal(408, "slow", f"the body did not come within {BODY_WITHIN_S:.0f} s"), receive
+    whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+
+    async def replay() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return None, replay
+
+
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    body = json.dumps({"detail": refusal.detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refusal.status in (429, 503):
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

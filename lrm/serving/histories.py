@@ -1,0 +1,140 @@
+"""What is known of users' histories online: packed events of the release, and new events since.
+
+Histories lie packed in one SQLite file: one row per user, its blob an Arrow stream of the user's latest events, oldest
+first, with every history signal. One more event than the model reads is kept, because the oldest event read is also
+described by the time since the one before it. New events are pushed through the feature store's push source, packed in
+the same way, all of a user's together: one value a user is what an online store keeps.
+"""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from lrm.features import store
+from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
+from lrm.serving.recommend import no_history
+from lrm.serving.release import HISTORIES, Release
+
+Key = int | str
+
+
+class Histories(NamedTuple):
+    """An open release's packed histories, and the online store that takes new events."""
+
+    packed: sqlite3.Connection
+    online: store.Online
+    nothing: pl.DataFrame
+    """The history of a user who has none."""
+    max_events: int
+    """Events of a user that a score can depend on."""
+
+
+class Fresh(NamedTuple):
+    """A user's new events, as the online store keeps them."""
+
+    packed: bytes | None
+    seconds: float
+    """Instant of the last push; 0 where there was none. It differs after every push."""
+
+
+class Known(NamedTuple):
+    """A user's history."""
+
+    events: pl.DataFrame
+    """Oldest first: `item_id`, `event_time` and the history signals."""
+    is_user: bool
+    """Whether the user has any event, packed or new."""
+
+
+def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal], *, max_history: int) -> int:
+    """Pack the latest events of every user, and return the number of users.
+
+    Args:
+        path: the file to write; it must not exist.
+        events: as `events.parquet` of the examples, in its order.
+        signals: the declared signals.
+        max_history: events that the model reads at most.
+    """
+    latest = events.group_by(USER_ID, maintain_order=True).tail(max_history + 1)
+    kept = latest.select(USER_ID, ITEM_ID, EVENT_TIME, *(signal.name for signal in for_maker(signals, HISTORY)))
+    users = kept.partition_by(USER_ID, include_key=True, maintain_order=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE history (user_id PRIMARY KEY, events BLOB NOT NULL) WITHOUT ROWID")
+        rows = ((user[USER_ID][0], _packed(user.drop(USER_ID))) for user in users)
+        connection.executemany("INSERT INTO history VALUES (?, ?)", rows)
+    connection.close()
+    return len(users)
+
+
+def open_histories(
+    release: Release, online: store.Online, signals: Sequence[Signal], *, item_type: pl.DataType, max_events: int
+) -> Histories:
+    """Open a release's histories beside its open online store."""
+    address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
+    packed = sqlite3.connect(address, uri=True, check_same_thread=False)
+    return Histories(packed, online, no_history(signals, item_type), max_events)
+
+
+def some_users(histories: Histories, n: int) -> list[Key]:
+    """A few users who have a history."""
+    return [row[0] for row in histories.packed.execute("SELECT user_id FROM history LIMIT ?", (n,))]
+
+
+def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
+    """Each user's new events, as the online store keeps them now."""
+    return [Fresh(kept.values[0], kept.seconds) for kept in store.read_fresh(histories.online, user_ids)]
+
+
+def history_of(histories: Histories, user_id: Key, fresh: Fresh) -> Known:
+    """The user's latest events, packed and new together, in time order."""
+    found = histories.packed.execute("SELECT events FROM history WHERE user_id = ?", (user_id,)).fetchone()
+    past = histories.nothing if found is None else pl.read_ipc_stream(io.BytesIO(found[0]))
+    is_user = found is not None or fresh.packed is not None
+    if fresh.packed is None:
+        return Known(past, is_user)
+    new = _unpacked(histories, fresh).join(past, on=[ITEM_ID, EVENT_TIME], how="anti", maintain_order="left")
+    together = pl.concat([past.select(histories.nothing.columns), new]).sort(EVENT_TIME, maintain_order=True)
+    return Known(together.tail(histories.max_events + 1), is_user)
+
+
+def add_events(histories: Histories, user_id: Key, events: pl.DataFrame) -> int:
+    """Push a user's new events, and return how many of them were not known; an event sent twice counts once.
+
+    Args:
+        histories: of an open release.
+        user_id: whose events.
+        events: in the columns of a history.
+    """
+    (before,) = fresh_events(histories, [user_id])
+    held = _unpacked(histories, before)
+    new = events.unique([ITEM_ID, EVENT_TIME], maintain_order=True)
+    new = new.join(history_of(histories, user_id, before).events, on=[ITEM_ID, EVENT_TIME], how="anti")
+    if new.is_empty():
+        return 0
+    together = pl.concat([held, new]).sort(EVENT_TIME, maintain_order=True).tail(histories.max_events + 1)
+    earliest = datetime.fromtimestamp(before.seconds, UTC) + timedelta(seconds=1)
+    store.push_fresh(histories.online, user_id, _packed(together), at=max(earliest, together[EVENT_TIME][-1]))
+    return new.height
+
+
+def copy_fresh(source: Histories, target: Histories, user_ids: Sequence[Key]) -> None:
+    """Carry new events of some users from one release to another, where it does not have them."""
+    for user_id, fresh in zip(user_ids, fresh_events(source, user_ids), strict=True) if user_ids else ():
+        add_events(target, user_id, _unpacked(source, fresh).select(target.nothing.columns))
+
+
+def _unpacked(histories: Histories, fresh: Fresh) -> pl.DataFrame:
+    return histories.nothing if fresh.packed is None else pl.read_ipc_stream(io.BytesIO(fresh.packed))
+
+
+def _packed(events: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    events.write_ipc_stream(buffer, compression="zstd")
+    return buffer.getvalue()

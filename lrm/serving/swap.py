@@ -1,0 +1,116 @@
+"""The release in service, and how another takes its place while requests are answered.
+
+Everything that touches the stores or the model runs on one thread, the *worker*; a release that comes to follow is
+verified, loaded and proved on another beside it. A question is answered by the release that it was checked against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lrm.errors import LrmError
+from lrm.serving.logs import log
+from lrm.serving.release import Release, read_release
+
+LOOK_EVERY_S = 1.0
+
+
+class InService:
+    """What a server serves now. Only the worker thread changes `service`, so reading it never waits."""
+
+    def __init__(self, release: Release, *, prefix_bytes: int) -> None:
+        """Hold a release that is not loaded yet."""
+        self.release, self.prefix_bytes = release, prefix_bytes
+        self.service: Any = None
+        self.failure: Exception | None = None
+        """What kept the first release from loading."""
+        self.refused: dict[str, str] | None = None
+        """The last release that was not put in service."""
+        self.swaps = {"swapped": 0, "refused": 0}
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="answer")
+        self.loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+
+    async def start(self) -> None:
+        """Load the first release; a failure is kept in `failure`."""
+        try:
+            self.service = await _on(self.worker, _loaded, self.release, self.prefix_bytes)
+        except Exception as error:
+            self.failure = error
+
+    async def follow(self, link: Path, seen: Path) -> None:
+        """Serve what a link comes to name, for ever; a release that is not fit is refused, and the old one stays.
+
+        Args:
+            link: named some release when this began; only another one counts.
+            seen: what it named then.
+        """
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            target = link.resolve()
+            if target == seen or not link.exists():
+                continue
+            seen = target
+            try:
+                await self.swap(target)
+            except Exception as error:
+                self._refuse(target, error)
+
+    async def swap(self, folder: Path) -> None:
+        """Verify, load and prove a release, and put it in service.
+
+        Raises:
+            LrmError: it was tampered with, cannot be loaded, or does not score as offline.
+        """
+        log("loading", release=folder.name)
+        release = await _on(self.loader, read_release, folder)
+        service = await _on(self.loader, _loaded, release, self.prefix_bytes)
+        await _on(self.worker, self._put, service)
+        self.swaps["swapped"] += 1
+        log("swapped", release=folder.name, version=release.version)
+
+    def close(self) -> None:
+        """Stop both threads, after what they do now."""
+        self.service = None
+        for pool in (self.loader, self.worker):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _put(self, service: Any) -> None:
+        """On the worker: new events go with their users."""
+        from lrm.serving.histories import copy_fresh
+
+        pushed = self.service.pushed if self.service is not None else set()
+        if pushed:
+            copy_fresh(self.service.histories, service.histories, list(pushed))
+            service.pushed.update(pushed)
+        self.service, self.release = service, service.release
+
+    def _refuse(self, folder: Path, error: Exception) -> None:
+        self.swaps["refused"] += 1
+        reason = str(error) if isinstance(error, LrmError) else f"it cannot be loaded ({type(error).__name__})"
+        self.refused = {
+            "release": folder.name,
+            "reason": reason,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        log("release refused; the one in service stays", level=logging.ERROR, error=error, release=folder.name)
+
+
+def _loaded(release: Release, prefix_bytes: int) -> Any:
+    import torch
+
+    from lrm.serving.probe import prove
+    from lrm.serving.service import open_service
+
+    torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
+    service = open_service(release, prefix_bytes=prefix_bytes)
+    prove(service)
+    return service
+
+
+async def _on(pool: ThreadPoolExecutor, work: Any, *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)

@@ -1,0 +1,174 @@
+"""The bodies that the server takes and gives; the OpenAPI document is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from lrm.schema import ITEM_ID
+from lrm.serving.question import RECOMMEND, SCORE, Event, Question
+
+MAX_CANDIDATES = 2000
+MAX_EXCLUDED = 2000
+MAX_K = 1000
+MAX_EVENTS = 100
+MAX_FIELDS = 200
+
+Id = StrictInt | StrictStr
+Carried = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS)]
+
+
+class Asking(BaseModel):
+    """What both questions say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: Id
+    time: AwareDatetime | None = Field(None, description="instant of the request, with a zone; default: now")
+    context: Carried = Field(default_factory=dict, description="request signals and join keys")
+
+
+class RecommendBody(Asking):
+    """The best items for a user."""
+
+    k: int = Field(10, ge=1, le=MAX_K, strict=True, description="how many items at most")
+    candidates: list[Id | Carried] | None = Field(
+        None, max_length=MAX_CANDIDATES, description="choose from these items only"
+    )
+    exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="items to leave out")
+    exclude_seen: StrictBool = Field(False, description="leave out the items of the user's history")
+
+    def question(self) -> Question:
+        """As the service takes it."""
+        candidates = None if self.candidates is None else named(self.candidates)
+        return Question(
+            RECOMMEND,
+            self.user_id,
+            self.time,
+            self.context,
+            candidates,
+            self.k,
+            tuple(self.exclude),
+            self.exclude_seen,
+        )
+
+
+class ScoreBody(Asking):
+    """A probability for each candidate."""
+
+    candidates: list[Id | Carried] = Field(min_length=1, max_length=MAX_CANDIDATES, description="items to score")
+    k: int | None = Field(None, ge=1, strict=True, description="how many items at most; default: all")
+
+    def question(self) -> Question:
+        """As the service takes it."""
+        return Question(SCORE, self.user_id, self.time, self.context, named(self.candidates), self.k)
+
+
+class EventBody(BaseModel):
+    """Something a user did."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: Id
+    item_id: Id
+    time: AwareDatetime | None = Field(None, description="when, with a zone; default: now")
+    signals: Carried = Field(default_factory=dict, description="signals of the event, and join keys")
+
+    def event(self) -> Event:
+        """As the service takes it."""
+        return Event(self.user_id, self.item_id, self.time, self.signals)
+
+
+class EventsBody(BaseModel):
+    """New events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Item(BaseModel):
+    """An item of an answer: `score` (log-probability) of a recommendation, `probability` of a scored candidate."""
+
+    item_id: int | str
+    score: float | None = None
+    probability: float | None = None
+    title: str | None = None
+
+
+class Flags(BaseModel):
+    """What was not known when the question was answered."""
+
+    unknown_user: bool = Field(description="no event and no signal of the user is known")
+    empty_history: bool = Field(description="the user has no event before the request")
+    missing: list[str] = Field(description="signals without a value, of the request or of a candidate")
+    expired: list[str] = Field(description="signals whose value had outlived its time-to-live")
+
+
+class Answer(BaseModel):
+    """Items, best first."""
+
+    user_id: int | str
+    model: ModelName
+    as_of: str = Field(description="up to when the release knows the world")
+    time: str = Field(description="instant at which the question was answered")
+    items: list[Item]
+    unknown_items: list[int | str] = Field(description="candidates that are not in the catalogue")
+    flags: Flags
+
+
+class EventsTaken(BaseModel):
+    """What became of the events."""
+
+    accepted: int
+    new: int = Field(description="those that were not known before")
+
+
+class Refused(BaseModel):
+    """A release that was not put in service."""
+
+    release: str
+    reason: str
+    time: str
+
+
+class Model(BaseModel):
+    """Which model answers, where it came from, and what a request may carry."""
+
+    name: str
+    version: str
+    release: str
+    as_of: str
+    lineage: dict[str, Any] = Field(default_factory=dict)
+    n_items: int | None = None
+    keys: dict[str, str] = Field(default_factory=dict)
+    context: dict[str, str] = Field(default_factory=dict, description="signals of a request, and their kinds")
+    candidate_fields: dict[str, str] = Field(default_factory=dict)
+    event_fields: dict[str, str] = Field(default_factory=dict)
+    refused: Refused | None = Field(None, description="the last release that failed its probe")
+
+
+class Status(BaseModel):
+    """Health."""
+
+    status: str
+    detail: str | None = None
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+def named(candidates: list[int | str | dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Candidates as objects."""
+    return tuple(one if isinstance(one, dict) else {ITEM_ID: one} for one in candidates)

@@ -1,0 +1,181 @@
+"""A server while its world changes: new events, new releases, a stop, a flood."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from lrm.serving.guard import Limits
+from lrm.serving.process import free_port, is_ready
+from lrm.serving.release import read_release
+from tests.serving.conftest import ask, copied, serving
+from tests.serving.shop import AS_OF
+
+
+def scores(address, user):
+    """Score of each item for a user."""
+    _, answer = ask(address, "/v1/recommend", user_id=user, k=1000)
+    return {item["item_id"]: item["score"] for item in answer["items"]}
+
+
+def test_a_new_event_changes_the_next_answer_and_no_other_users(world, tmp_path):
+    with serving(copied(world, tmp_path / "release")) as address:
+        before, other = scores(address, 1), scores(address, 2)
+        event = {"user_id": 1, "item_id": 107, "signals": {"spent": 3.0}}
+        assert ask(address, "/v1/events", events=[event]) == (200, {"accepted": 1, "new": 1})
+        assert scores(address, 1) != before
+        assert scores(address, 2) == other
+        timed = event | {"time": (AS_OF + timedelta(hours=1)).isoformat()}
+        assert ask(address, "/v1/events", events=[timed, timed]) == (200, {"accepted": 2, "new": 1})
+        assert ask(address, "/v1/events", events=[timed])[1]["new"] == 0  # sent again
+        assert ask(address, "/v1/recommend", user_id=1)[1]["time"] > timed["time"].removesuffix("+00:00")
+        _, newcomer = ask(address, "/v1/recommend", user_id=999)
+        assert newcomer["flags"]["unknown_user"]
+        ask(address, "/v1/events", events=[event | {"user_id": 999}])
+        _, known = ask(address, "/v1/recommend", user_id=999)
+        assert (known["flags"]["unknown_user"], known["flags"]["empty_history"]) == (False, False)
+        asked_before = {"user_id": 1, "time": AS_OF.isoformat(), "k": 1000}
+        _, then = ask(address, "/v1/recommend", **asked_before)  # before the new events: they are not seen
+        assert {item["item_id"]: item["score"] for item in then["items"]} == pytest.approx(before, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"user_id": 1}, "events.0.item_id: Field required"),
+        ({"user_id": "a", "item_id": 100}, "events[0].user_id: must be a whole number"),
+        ({"user_id": 1, "item_id": 100, "time": "2020-01-01T00:00:00Z"}, "events[0].time: 2020"),
+        ({"user_id": 1, "item_id": 100, "time": "9999-01-01T00:00:00Z"}, "lies too far ahead"),
+        ({"user_id": 1, "item_id": 100, "signals": {"title": "x"}}, "events[0].signals: 'title' is not known"),
+        ({"user_id": 1, "item_id": 100, "signals": {"spent": "x"}}, "events[0].signals.spent: must be a finite"),
+    ],
+)
+def test_a_bad_event_is_named_and_none_is_taken(address, event, message):
+    status, answer = ask(address, "/v1/events", events=[event])
+    assert (status, message in answer["detail"]) == (422, True), answer
+
+
+def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(world, tmp_path):
+    root = tmp_path / "releases"
+    copied(world, root / "one")
+    copied(world, root / "two", version="2")
+    copied(world, root / "bad", version="3")
+    with (root / "bad" / "bundle" / "vocabulary.json").open("a") as file:
+        file.write(" ")
+    point(root, "one")
+    failed, versions, stop = [], [], threading.Event()
+
+    def keep_asking(user):
+        while not stop.is_set():
+            status, answer = ask(address, "/v1/recommend", user_id=user)
+            (versions if status == 200 else failed).append(answer.get("model", answer))
+
+    with serving(read_release(root / "one"), follow=root / "current") as address, ThreadPoolExecutor(3) as pool:
+        ask(address, "/v1/events", events=[{"user_id": 1, "item_id": 107}])
+        mine = scores(address, 1)
+        asking = [pool.submit(keep_asking, user) for user in (1, 2, 3)]
+        point(root, "bad")
+        refused = until(lambda: ask(address, "/v1/model")[1]["refused"])
+        assert (refused["release"], "vocabulary.json was changed" in refused["reason"]) == ("bad", True)
+        assert ask(address, "/v1/model")[1]["version"] == "1"
+        point(root, "two")
+        until(lambda: ask(address, "/v1/model")[1]["version"] == "2")
+        stop.set()
+        for one in asking:
+            one.result()
+        assert failed == []
+        assert scores(address, 1) == pytest.approx(mine, abs=1e-5)  # the new event came along
+        assert [one["version"] for one in versions] == sorted(one["version"] for one in versions)
+
+
+def test_a_stop_waits_for_the_request_under_way(world, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log)
+    until(lambda: is_ready(f"http://127.0.0.1:{port}"))
+    body = b'{"user_id": 1}'
+    head = f"POST /v1/recommend HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", port)) as caller:
+        caller.sendall(f"{head}\r\nx-request-id: last\r\n\r\n".encode() + body[:5])
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        caller.sendall(body[5:])
+        answer = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert process.wait(20) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (asked,) = [line for line in lines if line["message"] == "request"]
+    assert (asked["request_id"], asked["path"], asked["status"]) == ("last", "/v1/recommend", 200)
+    assert [line["message"] for line in lines][-1] == "stopped"
+
+
+def test_a_flood_is_turned_away_and_what_is_let_in_is_answered(world):
+    with serving(world.release, max_batch=1, max_waiting=1) as address, ThreadPoolExecutor(16) as pool:
+        asked = list(pool.map(lambda user: ask(address, "/v1/recommend", user_id=user % 20)[0], range(200)))
+        assert set(asked) == {200, 429}
+        assert ask(address, "/v1/recommend", user_id=1)[0] == 200
+
+
+def test_nobody_waits_past_the_deadline(world):
+    with serving(world.release, deadline_s=0.0) as address:
+        status, answer = ask(address, "/v1/recommend", user_id=1)
+        assert (status, answer["detail"]) == (504, "there was no answer in time; send it again in a moment")
+
+
+def test_a_key_opens_the_questions_and_nothing_else_asks_for_it(world):
+    with serving(world.release, limits=Limits(api_key=b"open")) as address:
+        assert ask(address, "/v1/recommend", user_id=1)[0] == 401
+        assert ask(address, "/v1/model")[0] == 401
+        assert ask(address, "/v1/recommend", headers={"x-api-key": "open"}, user_id=1)[0] == 200
+        assert ask(address, "/healthz")[0] == 200
+
+
+def test_a_key_file_must_hold_a_key(tmp_path, world, capsys):
+    from lrm.serving.__main__ import main
+
+    empty = tmp_path / "key"
+    empty.write_text("\n")
+    assert main(["--bundle", str(world.release.folder), "--api-key-file", str(empty)]) == 1
+    assert "holds no API key" in capsys.readouterr().err
+
+
+def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
+    from lrm.errors import ServingError
+    from lrm.features import store
+    from lrm.serving.probe import prove
+    from lrm.serving.service import open_service
+
+    release = copied(world, tmp_path / "release")
+    shutil.rmtree(release.folder / "online")
+    old = store._store(release.folder / "feature_repo", release.folder / "online")
+    service, entities = store._definitions(release.folder / "feature_repo", world.data)
+    old.apply([*entities, *service._features, service])
+    with pytest.raises(ServingError, match="before events could be pushed"):
+        prove(open_service(release))
+
+
+def point(root, name):
+    """Let `current` name a release, in one step."""
+    link = root / ".partial"
+    link.symlink_to(name)
+    link.replace(root / "current")
+
+
+def until(true, *, seconds=60):
+    """The first true answer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s")
