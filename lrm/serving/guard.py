@@ -29,6 +29,10 @@ API_KEY = b"x-api-key"
 RETRY_AFTER_S = 1
 BODY_WITHIN_S = 10.0
 """Seconds in which a body must have come."""
+PATIENCE = 8
+"""A body may be so many times too large and still be refused politely."""
+UNWRITTEN = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are asked every few seconds; the log would hold little else."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -98,7 +102,7 @@ def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], 
             meters.in_flight.dec()
             meters.requests.labels(route, str(status)).inc()
             meters.seconds.labels(route).observe(seconds)
-            if route.startswith("/v1/") or status >= 400:
+            if scope["path"] not in UNWRITTEN:
                 facts = {"method": scope["method"], "path": scope["path"][:200], "status": status}
                 log("request", request_id=request_id.decode(), ms=round(1000 * seconds, 3), **facts)
 
@@ -121,31 +125,37 @@ async def _admitted(
         return TOO_MANY, receive
     if scope["method"] in ("GET", "HEAD"):
         return None, receive
-    too_large = Refusal(413, "size", f"the body is larger than {limits.max_body_bytes} bytes; send less at a time")
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > limits.max_body_bytes:
-        return too_large, receive
-    parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return Refusal(400, "gone", "the body ended early"), receive
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limits.max_body_bytes:
-                    return too_large, receive
-                if not message.get("more_body", False):
-                    break
+            body = await _body(receive, limits.max_body_bytes)
     except TimeoutError:
         return Refusal(408, "slow", f"the body did not come within {BODY_WITHIN_S:.0f} s"), receive
-    whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+    if body is None:
+        detail = f"the body is larger than {limits.max_body_bytes} bytes; send less at a time"
+        return Refusal(413, "size", detail), receive
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
         return whole.pop() if whole else await receive()
 
     return None, replay
+
+
+async def _body(receive: Receive, most: int) -> bytes | None:
+    """The whole body; None if it is larger than may be.
+
+    What is too large is read a while longer and dropped: a caller who still sends would not hear the refusal.
+    """
+    parts, size = [], 0
+    while size <= PATIENCE * most:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= most:
+            parts.append(part)
+        if not message.get("more_body", False):
+            break
+    return b"".join(parts) if size <= most else None
 
 
 async def _refuse(send: Send, refusal: Refusal) -> None:

@@ -6,6 +6,8 @@ The release is loaded in the background: `/healthz` answers at once, `/readyz` o
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -108,6 +110,7 @@ def make_app(
     )
     app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
+    app.state.served = {}
 
     def is_full(path: str) -> bool:
         return path in (RECOMMEND_PATH, SCORE_PATH) and batcher.is_full
@@ -223,9 +226,10 @@ def _add_status(app: FastAPI) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counters and latencies, in Prometheus' text form."""
-        meters = app.state.meters
-        meters.model.clear()
-        meters.model.labels(held.release.name, held.release.version).set(1)
+        meters, now = app.state.meters, (held.release.name, held.release.version)
+        app.state.served[now] = None
+        for one in app.state.served:
+            meters.model.labels(*one).set(one == now)
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -236,10 +240,12 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
         Exception: whatever kept the release from loading.
     """
     start_logs()
-    start, address = asyncio.new_event_loop().time(), f"http://{host}:{port}"
+    for stop_signal in (signal.SIGTERM, signal.SIGINT):  # the web server stops, then raises what stopped it once more
+        signal.signal(stop_signal, lambda *_: None)
+    start, address = time.monotonic(), f"http://{host}:{port}"
 
     def say_ready() -> None:
-        seconds = round(asyncio.get_running_loop().time() - start, 1)
+        seconds = round(time.monotonic() - start, 1)
         log(f"{release.name} version {release.version} is ready on {address}", seconds=seconds)
 
     def stop() -> None:

@@ -82,11 +82,14 @@ class InService:
     def _put(self, service: Any) -> None:
         """On the worker: new events go with their users."""
         from lrm.serving.histories import copy_fresh
+        from lrm.serving.service import forget
 
         pushed = self.service.pushed if self.service is not None else set()
         if pushed:
             copy_fresh(self.service.histories, service.histories, list(pushed))
             service.pushed.update(pushed)
+            for user_id in pushed:
+                forget(service, user_id)
         self.service, self.release = service, service.release
 
     def _refuse(self, folder: Path, error: Exception) -> None:
