@@ -7,6 +7,7 @@ value in the same type, so they must be equal, without any tolerance.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -14,7 +15,8 @@ import polars as pl
 from lrm.features.declarations import Declarations
 from lrm.features.tables import Tables
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, REQUEST_ID, USER_ID, Signal, for_maker
-from lrm.serving.features import close_features, gather, open_features
+from lrm.serving.features import Features, Row, describe, open_features
+from lrm.serving.histories import Histories, fresh_events, history_of, open_histories
 from lrm.serving.recommend import Ask, columns, no_candidates
 from lrm.serving.release import Release
 from lrm.serving.replay import Probe
@@ -34,22 +36,40 @@ class Difference(NamedTuple):
     offline: Any
 
 
-def read_online(release: Release, signals: tuple[Signal, ...], probes: Sequence[Probe]) -> list[Ask]:
-    """What the server's code knows of each probe."""
+def read_online(
+    release: Release, signals: tuple[Signal, ...], probes: Sequence[Probe], *, events_read: int
+) -> list[Ask]:
+    """What the server's code knows of each probe.
+
+    Args:
+        release: the release to open.
+        signals: those that the model reads.
+        probes: the requests.
+        events_read: latest events of a user that a score can depend on.
+    """
     features = open_features(release, signals)
-    try:
-        return [
-            gather(
-                features,
-                user_id=probe.user_id,
-                time=release.as_of,
-                context=probe.context,
-                candidates=probe.candidates,
-            )
-            for probe in probes
-        ]
-    finally:
-        close_features(features)
+    item_type = features.item_type
+    histories = open_histories(release, features.online, signals, item_type=item_type, max_events=events_read)
+    with closing(histories.packed):
+        return [_known_of(probe, release, features, histories) for probe in probes]
+
+
+def _known_of(probe: Probe, release: Release, features: Features, histories: Histories) -> Ask:
+    keys = {USER_ID: probe.user_id} | {key: probe.context[key] for key in release.key_types if key in probe.context}
+    query = describe(features, QUERY, [Row(keys, probe.context, release.as_of)])
+    named = [candidate[ITEM_ID] for candidate in probe.candidates]
+    rows = [
+        Row({**keys, ITEM_ID: item}, candidate, release.as_of)
+        for item, candidate in zip(named, probe.candidates, strict=True)
+    ]
+    offered = {ITEM_ID: named} | describe(features, CANDIDATE, rows).columns
+    (fresh,) = fresh_events(histories, [probe.user_id])
+    return Ask(
+        release.as_of,
+        {name: values[0] for name, values in query.columns.items()},
+        history_of(histories, probe.user_id, fresh).events,
+        pl.DataFrame(offered, schema=no_candidates(features.signals, features.item_type).schema, strict=False),
+    )
 
 
 def differing_signals(

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from lrm.content import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError
 from lrm.model.artifact import load as load_recommender
 from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
-from lrm.registry.bundle import BUNDLE as BUNDLE_FACTS
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, USER_ID
 from lrm.serving.features import Features, Key, brought, open_features
 from lrm.serving.histories import Fresh, Histories, fresh_events, history_of, open_histories

@@ -90,8 +90,8 @@ def measure(
     items = pl.read_parquet(release.folder / ITEMS)
     tables = offline_tables(probes, examples, items, declared, release)
     ever = offline_tables(probes, examples, items, immortal(declared), release)
-    asks = read_online(release, recommender.signals, probes)
     events_read = recommender.config.events_read
+    asks = read_online(release, recommender.signals, probes, events_read=events_read)
     differing = differing_signals(asks, tables, recommender.signals, events_read=events_read)
     gaps = _gaps(probes, replies, Scorer(recommender, tables))
     skew = _worst(probes, gaps, differing)
