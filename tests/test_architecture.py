@@ -36,7 +36,7 @@ EDGES = {
     "kfp": ("pipeline.py", "components/", "local/"),
     "feast": ("feature_repo/", "examples/", "lrm/features/store.py"),
     "mlflow": ("lrm/registry/backend.py",),
-    "google.cloud": ("lrm/registry/bucket.py", "local/upload.py"),
+    "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
     "fastapi": ("lrm/serving/server.py",),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),

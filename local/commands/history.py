@@ -43,7 +43,7 @@ def told(held: dict[str, Any], now: datetime) -> list[str]:
     """
     moves = held["moves"]
     begins = [datetime.fromisoformat(move["time"]) for move in moves]
-    lasted = [_duration(end - begin) for begin, end in zip(begins, [*begins[1:], now], strict=True)]
+    lasted = [_duration(end - begin) for begin, end in zip(begins, [*begins, now][1:], strict=True)]
     rows = [
         (
             f"{begin:%Y-%m-%d %H:%M}",
@@ -60,7 +60,12 @@ def told(held: dict[str, Any], now: datetime) -> list[str]:
 
 def _headline(held: dict[str, Any]) -> list[str]:
     moves, champion = held["moves"], held["champion"]
-    if not champion:
+    if interrupted := held["interrupted"]:
+        asked = f"{interrupted['previous'] or 'none'} -> {interrupted['version']}, by {interrupted['actor']}"
+        lines = [
+            f"{held['name']}: a {interrupted['action']} ({asked}) was interrupted; the next command or run ends it"
+        ]
+    elif not champion:
         lines = [f"{held['name']}: no version was ever promoted"]
     elif not moves or moves[-1]["version"] != champion:
         lines = [f"{held['name']}: version {champion} is the champion, by other means than this ledger's"]

@@ -227,12 +227,15 @@ def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str,
 
 
 def show(registry: str, name: str = "") -> dict[str, Any]:
-    """What a registry holds of one model: `versions`, `champion`, `challenger`, `moves` of the champion, and `named`,
-    the versions that the ledger names in any line, of moves that were not made too.
+    """What a registry holds of one model.
 
     Args:
         registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model; may be left out where there is only one.
+
+    Returns:
+        `name`, `versions`, `champion`, `challenger`, `moves` of the champion, and the move that was `interrupted` (None
+        for none), which the next command or run finishes.
 
     Raises:
         RegistryError: the store does not exist, or does not tell which model is meant.
@@ -251,6 +254,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     book = _ledger(store)
     written = ledger.peek(book) if book else None
     lines = written.lines if written else []
+    interrupted = ledger.unfinished(written) if written else None
     return {
         "name": store.name,
         "champion": backend.alias(store, backend.CHAMPION),
@@ -258,6 +262,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         "versions": [{"version": one.version} | dict(one.tags) for one in backend.versions(store)],
         "moves": [asdict(move) for move in ledger.history(written)] if written else [],
         "named": sorted({one for _, move in lines for one in (move.version, move.previous)} - {""}),
+        "interrupted": asdict(interrupted) if interrupted else None,
     }
 
 

@@ -119,6 +119,16 @@ def test_commands_name_what_is_missing(registry, state, tmp_path, capsys):
     assert "there are none yet" in capsys.readouterr().err
 
 
+def test_the_history_says_that_a_move_was_interrupted_or_made_by_other_means():
+    moved = {"version": "2", "previous": "1", "action": "promote", "actor": "ann@desk"}
+    held = {"name": "m", "champion": "2", "challenger": "3", "versions": [], "moves": [], "interrupted": moved}
+    assert told(held, datetime.now(UTC))[0] == (
+        "m: a promote (1 -> 2, by ann@desk) was interrupted; the next command or run ends it"
+    )
+    assert "by other means than this ledger's" in told(held | {"interrupted": None}, datetime.now(UTC))[0]
+    assert "no version was ever promoted" in told(held | {"interrupted": None, "champion": ""}, datetime.now(UTC))[0]
+
+
 def test_how_long_a_version_was_in_service_is_counted_to_the_next_move():
     begin = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
     known = {"action": "promote", "actor": "ann@desk", "run_id": "", "reason": "better"}
@@ -126,7 +136,7 @@ def test_how_long_a_version_was_in_service_is_counted_to_the_next_move():
         known | {"version": "1", "previous": "", "time": begin.isoformat()},
         known | {"version": "2", "previous": "1", "time": (begin + timedelta(days=2, hours=5)).isoformat()},
     ]
-    held = {"name": "m", "champion": "2", "challenger": "2", "versions": [], "moves": moves}
+    held = {"name": "m", "champion": "2", "challenger": "2", "versions": [], "moves": moves, "interrupted": None}
     lines = told(held, begin + timedelta(days=2, hours=6))
     assert lines == [
         "m: version 2 is the champion since 2026-03-03 13:00 UTC",
