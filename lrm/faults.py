@@ -31,10 +31,10 @@ NOT_WRITABLE = ("attempt to write a readonly database", "unable to open database
 
 def advice(error: BaseException, folder: Path) -> str:
     """What to do about a fault that interrupted the writing of `folder`; "" where the error is no such fault."""
-    if not isinstance(error, Exception):
-        return ""  # an interrupt
+    if not isinstance(error, Exception) or (isinstance(error, LrmError) and not passes(error)):
+        return ""  # an interrupt, or an error that says what to do itself
     text, numbers = " ".join(_words(error)), {one.errno for one in _chain(error) if isinstance(one, OSError)}
-    if numbers & set(FULL) or "No space left" in text or (not isinstance(error, LrmError) and _is_full(folder)):
+    if numbers & set(FULL) or "No space left" in text or _is_full(folder):
         return f"the disk of {folder} is full: free some space (`python pipeline.py prune` lists what can go), {AGAIN}"
     if LOCKED in text:
         return f"another process holds the database: wait for it or end it, {AGAIN}"
