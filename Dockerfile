@@ -61,7 +61,7 @@ FROM base AS train
 COPY --from=build-train /opt/venv /opt/venv
 COPY feature_repo feature_repo
 COPY examples examples
-COPY pipeline.py LICENSE ./
+COPY pipeline.py policy.toml LICENSE ./
 # /lrm is the volume that steps share; see components/cluster.py.
 ENV LRM_RUNS_ROOT=/lrm/runs \
     GX_ANALYTICS_ENABLED=false \

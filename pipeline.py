@@ -83,10 +83,16 @@ def workflow(
         rehearsed = uncached(rehearse_model(examples=examples, model=model, champion=champion, **source))
         evaluated = uncached(
             evaluate_model(
-                examples=examples, model=model, champion=champion, as_of=as_of, allow_backfill=allow_backfill, **recipe
+                examples=examples,
+                model=model,
+                rehearsal=rehearsed.outputs["rehearsal"],
+                champion=champion,
+                as_of=as_of,
+                allow_backfill=allow_backfill,
+                feature_repo=feature_repo,
+                **recipe,
             )
         )
-        evaluated.after(rehearsed)
         evaluation, verdict = evaluated.outputs["evaluation"], evaluated.outputs["Output"]
         registered = uncached(
             register_model(

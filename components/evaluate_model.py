@@ -9,11 +9,13 @@ from components.step import step
 def evaluate_model(
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
+    rehearsal: dsl.Input[dsl.Artifact],
     champion: str,
     as_of: str,
     allow_backfill: str,
     preset: str,
     seed: int,
+    feature_repo: str,
     evaluation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -23,17 +25,19 @@ def evaluate_model(
     Args:
         examples: folder that retrieve_features wrote.
         model: folder that train_lrm wrote: the challenger.
+        rehearsal: folder that rehearse_model wrote.
         champion: the champion's bundle; empty where nothing is in service.
-        as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted.
+        as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted unless that is allowed.
         allow_backfill: why something may be promoted all the same; empty for no.
         preset: name of a configuration in `lrm/config.py`.
         seed: of samples and bootstrap draws.
+        feature_repo: the declarations of the data, whose policy.toml overrules the project's.
         evaluation: folder of metrics with intervals, slices and example recommendations.
         page: the same for a person.
         metrics: the headline numbers.
 
     Returns:
-        The verdict: `promote`, `keep` or `reject`.
+        The verdict: `promote`, `keep`, `reject` or `inconclusive`.
     """
     import shutil
     from pathlib import Path
@@ -51,6 +55,8 @@ def evaluate_model(
         seed=seed,
         is_backfill=bool(as_of),
         allow_backfill=bool(allow_backfill),
+        feature_repo=Path(feature_repo),
+        rehearsal=Path(rehearsal.path),
     )
     shutil.copyfile(Path(evaluation.path, run.PAGE), page.path)
     log_metrics(metrics, found)

@@ -161,17 +161,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """Targets, baselines and the gate."""
+    """What is asked of a model; what its answers must amount to is the policy's (`policy.toml`)."""
 
     k: int = 10
     max_retrieval_requests: int = 4000
     """Test requests ranked against the whole catalogue; a seeded sample above that."""
-    n_bootstrap: int = 1000
-    confidence: float = 0.95
-    min_users: int = 50
-    """Test users below which a comparison is inconclusive."""
-    max_guard_drop: float = 0.005
-    """How far the lower bound of any guarded metric may fall below the champion's."""
     n_trees: int = 300
     """Boosting rounds at most of the gradient-boosted-trees baseline."""
     ledger_tokens: int = 40_000
@@ -216,9 +210,7 @@ def tiny() -> RunConfig:
             ranking_weight=1.0,
             checkpoint_every_steps=10,
         ),
-        evaluation=EvaluationConfig(
-            max_retrieval_requests=200, n_bootstrap=200, min_users=10, n_trees=20, ledger_tokens=20_000
-        ),
+        evaluation=EvaluationConfig(max_retrieval_requests=200, n_trees=20, ledger_tokens=20_000),
     )
 
 
@@ -293,10 +285,15 @@ def to_json(config: RunConfig) -> str:
 def from_json(text: str) -> RunConfig:
     """The configuration that `to_json` wrote.
 
+    Knobs of evaluation that are gone are passed over: they say how a model was judged, not how it answers.
+
     Raises:
         SchemaError: a knob in the text is not one of this version's.
     """
-    config: RunConfig = _build(RunConfig, json.loads(text))
+    values = json.loads(text)
+    known = {knob.name for knob in fields(EvaluationConfig)}
+    judged = {name: value for name, value in values.get("evaluation", {}).items() if name in known}
+    config: RunConfig = _build(RunConfig, values | {"evaluation": judged})
     return config
 
 

@@ -13,6 +13,10 @@ class SchemaError(LrmError):
     """The declarations in the feature repo and the data do not fit together."""
 
 
+class PolicyError(LrmError):
+    """A policy file, which says what a promotion needs, cannot be read or asks for what does not exist."""
+
+
 class ValidationFailed(LrmError):  # noqa: N818 - says what happened
     """A critical expectation broke; training must not start on this data."""
 

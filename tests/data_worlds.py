@@ -29,6 +29,12 @@ offline_store:
 entity_key_serialization_version: 3
 """
 
+POLICY = """\
+[decision]
+min_users = 20
+n_resamples = 500
+"""
+
 VIEWS = '''\
 """The signals of a tiny world."""
 
@@ -172,6 +178,7 @@ def write_data_folder(
     (folder / "feature_repo").mkdir(exist_ok=True)
     (folder / "feature_repo" / "feature_store.yaml").write_text(FEATURE_STORE)
     (folder / "feature_repo" / "views.py").write_text(VIEWS)
+    (folder / "feature_repo" / "policy.toml").write_text(POLICY)
     return folder
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrm.evaluation.metrics import (
-    LOWER_IS_BETTER,
     Floats,
     hit_rate,
+    is_lower_better,
     log_loss,
     ndcg,
     probability,
@@ -18,20 +18,22 @@ from lrm.evaluation.metrics import (
     recall,
     reciprocal_rank,
 )
+from lrm.evaluation.policy import RANKING, RETRIEVAL
 from lrm.evaluation.ranking import Ranking, Ranks, Retrieval
-from lrm.evaluation.slices import Slice
+from lrm.evaluation.slices import Mask, Slice
 from lrm.evaluation.statistics import (
     Draws,
     Statistic,
     auc,
     calibration_error,
+    fixed,
     interval,
     mean,
     minus,
+    probability_unharmed,
     probability_worse,
 )
 
-RETRIEVAL, RANKING = "retrieval", "ranking"
 CHALLENGER, CHAMPION, POPULAR = "challenger", "champion", "popular"
 
 Statistics = dict[str, Statistic]
@@ -49,11 +51,17 @@ class Comparison(NamedTuple):
     p_worse: float
     n_users: int
     slice: str = ""
-    share_of_users: float = 1.0
+    p_unharmed: float = 1.0
+    """On a slice: the share of draws in which the challenger is worse by the policy's margin at most."""
 
 
-def retrieval_statistics(draws: Draws, task: Retrieval, ranks: Ranks, *, k: int, masked: bool) -> Statistics:
+def retrieval_statistics(
+    draws: Draws, task: Retrieval, ranks: Ranks, *, k: int, masked: bool, head: Mask | None = None
+) -> Statistics:
     """Hit rate, recall and NDCG at k, and the mean reciprocal rank, each a mean over requests.
+
+    With `head`, also what the lists are made of: `concentration`, the share of their places that head items take, and
+    `coverage`, the share of the catalogue that stands in some list.
 
     Args:
         draws: (B, U) draws of the users.
@@ -61,6 +69,7 @@ def retrieval_statistics(draws: Draws, task: Retrieval, ranks: Ranks, *, k: int,
         ranks: the model's answer.
         k: length of the list that a user sees.
         masked: report each metric once more with items of the history left out.
+        head: (V,) the items that hold half of the training events.
     """
     n = task.request_ids.size
     values: dict[str, Floats] = {}
@@ -69,7 +78,12 @@ def retrieval_statistics(draws: Draws, task: Retrieval, ranks: Ranks, *, k: int,
         values[f"recall{word}@{k}"] = recall(rank, task.request, n_requests=n, k=k)
         values[f"hit_rate{word}@{k}"] = hit_rate(rank, task.request, n_requests=n, k=k)
         values[f"mrr{word}"] = reciprocal_rank(rank, task.request, n_requests=n)
-    return {metric: mean(draws, task.user, value) for metric, value in values.items()}
+    lists: Statistics = {}
+    if head is not None:
+        values[f"concentration@{k}"] = head[ranks.top].mean(axis=1)
+        covered = np.unique(ranks.top).size / head.size
+        lists[f"coverage@{k}"] = fixed(draws, covered, n_users=int(np.unique(task.user).size))
+    return {metric: mean(draws, task.user, value) for metric, value in values.items()} | lists
 
 
 def ranking_statistics(draws: Draws, task: Ranking, logits: Floats, *, k: int) -> Statistics:
@@ -120,7 +134,7 @@ def slice_statistics(
 
 
 def compare(
-    statistics: Mapping[str, Statistics], *, task: str, confidence: float, slice_name: str = "", n_users: int = 0
+    statistics: Mapping[str, Statistics], *, task: str, confidence: float, slice_name: str = "", margin: float = 0.0
 ) -> list[Comparison]:
     """The challenger against each other model, on the metrics both have.
 
@@ -129,7 +143,7 @@ def compare(
         task: the task's name.
         confidence: of the intervals.
         slice_name: empty for all of the task.
-        n_users: users of the whole task, for a slice's share of them; 0 for all of the task.
+        margin: by how much the challenger may be worse on a slice.
     """
     found = []
     own = statistics[CHALLENGER]
@@ -137,12 +151,19 @@ def compare(
         for metric in own if against != CHALLENGER else ():
             if metric not in others or not others[metric].n_users:
                 continue
-            difference = minus(own[metric], others[metric])
-            value, low, high = interval(difference, confidence=confidence)
-            worse = probability_worse(difference, lower_is_better=metric in LOWER_IS_BETTER)
-            users = difference.n_users
-            share = users / n_users if n_users else 1.0
-            found.append(Comparison(task, metric, against, value, low, high, worse, users, slice_name, share))
+            difference, lower = minus(own[metric], others[metric]), is_lower_better(metric)
+            found.append(
+                Comparison(
+                    task,
+                    metric,
+                    against,
+                    *interval(difference, confidence=confidence),
+                    p_worse=probability_worse(difference, lower_is_better=lower),
+                    n_users=difference.n_users,
+                    slice=slice_name,
+                    p_unharmed=probability_unharmed(difference, lower_is_better=lower, margin=margin),
+                )
+            )
     return found
 
 

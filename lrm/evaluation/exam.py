@@ -15,8 +15,6 @@ from lrm.evaluation.estimates import (
     CHALLENGER,
     CHAMPION,
     POPULAR,
-    RANKING,
-    RETRIEVAL,
     Comparison,
     Statistics,
     as_json,
@@ -26,8 +24,10 @@ from lrm.evaluation.estimates import (
     retrieval_statistics,
     slice_statistics,
 )
-from lrm.evaluation.gate import Evidence, decide, primary_metric
+from lrm.evaluation.evidence import Evidence, Facts, Finding
+from lrm.evaluation.gate import decide
 from lrm.evaluation.metrics import Floats, calibration, probability
+from lrm.evaluation.policy import RANKING, RETRIEVAL, Policy
 from lrm.evaluation.ranking import (
     Histories,
     Ranker,
@@ -40,8 +40,8 @@ from lrm.evaluation.ranking import (
     ranking_task,
     retrieval_task,
 )
-from lrm.evaluation.slices import slices
-from lrm.evaluation.statistics import Draws, draw_users
+from lrm.evaluation.slices import Mask, head_items, slices
+from lrm.evaluation.statistics import Draws, draw_users, interval
 from lrm.evaluation.trees import Trees
 from lrm.features.tables import Tables
 from lrm.progress import progress
@@ -58,6 +58,10 @@ class Exam(NamedTuple):
     seen: Histories
     retrieval: Retrieval | None
     ranking: Ranking | None
+    head: Mask
+    """(V,) the items that hold half of the training events."""
+    k: int
+    """Length of the list that a user sees."""
 
     def n_users(self) -> dict[str, int]:
         """Test users of each task that there is."""
@@ -89,7 +93,8 @@ def prepare(tables: Tables, signals: tuple[Signal, ...], config: EvaluationConfi
             "no test request has a target or a candidate, so there is nothing to evaluate; "
             "check test_days and as_of in dataset.json against the last events"
         )
-    return Exam(tables, signals, histories(tables), retrieval, ranking)
+    seen = histories(tables)
+    return Exam(tables, signals, seen, retrieval, ranking, head_items(tables, seen), config.k)
 
 
 def ask(exam: Exam, name: str, *, retriever: Retriever | None, ranker: Ranker | None) -> Answers:
@@ -98,7 +103,7 @@ def ask(exam: Exam, name: str, *, retriever: Retriever | None, ranker: Ranker | 
     ranks = logits = None
     faults = []
     if exam.retrieval is not None and retriever is not None:
-        ranks = rank_targets(retriever, exam.retrieval, exam.seen, tables=exam.tables, name=name)
+        ranks = rank_targets(retriever, exam.retrieval, exam.seen, tables=exam.tables, name=name, n_top=exam.k)
         if ranks.n_not_finite:
             faults.append(f"{ranks.n_not_finite:,} item scores")
     if exam.ranking is not None and ranker is not None:
@@ -148,59 +153,62 @@ def _baselines(
 def mark(
     exam: Exam,
     answers: Mapping[str, Answers],
-    config: EvaluationConfig,
+    policy: Policy,
     *,
     seed: int,
     masked: bool,
-    is_identical: bool = False,
-    is_backfill: bool = False,
-    allow_backfill: bool = False,
+    facts: Facts = Facts(),  # noqa: B008 - a tuple
 ) -> dict[str, Any]:
     """Turn answers into numbers with intervals, comparisons, slices, a calibration curve and a verdict.
 
     Args:
         exam: what was asked.
         answers: of `challenger`, perhaps of `champion`, and of the baselines.
-        config: intervals and the gate.
+        policy: intervals and the gate.
         seed: of the draws of users.
         masked: report retrieval once more without the items that a history holds.
-        is_identical: challenger and champion have the same weights.
-        is_backfill: the data end in the past by request.
-        allow_backfill: let such data promote all the same.
+        facts: what is known of the two models besides their answers.
 
     Returns:
         The main part of `evaluation.json`.
     """
-    draws = draw_users(exam.tables.requests[USER_ID].n_unique(), config.n_bootstrap, np.random.default_rng(seed))
-    statistics = _statistics(exam, answers, draws, config, masked=masked)
-    n_users = exam.n_users()
+    n_users, confidence = exam.n_users(), policy.decision.confidence
+    rng = np.random.default_rng(seed)
+    draws = draw_users(exam.tables.requests[USER_ID].n_unique(), policy.decision.n_resamples, rng)
+    statistics = _statistics(exam, answers, draws, masked=masked)
     comparisons = [
         row
         for task, models in statistics.items()
         if CHALLENGER in models
-        for row in compare(models, task=task, confidence=config.confidence)
+        for row in compare(models, task=task, confidence=confidence)
     ]
-    parts, part_comparisons = _on_slices(exam, answers, draws, config)
-    decision = decide(
-        Evidence(
-            comparisons=comparisons + part_comparisons,
-            n_users=n_users,
-            has_champion=CHAMPION in answers,
-            faults=tuple(filter(None, [answers[CHALLENGER].fault])),
-            champion_faults=tuple(filter(None, [answers[CHAMPION].fault if CHAMPION in answers else ""])),
-            is_identical=is_identical,
-            is_backfill=is_backfill,
-            allow_backfill=allow_backfill,
-        ),
-        config,
+    parts, part_comparisons = _on_slices(exam, answers, draws, policy)
+    evidence = Evidence(
+        comparisons=comparisons + part_comparisons,
+        values={
+            model: {
+                task: {metric: interval(value, confidence=confidence) for metric, value in models[model].items()}
+                for task, models in statistics.items()
+                if model in models
+            }
+            for model in answers
+        },
+        n_users=n_users,
+        has_champion=CHAMPION in answers,
+        k=exam.k,
+        faults=tuple(filter(None, [answers[CHALLENGER].fault])),
+        champion_faults=tuple(filter(None, [answers[CHAMPION].fault if CHAMPION in answers else ""])),
+        facts=facts,
     )
+    decision = decide(evidence, policy)
     return {
         "verdict": decision.verdict,
         "reasons": decision.reasons,
-        "primary": dict(zip(("task", "metric"), primary_metric(n_users, k=config.k), strict=True)),
+        "rules": [_finding_json(finding) for finding in decision.findings],
+        "primary": dict(zip(("task", "metric"), evidence.main_metrics(policy)[0], strict=True)),
         "models": {
             model: {
-                task: {metric: as_json(value, confidence=config.confidence) for metric, value in models[model].items()}
+                task: {metric: as_json(value, confidence=confidence) for metric, value in models[model].items()}
                 for task, models in statistics.items()
                 if model in models
             }
@@ -216,45 +224,54 @@ def mark(
 
 
 def _statistics(
-    exam: Exam, answers: Mapping[str, Answers], draws: Draws, config: EvaluationConfig, *, masked: bool
+    exam: Exam, answers: Mapping[str, Answers], draws: Draws, *, masked: bool
 ) -> dict[str, dict[str, Statistics]]:
     """{task: {model: {metric: statistic}}}."""
     found: dict[str, dict[str, Statistics]] = {}
     for name, answer in answers.items():
         if exam.retrieval is not None and answer.ranks is not None:
-            numbers = retrieval_statistics(draws, exam.retrieval, answer.ranks, k=config.k, masked=masked)
+            numbers = retrieval_statistics(draws, exam.retrieval, answer.ranks, k=exam.k, masked=masked, head=exam.head)
             found.setdefault(RETRIEVAL, {})[name] = numbers
         if exam.ranking is not None and answer.logits is not None:
-            found.setdefault(RANKING, {})[name] = ranking_statistics(draws, exam.ranking, answer.logits, k=config.k)
+            found.setdefault(RANKING, {})[name] = ranking_statistics(draws, exam.ranking, answer.logits, k=exam.k)
     return found
 
 
 def _on_slices(
-    exam: Exam, answers: Mapping[str, Answers], draws: Draws, config: EvaluationConfig
+    exam: Exam, answers: Mapping[str, Answers], draws: Draws, policy: Policy
 ) -> tuple[list[dict[str, Any]], list[Comparison]]:
     """Rows of every model on every slice, and the challenger against the champion there."""
     ranks = {name: answer.ranks for name, answer in answers.items() if answer.ranks is not None}
     logits = {name: answer.logits for name, answer in answers.items() if answer.logits is not None}
-    n_users = exam.n_users()
+    confidence = policy.decision.confidence
     rows: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []
     for part in progress(slices(exam.tables, exam.signals, exam.seen), what="slices", unit="slice"):
         numbers = slice_statistics(
-            draws, part, retrieval=exam.retrieval, ranking=exam.ranking, ranks=ranks, logits=logits, k=config.k
+            draws, part, retrieval=exam.retrieval, ranking=exam.ranking, ranks=ranks, logits=logits, k=exam.k
         )
         for (task, metric), models in numbers.items():
             for model, value in models.items():
                 if value.n_users:
-                    cell = as_json(value, confidence=config.confidence)
-                    enough = value.n_users >= config.min_users
+                    cell = as_json(value, confidence=confidence)
+                    enough = value.n_users >= policy.slices.min_users
                     place = {"slice": part.name, "task": task, "metric": metric, "model": model}
                     rows.append(place | cell | {"is_conclusive": enough})
             pair = {name: {metric: models[name]} for name in (CHALLENGER, CHAMPION) if name in models}
             if len(pair) == 2 and models[CHALLENGER].n_users:
                 comparisons += compare(
-                    pair, task=task, confidence=config.confidence, slice_name=part.name, n_users=n_users[task]
+                    pair, task=task, confidence=confidence, slice_name=part.name, margin=policy.slices.margin
                 )
     return rows, comparisons
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    """A rule's row; the difference that it judged and the bar it was held against where there are any."""
+    told = {name: getattr(finding, name) for name in ("rule", "asked", "seen", "outcome", "verdict")}
+    if finding.estimate is None:
+        return told
+    numbers = {name: number(value) for name, value in finding.estimate._asdict().items()}
+    return told | numbers | {"bar": finding.bar}
 
 
 def _comparison_json(row: Comparison) -> dict[str, Any]:

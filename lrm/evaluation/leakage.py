@@ -1,31 +1,45 @@
 """Signals that know too much: the outcome itself, copied or computed from it, in the clothes of a signal.
 
-Two rules, each with a bar that honest signals do not reach.
+Two rules, each with a bar in the policy (`honesty`) that honest signals do not reach.
 
 *Alone.* A ridge regression on one signal's own encoding, fitted on candidates of the training window and scored on
-later ones of other users, orders outcomes with an area under the curve of at least `ALONE_AUC`. Whole models of clicks,
-ratings and repurchases reach .70 to .85 on public data; one column that does far better than that has seen the outcome.
+later ones of other users, orders outcomes with an area under the curve of at least `max_signal_auc`. Whole models of
+clicks, ratings and repurchases reach .70 to .85 on public data; one column that does far better has seen the outcome.
 
-*Carrying all.* Shuffling one signal of the user or the request takes more than `CARRIED` of the retrieval NDCG. Such a
+*Carrying all.* Shuffling one signal of the user or the request takes more than `max_carried` of the retrieval NDCG. A
 signal says who asks and when; what is wanted next is what the history tells. One that carries most of the answer names
 the item that was taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lrm.evaluation.metrics import Ints, auc
+from lrm.evaluation.policy import HonestyPolicy
 from lrm.evaluation.probes import Rows, encoded, linear, raw
-from lrm.evaluation.retention import Side
+from lrm.evaluation.retention import Side, two_sides
 from lrm.evaluation.shuffling import columns
+from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, QUERY, Signal
 from lrm.tokens.corpus import Corpus
 
-ALONE_AUC = 0.95
-CARRIED = 0.5
+LEAK_REQUESTS, LEAK_ROWS = 2000, 8000
+"""Of the search for leaks, on each side."""
+
+
+def single_signals(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str, float]:
+    """The `alone_auc` of a model's signals on a sample of the tables that it is judged on."""
+    sides = two_sides(
+        corpus,
+        max_history=recommender.config.model.max_history,
+        n_requests=LEAK_REQUESTS,
+        n_rows=LEAK_ROWS,
+        rng=np.random.default_rng(seed),
+    )
+    return alone_auc(corpus, recommender.signals, sides)
 
 
 def alone_auc(corpus: Corpus, signals: Sequence[Signal], sides: Sequence[Side]) -> dict[str, float]:
@@ -53,16 +67,33 @@ def alone_auc(corpus: Corpus, signals: Sequence[Signal], sides: Sequence[Side]) 
     return found
 
 
-def suspicion(signal: Signal, *, alone: float, carried: float) -> str:
+def suspicion(signal: Signal, *, alone: float, carried: float, bars: HonestyPolicy) -> str:
     """Why a signal looks like the outcome, as half a sentence; empty where it does not.
 
     Args:
         signal: which.
         alone: its area under the curve by itself, or NaN.
         carried: the share of the retrieval NDCG that is lost without it, or NaN.
+        bars: the policy's.
     """
-    if alone >= ALONE_AUC:
-        return f"alone it orders outcomes with an area under the curve of {alone:.3f} ({ALONE_AUC:g} is the bar)"
-    if set(signal.makers) == {QUERY} and carried > CARRIED:
-        return f"{carried:.0%} of the retrieval NDCG rests on it ({CARRIED:.0%} is the bar)"
+    if alone >= bars.max_signal_auc:
+        bar = bars.max_signal_auc
+        return f"alone it orders outcomes with an area under the curve of {alone:.3f} ({bar:g} is the bar)"
+    if set(signal.makers) == {QUERY} and carried > bars.max_carried:
+        return f"{carried:.0%} of the retrieval NDCG rests on it ({bars.max_carried:.0%} is the bar)"
     return ""
+
+
+def suspicions(signals: Sequence[Signal], alone: Mapping[str, float], bars: HonestyPolicy) -> list[str]:
+    """A warning for each signal that by itself orders outcomes too well."""
+    nan = float("nan")
+    found = {one.name: suspicion(one, alone=alone.get(one.name, nan), carried=nan, bars=bars) for one in signals}
+    return [warning(name, reason) for name, reason in found.items() if reason]
+
+
+def warning(signal: str, reason: str) -> str:
+    """What to do about a signal that looks like the outcome."""
+    return (
+        f"Signal {signal!r} may leak the outcome: {reason}. Find out when its value is written; what is known only "
+        "after the outcome must not be read at the request."
+    )

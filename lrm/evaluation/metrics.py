@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
-LOWER_IS_BETTER = frozenset({"log_loss", "ece"})
+LOWER_IS_BETTER = frozenset({"log_loss", "ece", "concentration"})
 
 
 class Bins(NamedTuple):
@@ -25,6 +25,11 @@ class Bins(NamedTuple):
     predicted: Floats
     observed: Floats
     n_rows: Ints
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of this metric is the better one."""
+    return metric.partition("@")[0] in LOWER_IS_BETTER
 
 
 def rank_against_ties(scores: Floats, targets: Ints) -> Ints:

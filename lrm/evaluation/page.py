@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from lrm.evaluation.charts import Whisker, calibration, scale, whiskers
-from lrm.evaluation.metrics import LOWER_IS_BETTER
+from lrm.evaluation.metrics import is_lower_better
 
 Row = dict[str, Any]
 
@@ -24,6 +24,7 @@ VERDICTS = {
     "promote": "The challenger goes into service.",
     "keep": "The champion stays; the challenger is not promoted.",
     "reject": "The challenger is not fit to serve.",
+    "inconclusive": "These data or this champion cannot tell, so the champion stays.",
 }
 STYLE = """
 :root{--ink:#1c2330;--soft:#5d6879;--line:#e3e7ee;--paper:#fff;--ground:#f5f7fa;--good:#1a7f4b;--bad:#b3372f;
@@ -39,7 +40,7 @@ section{background:var(--paper);border:1px solid var(--line);border-radius:12px;
 overflow-x:auto}
 .verdict{display:flex;gap:20px;align-items:flex-start;border-left:6px solid var(--tone)}
 .badge{background:var(--tone);color:var(--paper);border-radius:999px;padding:4px 16px;font-weight:650;font-size:17px}
-.promote{--tone:var(--good)}.keep{--tone:var(--champion)}.reject{--tone:var(--bad)}
+.promote{--tone:var(--good)}.keep,.inconclusive{--tone:var(--champion)}.reject{--tone:var(--bad)}
 .soft,small,th{color:var(--soft)}ul{margin:6px 0 0;padding-left:20px}
 table{border-collapse:collapse;width:100%}th{font-weight:500;font-size:13px;text-align:left;padding:4px 12px 6px 0}
 td{border-top:1px solid var(--line);padding:4px 10px 4px 0;vertical-align:middle}
@@ -65,8 +66,7 @@ overflow-wrap:anywhere}
 
 def page(result: Row, ledger: Row | None = None) -> str:
     """The page as HTML, with the signal ledger where there is one; nothing in it is fetched from elsewhere."""
-    data, settings = result["data"], result["settings"]
-    confidence = f"{settings['confidence']:.0%}"
+    data, asked = result["data"], result["policy"]["values"]["decision"]
     sections = [
         _verdict(result),
         *(_metrics(result, task) for task in ("retrieval", "ranking") if task in result["tasks"]),
@@ -82,8 +82,8 @@ def page(result: Row, ledger: Row | None = None) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Evaluation: {_text(result['verdict'])}</title><style>{STYLE}</style></head><body><main>"
         f"<h1>Evaluation on {_text(data['name'])}</h1>"
-        f'<p class="soft">Protocol {_text(data["protocol"])}. Intervals are {confidence}, from '
-        f"{settings['n_bootstrap']:,} paired draws of the test users.</p>"
+        f'<p class="soft">Protocol {_text(data["protocol"])}. Intervals are {asked["confidence"]:.0%}, from '
+        f"{asked['n_resamples']:,} paired draws of the test users.</p>"
         f"{''.join(sections)}</main></body></html>\n"
     )
 
@@ -109,7 +109,7 @@ def _metrics(result: Row, task: str) -> str:
             [_model(name), whiskers([dots[name]], span, width=150), _value(cell), _range(cell)]
             for name, cell in rows.items()
         ]
-        arrow = "lower is better" if metric in LOWER_IS_BETTER else ""
+        arrow = "lower is better" if is_lower_better(metric) else ""
         tables.append(f"<h3>{_metric(metric)} <small>{arrow}</small></h3>{_table(['', '', 'value', 'interval'], body)}")
     grid = "".join(f'<div class="card">{table}</div>' for table in tables)
     return f'<section><h2>{task.title()}</h2><p class="soft">{sizes}</p><div class="cards wide">{grid}</div></section>'
@@ -219,7 +219,8 @@ def _recommendations(result: Row) -> str:
 def _facts(result: Row) -> str:
     about = {f"{name}: {key}": value for name, facts in result["about"].items() for key, value in facts.items()}
     seconds = {"seconds": ", ".join(f"{name} {value:g}" for name, value in result["seconds"].items())}
-    facts = result["data"] | result["settings"] | about | result["machine"] | seconds
+    policy = {"policy": result["policy"]["sha256"], "challenger content": result["challenger_content"]}
+    facts = result["data"] | result["settings"] | policy | about | result["machine"] | seconds
     rows = "".join(
         f"<dt>{_text(k.replace('_', ' '))}</dt><dd>{_text(v)}</dd>" for k, v in facts.items() if v is not None
     )
@@ -249,7 +250,7 @@ def _is_known(cell: Row | None) -> bool:
 def _tone(row: Row) -> tuple[str, str]:
     if row["low"] <= 0 <= row["high"]:
         return "plain", "unclear"
-    return ("good", "better") if (row["low"] > 0) != (row["metric"] in LOWER_IS_BETTER) else ("bad", "worse")
+    return ("good", "better") if (row["low"] > 0) != is_lower_better(row["metric"]) else ("bad", "worse")
 
 
 def _model(name: str) -> str:

@@ -83,12 +83,15 @@ class Ranking(NamedTuple):
 class Ranks(NamedTuple):
     """Ranks of the targets (T,), from 1; `masked` leaves items out that the history already holds.
 
+    `top` (R, L) holds the catalogue rows of each request's best L items, in no order.
+
     A target that the history holds is masked as well and ranks last. `n_not_finite` counts the scores that were NaN or
     infinite; such ranks mean nothing.
     """
 
     plain: Ints
     masked: Ints
+    top: Ints
     n_not_finite: int
 
 
@@ -165,15 +168,27 @@ def ranking_task(tables: Tables, *, split: str = TEST) -> Ranking | None:
 
 
 def rank_targets(
-    retriever: Retriever, task: Retrieval, seen: Histories, *, tables: Tables, name: str, is_shown: bool = True
+    retriever: Retriever,
+    task: Retrieval,
+    seen: Histories,
+    *,
+    tables: Tables,
+    name: str,
+    n_top: int = 0,
+    is_shown: bool = True,
 ) -> Ranks:
     """Rank each target among the whole catalogue, showing how far along that is unless `is_shown` is false.
+
+    With `n_top`, so many best items of each request are kept, or the whole catalogue where it is smaller.
 
     Raises:
         DataError: the retriever's catalogue is not that of the examples, so that ranks could not be compared.
     """
     column = _columns(retriever, tables, name)
     plain, masked = np.zeros(task.item.size, dtype=np.int64), np.zeros(task.item.size, dtype=np.int64)
+    n_top = min(n_top, column.size)
+    top = np.zeros((task.request_ids.size, n_top), dtype=np.int64)
+    row_of_column = np.argsort(column)
     bounds = np.searchsorted(task.request, np.arange(task.request_ids.size + 1))
     n_not_finite = 0
     chunks = range(0, task.request_ids.size, CHUNK)
@@ -187,7 +202,9 @@ def rank_targets(
             plain[rows] = rank_against_ties(scores, targets)
             hidden = np.count_nonzero(scores[known][None, :] >= scores[targets][:, None], axis=1)
             masked[rows] = np.where(np.isin(targets, known), column.size, plain[rows] - hidden)
-    return Ranks(plain, masked, n_not_finite)
+            if n_top:
+                top[index] = row_of_column[np.argpartition(-scores, n_top - 1)[:n_top]]
+    return Ranks(plain, masked, top, n_not_finite)
 
 
 def _columns(retriever: Retriever, tables: Tables, name: str) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -10,10 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lrm.config import preset as named_preset
-from lrm.errors import DataError, LrmError
+from lrm.errors import DataError
 from lrm.record import recorded
 
 EVALUATION, PAGE, LEDGER = "evaluation.json", "evaluation.html", "signal_ledger.json"
@@ -30,80 +27,65 @@ def evaluate_model(
     seed: int = 0,
     is_backfill: bool = False,
     allow_backfill: bool = False,
+    feature_repo: Path | None = None,
+    rehearsal: Path | None = None,
 ) -> dict[str, Any]:
     """Judge a model against the champion and simple baselines.
 
     Args:
         examples: folder that retrieve_features wrote.
         model: the challenger's folder, which train_lrm wrote.
-        champion: the champion's folder; None when there is no champion yet.
+        champion: the champion's bundle; None when there is no champion yet.
         evaluation: output folder; gets `evaluation.json`, `signal_ledger.json` (unless the preset switches it off, or
             the challenger is broken) and the page `evaluation.html`.
         preset: name of the configuration whose `evaluation` part applies.
         seed: of the sample of requests, the draws of the bootstrap, and the trees.
-        is_backfill: the data end at an instant in the past that somebody asked for, so that by default nothing is
-            promoted.
-        allow_backfill: promote all the same.
+        is_backfill: the data end at an instant in the past that somebody asked for.
+        allow_backfill: whoever started the run said in words that it may promote all the same.
+        feature_repo: the declarations of the data, whose `policy.toml`, if any, overrules the project's.
+        rehearsal: folder that rehearse_model wrote; None where the model was not rehearsed.
 
     Returns:
-        `verdict`, and the challenger's metrics as `<task>_<metric>`.
+        `verdict`, `policy_sha256`, and the challenger's metrics as `<task>_<metric>`.
 
     Raises:
+        PolicyError: a policy file cannot be read, or asks for what does not exist.
         DataError: the champion is the challenger's own folder, a folder is not complete, or there is nothing to
             evaluate.
     """
-    from lrm.evaluation.estimates import CHALLENGER, CHAMPION
-    from lrm.evaluation.exam import Answers, ask, ask_baselines, mark, prepare
+    from lrm.evaluation import policy as policies
+    from lrm.evaluation import rehearsal as rehearsals
+    from lrm.evaluation.contest import content_sha256, hold
+    from lrm.evaluation.estimates import CHALLENGER
+    from lrm.evaluation.exam import ask_baselines, mark, prepare
     from lrm.evaluation.page import page
-    from lrm.evaluation.recommendations import recommend
-    from lrm.evaluation.signal_ledger import signal_ledger
     from lrm.features.tables import read, read_declared, read_manifest
-    from lrm.model.artifact import WEIGHTS, load
-    from lrm.model.scoring import Scorer
 
     started = time.perf_counter()
     if champion is not None and champion.resolve() == model.resolve():
         raise DataError(f"champion and challenger are both {model}; give the champion's own folder, or none")
-    config = named_preset(preset).evaluation
-    manifest = read_manifest(examples)
+    config, manifest = named_preset(preset).evaluation, read_manifest(examples)
+    paths = policies.files(feature_repo)
+    policy, rehearsed = policies.load(paths), rehearsals.read(rehearsal)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
-    answers, about, recommendations, ledger = {}, {}, [], None
-    for name, folder in {CHALLENGER: model, CHAMPION: champion}.items():
-        if folder is None:
-            continue
-        try:
-            recommender = load(folder)
-            scorer = Scorer(recommender, exam.tables)
-        except LrmError as error:
-            if name == CHALLENGER:
-                raise
-            answers[name] = Answers(None, None, f"The champion cannot be scored any more: {error}.", 0.0)
-            continue
-        answers[name] = ask(exam, name, retriever=scorer, ranker=scorer)
-        about[name] = {
-            "n_parameters": sum(weights.numel() for weights in recommender.parameters()),
-            "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-            "preset": recommender.config.name,
-        }
-        if name == CHALLENGER and not answers[name].fault:
-            recommendations = recommend(exam, scorer, k=config.k, rng=np.random.default_rng(seed))
-            if config.ledger_tokens:
-                ledger = signal_ledger(exam, recommender, scorer, config, seed=seed)
-    answers |= ask_baselines(exam, config, seed=seed)
-    protocol = manifest["data"]["protocol"]
+    contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
+    protocol, ledger = manifest["data"]["protocol"], contest.ledger
     result = mark(
         exam,
-        answers,
-        config,
+        contest.answers | ask_baselines(exam, config, seed=seed),
+        policy,
         seed=seed,
         masked=protocol == "leave-one-out",
-        is_identical=len({known["weights_sha256"] for known in about.values()}) < len(about),
-        is_backfill=is_backfill,
-        allow_backfill=allow_backfill,
+        facts=contest.facts._replace(
+            is_backfill=is_backfill, allow_backfill=allow_backfill, rehearsal=rehearsed
+        ),
     )
     result |= {
-        "recommendations": recommendations,
-        "about": about,
+        "policy": policies.as_json(policy, paths),
+        "challenger_content": content_sha256(model),
+        "rehearsal": rehearsed._asdict() if rehearsed else None,
+        "recommendations": contest.recommendations,
+        "about": contest.about,
         "data": {
             "name": manifest["data"]["name"],
             "sha256": manifest["data"].get("sha256"),
@@ -112,8 +94,7 @@ def evaluate_model(
             "test_from": manifest.get("test_from"),
             "as_of": manifest.get("as_of"),
         },
-        "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "allow_backfill": allow_backfill}
-        | {name: getattr(config, name) for name in ("k", "n_bootstrap", "confidence", "min_users", "max_guard_drop")},
+        "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},
     }
     result["seconds"] |= {"signal_ledger": ledger["seconds"]} if ledger is not None else {}
@@ -123,7 +104,7 @@ def evaluate_model(
         _write(evaluation / LEDGER, json.dumps(ledger, indent=1, allow_nan=False) + "\n")
     _write(evaluation / PAGE, page(result, ledger))
     own = result["models"][CHALLENGER]
-    return {"verdict": result["verdict"]} | {
+    return {"verdict": result["verdict"], "policy_sha256": result["policy"]["sha256"]} | {
         f"{task}_{metric}": cell["value"]
         for task, metrics in own.items()
         for metric, cell in metrics.items()

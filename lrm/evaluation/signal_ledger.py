@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from lrm.config import EvaluationConfig
-from lrm.evaluation.estimates import RANKING, RETRIEVAL, Statistics, as_json, number
+from lrm.evaluation.estimates import Statistics, as_json, number
 from lrm.evaluation.exam import Exam
-from lrm.evaluation.leakage import alone_auc, suspicion
-from lrm.evaluation.retention import Retention, retention, two_sides
+from lrm.evaluation.leakage import suspicion, warning
+from lrm.evaluation.policy import RANKING, RETRIEVAL, Policy
+from lrm.evaluation.retention import Retention, retention
 from lrm.evaluation.signal_costs import costs
 from lrm.evaluation.statistics import Statistic, interval
 from lrm.evaluation.worth import Trial, set_up, worth
@@ -27,19 +28,23 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.progress import progress
 from lrm.schema import Signal
-from lrm.tokens.corpus import Corpus
 
 KEEP, DROP, UNCLEAR, SUSPICIOUS = "keep", "could be dropped", "unclear", "suspicious"
 PROBE_REQUESTS, PROBE_ROWS = 2000, 2000
 """Of the retention probes, on each side."""
-LEAK_REQUESTS, LEAK_ROWS = 2000, 8000
-"""Of the search for leaks, on each side."""
 NEGLIGIBLE = 1e-4
 """A worth below this is none, however sure: a tenth of the smallest difference that anybody would act on."""
 
 
 def signal_ledger(
-    exam: Exam, recommender: Recommender, scorer: Scorer, config: EvaluationConfig, *, seed: int
+    exam: Exam,
+    recommender: Recommender,
+    scorer: Scorer,
+    config: EvaluationConfig,
+    policy: Policy,
+    *,
+    alone: Mapping[str, float],
+    seed: int,
 ) -> dict[str, Any]:
     """Weigh every declared signal; name those that could be dropped, and those that look like the outcome.
 
@@ -47,7 +52,9 @@ def signal_ledger(
         exam: what the model was asked.
         recommender: the model.
         scorer: the model over the exam's tables.
-        config: sizes and intervals.
+        config: sizes.
+        policy: intervals, tolerated drops, and the bars of leaks.
+        alone: `leakage.single_signals` of the model.
         seed: of samples, shuffles and draws.
 
     Returns:
@@ -55,10 +62,9 @@ def signal_ledger(
     """
     started = time.perf_counter()
     signals = recommender.signals
-    trial = set_up(exam, recommender, config, seed=seed)
+    trial = set_up(exam, recommender, config, n_resamples=policy.decision.n_resamples, seed=seed)
     worths = {signal.name: worth(trial, [signal]) for signal in progress(signals, what="signal ledger", unit="signal")}
     spent = costs(recommender, trial.scorer.corpus, trial.exam.tables)
-    alone = _alone(recommender, scorer.corpus, seed=seed)
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )
@@ -66,31 +72,46 @@ def signal_ledger(
     for signal in signals:
         found, share = worths[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
-        verdict, reason = judge(signal, found, base=trial.base, alone=area, config=config, n_signals=len(signals))
-        value = share_of_lift(found, trial.base, config) if verdict in (KEEP, SUSPICIOUS) else 0.0
+        verdict, reason = judge(
+            signal, found, base=trial.base, alone=area, k=config.k, policy=policy, n_signals=len(signals)
+        )
+        value = share_of_lift(found, trial.base, k=config.k) if verdict in (KEEP, SUSPICIOUS) else 0.0
         rows.append(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
             | {"verdict": verdict, "reason": reason, "value": number(value)}
             | {"value_per_cost": number(value / share) if share else None}
-            | {"worth": _json(found, config), "alone_auc": number(area), "retention": _retention(kept, signal)}
+            | {"worth": _json(found, policy), "alone_auc": number(area), "retention": _retention(kept, signal)}
             | {what: number(amount) for what, amount in spent[signal.name]._asdict().items()}
         )
     rows.sort(key=_rank, reverse=True)
     by_name = {signal.name: signal for signal in signals}
     droppable = [row["signal"] for row in rows if row["verdict"] == DROP]
-    spare, lost = spare_together(trial, [by_name[name] for name in reversed(droppable)], config)
+    spare, lost = spare_together(trial, [by_name[name] for name in reversed(droppable)], policy)
     return {
-        "matters": [(task, metric) for task, metric in that_matter(config) if task in trial.base],
-        "confidence": config.confidence,
+        "matters": [(task, metric) for task, metric in that_matter(config.k) if task in trial.base],
+        "confidence": policy.decision.confidence,
         "n_requests": trial.exam.tables.requests.height,
-        "n_users": trial.draws.shape[1],
-        "base": _json(trial.base, config),
+        "n_users": trial.draws.bag.size,
+        "base": _json(trial.base, policy),
         "signals": rows,
         "droppable": droppable,
-        "together": {"signals": [signal.name for signal in spare], "worth": _json(lost, config)},
-        "warnings": [_warning(row) for row in rows if row["verdict"] == SUSPICIOUS],
+        "together": {"signals": [signal.name for signal in spare], "worth": _json(lost, policy)},
+        "warnings": [warning(str(row["signal"]), str(row["reason"])) for row in rows if row["verdict"] == SUSPICIOUS],
         "seconds": round(time.perf_counter() - started, 2),
     }
+
+
+def retained(ledger: Mapping[str, Any]) -> dict[str, float]:
+    """The share of a signal that its tokens keep, over what a probe can read from the signal itself.
+
+    Of several makers the best counts: the decoder reads all of their tokens. Signals without a number are left out.
+    """
+    found: dict[str, float] = {}
+    for row in ledger["signals"]:
+        shares = [kept for kept in row["retention"].values() if kept["prompt"] is not None and kept["ceiling"]]
+        if shares:
+            found[row["signal"]] = max(kept["prompt"] / kept["ceiling"] for kept in shares)
+    return found
 
 
 def judge(
@@ -99,55 +120,64 @@ def judge(
     *,
     base: Mapping[str, Statistics],
     alone: float,
-    config: EvaluationConfig,
+    k: int,
+    policy: Policy,
     n_signals: int,
 ) -> tuple[str, str]:
     """The verdict on a signal, and why.
 
     It is kept where a metric that matters (area under the curve and log loss of ranking, NDCG of retrieval) is clearly
-    worse without it (see `is_clear`). Otherwise it could be dropped, where no interval reaches beyond the drop that the
-    gate tolerates, and is unclear where one does.
+    worse without it (see `is_clear`). Otherwise it could be dropped, where no interval reaches beyond the metric's
+    margin in the policy, and is unclear where one does.
 
     Args:
         signal: which.
         found: its worth.
         base: the model's metrics with every signal in its place.
         alone: the area under the curve of the signal by itself, or NaN.
-        config: `k`, the intervals' confidence, and the tolerated drop.
+        k: length of the list that a user sees.
+        policy: the intervals' confidence, the margins by which a metric may fall, and the bars of leaks.
         n_signals: signals that are judged.
     """
-    ndcg = f"ndcg@{config.k}"
+    ndcg = f"ndcg@{k}"
     whole = base[RETRIEVAL][ndcg].value if RETRIEVAL in found else 0.0
     carried = found[RETRIEVAL][ndcg].value / whole if whole > 0 else float("nan")
-    if why := suspicion(signal, alone=alone, carried=carried):
+    if why := suspicion(signal, alone=alone, carried=carried, bars=policy.honesty):
         return SUSPICIOUS, why
-    matters = {_name(task, metric): found[task][metric] for task, metric in that_matter(config) if task in found}
-    measured = {name: interval(each, confidence=config.confidence) for name, each in matters.items()}
-    known = {name: each for name, each in measured.items() if np.isfinite(each.low)}
-    said = {name: f"{name} {value:+.4f} ({low:+.4f} to {high:+.4f})" for name, (value, low, high) in known.items()}
-    needed = [said[name] for name in known if is_clear(matters[name], config, n_signals=n_signals)]
+    matters = {key: found[key[0]][key[1]] for key in that_matter(k) if key[0] in found}
+    confidence = policy.decision.confidence
+    measured = {key: interval(each, confidence=confidence) for key, each in matters.items()}
+    known = {key: each for key, each in measured.items() if np.isfinite(each.low)}
+    said = {key: f"{_name(*key)} {value:+.4f} ({low:+.4f} to {high:+.4f})" for key, (value, low, high) in known.items()}
+    needed = [said[key] for key in known if is_clear(matters[key], confidence, n_signals=n_signals)]
     if needed:
         return KEEP, f"worse without it: {'; '.join(needed)}"
     if not known:
         return KEEP, "what it is worth could not be measured on these data"
-    if max(each.high for each in known.values()) > config.max_guard_drop:
+    if any(each.high > _margin(policy, *key) for key, each in known.items()):
         return UNCLEAR, f"too few test requests to tell: {'; '.join(said.values())}"
-    return DROP, f"no worse without it by more than {config.max_guard_drop:g}: {'; '.join(said.values())}"
+    return DROP, f"no worse without it by more than the policy's margins: {'; '.join(said.values())}"
 
 
-def is_clear(worth: Statistic, config: EvaluationConfig, *, n_signals: int) -> bool:
+def _margin(policy: Policy, task: str, metric: str) -> float:
+    """By how much a metric may fall; one without a margin of its own has the task's smallest."""
+    margins = policy.margins.get(task, {})
+    return margins.get(metric.partition("@")[0], min(margins.values(), default=0.0))
+
+
+def is_clear(worth: Statistic, confidence: float, *, n_signals: int) -> bool:
     """Whether a worth is above zero beyond doubt, and not negligible.
 
     The confidence is that of all signals together (Bonferroni): among fifty, one or two worthless ones would else seem
     to be worth something. So far out the draws are few, hence their deviation is taken and the normal distribution.
     """
-    reach = NormalDist().inv_cdf(1 - (1 - config.confidence) / 2 / n_signals)
+    reach = NormalDist().inv_cdf(1 - (1 - confidence) / 2 / n_signals)
     return bool(worth.value > reach * worth.draws.std()) and worth.value >= NEGLIGIBLE
 
 
-def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], config: EvaluationConfig) -> float:
+def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], *, k: int) -> float:
     """The share of what the model gains over chance that is lost: the mean over the tasks, and never below 0."""
-    main = {RANKING: ("auc", 0.5), RETRIEVAL: (f"ndcg@{config.k}", 0.0)}
+    main = {RANKING: ("auc", 0.5), RETRIEVAL: (f"ndcg@{k}", 0.0)}
     shares = []
     for task, (metric, chance) in main.items():
         lift = base[task][metric].value - chance if task in base else 0.0
@@ -157,7 +187,7 @@ def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics
 
 
 def spare_together(
-    trial: Trial, signals: Sequence[Signal], config: EvaluationConfig
+    trial: Trial, signals: Sequence[Signal], policy: Policy
 ) -> tuple[Sequence[Signal], dict[str, Statistics]]:
     """As many of these signals, from the first on, as can be shuffled at once with nothing clearly worse; their worth.
 
@@ -169,7 +199,9 @@ def spare_together(
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
         if any(
-            is_clear(lost[task][metric], config, n_signals=1) for task, metric in that_matter(config) if task in lost
+            is_clear(lost[task][metric], policy.decision.confidence, n_signals=1)
+            for task, metric in that_matter(trial.k)
+            if task in lost
         ):
             n_too_many = n
         else:
@@ -178,24 +210,13 @@ def spare_together(
     return signals[:n_spare], found
 
 
-def that_matter(config: EvaluationConfig) -> list[tuple[str, str]]:
-    """Tasks and metrics that a verdict rests on, first the one that decides promotion (`gate.primary_metric`)."""
-    return [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{config.k}")]
+def that_matter(k: int) -> list[tuple[str, str]]:
+    """Tasks and metrics that a verdict rests on, the main one first."""
+    return [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{k}")]
 
 
 def _name(task: str, metric: str) -> str:
     return f"{task} {metric.replace('_', ' ')}"
-
-
-def _alone(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str, float]:
-    sides = two_sides(
-        corpus,
-        max_history=recommender.config.model.max_history,
-        n_requests=LEAK_REQUESTS,
-        n_rows=LEAK_ROWS,
-        rng=np.random.default_rng(seed),
-    )
-    return alone_auc(corpus, recommender.signals, sides)
 
 
 def _retention(kept: list[Retention], signal: Signal) -> dict[str, dict[str, float | None]]:
@@ -206,9 +227,9 @@ def _retention(kept: list[Retention], signal: Signal) -> dict[str, dict[str, flo
     }
 
 
-def _json(statistics: Mapping[str, Statistics], config: EvaluationConfig) -> dict[str, Any]:
+def _json(statistics: Mapping[str, Statistics], policy: Policy) -> dict[str, Any]:
     return {
-        task: {metric: as_json(each, confidence=config.confidence) for metric, each in metrics.items()}
+        task: {metric: as_json(each, confidence=policy.decision.confidence) for metric, each in metrics.items()}
         for task, metrics in statistics.items()
     }
 
@@ -217,10 +238,3 @@ def _rank(row: Mapping[str, Any]) -> tuple[float, bool, float]:
     """What rows are sorted by: value per cost, of equals the droppable last, and the dearest last of all."""
     value = row["value_per_cost"]
     return (-np.inf if value is None else float(value)), row["verdict"] != DROP, -float(row["cost_share"])
-
-
-def _warning(row: Mapping[str, Any]) -> str:
-    return (
-        f"Signal {row['signal']!r} may leak the outcome: {row['reason']}. Find out when its value is written; what is "
-        "known only after the outcome must not be read at the request."
-    )

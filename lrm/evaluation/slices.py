@@ -83,11 +83,16 @@ def _by_category(tables: Tables, signals: Iterable[Signal], test: Mask) -> list[
 
 
 def _by_popularity(tables: Tables, seen: Histories) -> list[tuple[str, Mask]]:
-    """Head: the fewest items that hold half of the training events."""
+    head = head_items(tables, seen)
+    return [("head items", head), ("tail items", ~head)]
+
+
+def head_items(tables: Tables, seen: Histories) -> Mask:
+    """(V,) the fewest items that hold half of the training events."""
     trained = (tables.events[SPLIT] == TRAIN).to_numpy()
     counts = np.bincount(seen.item[trained], minlength=tables.items.height)
     order = np.argsort(-counts, kind="stable")
     n_head = int(np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)) + 1
     head = np.zeros(counts.size, dtype=bool)
     head[order[:n_head]] = True
-    return [("head items", head), ("tail items", ~head)]
+    return head

@@ -4,7 +4,11 @@ A user is the unit that is drawn again: all of a user's requests and rows come a
 same draws, so that the difference of two estimates is a paired one. What a draw needs of a user is a sum or two, hence
 one matrix product gives all draws of a metric.
 
-Axes: B draws, U users, N rows.
+Beyond `MAX_BAGS` users, each user is put into a bag at random and bags are drawn. Sums over random bags of independent
+users are independent and have the users' variance, so the interval is the same; that its width is known from MAX_BAGS
+bags makes it wrong by about 1/sqrt(2 MAX_BAGS) = 1.1 %, as 10,000 draws do (0.7 %). Time and memory then stop growing.
+
+Axes: B draws, U users, G bags, N rows.
 """
 
 from __future__ import annotations
@@ -16,7 +20,21 @@ from numpy.typing import NDArray
 
 from lrm.evaluation.metrics import Floats, Ints, calibration_bin, concordance
 
-Draws = NDArray[np.float32]
+MAX_BAGS = 4096
+
+
+class Draws(NamedTuple):
+    """How often each draw holds each bag of users."""
+
+    counts: NDArray[np.float32]
+    """(B, G), each row summing to G."""
+    bag: Ints
+    """(U,) the bag of each user: up to `MAX_BAGS` users, a bag of its own."""
+
+    def sums(self, user: Ints, values: Floats | None = None) -> Floats:
+        """(G,) the sum of `values` (N,) over the rows of each bag, their number if None; rows are of users (N,)."""
+        total: Floats = np.bincount(self.bag[user], values, self.counts.shape[1]).astype(np.float32)
+        return total
 
 
 class Statistic(NamedTuple):
@@ -35,12 +53,14 @@ class Interval(NamedTuple):
     high: float
 
 
-def draw_users(n_users: int, n_bootstrap: int, rng: np.random.Generator) -> Draws:
-    """How often each draw holds each user: (B, U), each row summing to U."""
-    draws = np.empty((n_bootstrap, n_users), dtype=np.float32)
-    for row in draws:
-        row[:] = np.bincount(rng.integers(0, max(n_users, 1), n_users), minlength=n_users)
-    return draws
+def draw_users(n_users: int, n_resamples: int, rng: np.random.Generator) -> Draws:
+    """Draw as many users as there are, with replacement, again and again."""
+    n_bags = min(n_users, MAX_BAGS)
+    bag = np.arange(n_users) if n_users <= MAX_BAGS else rng.permutation(np.arange(n_users) % MAX_BAGS)
+    counts = np.empty((n_resamples, n_bags), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(rng.integers(0, max(n_bags, 1), n_bags), minlength=n_bags)
+    return Draws(counts, bag)
 
 
 def mean(draws: Draws, user: Ints, values: Floats) -> Statistic:
@@ -49,9 +69,8 @@ def mean(draws: Draws, user: Ints, values: Floats) -> Statistic:
     if not held.any():
         return _nothing(draws)
     values, user = values[held], user[held]
-    total = np.bincount(user, values, draws.shape[1]).astype(np.float32)
-    count = np.bincount(user, minlength=draws.shape[1]).astype(np.float32)
-    return Statistic(float(values.mean()), _ratio(draws @ total, draws @ count), int(np.count_nonzero(count)))
+    total, count = (draws.counts @ np.stack([draws.sums(user, values), draws.sums(user)], axis=1)).T
+    return Statistic(float(values.mean()), _ratio(total, count), int(np.unique(user).size))
 
 
 def auc(draws: Draws, user: Ints, scores: Floats, labels: Floats) -> Statistic:
@@ -66,8 +85,8 @@ def auc(draws: Draws, user: Ints, scores: Floats, labels: Floats) -> Statistic:
         return _nothing(draws)
     value = float(right[positive].mean())
     share = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
-    influence = np.bincount(user, (right - value) * share, draws.shape[1]).astype(np.float32)
-    return Statistic(value, value + (draws - 1) @ influence, int(np.unique(user).size))
+    influence = draws.sums(user, (right - value) * share)
+    return Statistic(value, value + draws.counts @ influence - influence.sum(), int(np.unique(user).size))
 
 
 def calibration_error(draws: Draws, user: Ints, probabilities: Floats, labels: Floats) -> Statistic:
@@ -80,14 +99,16 @@ def calibration_error(draws: Draws, user: Ints, probabilities: Floats, labels: F
         return _nothing(draws)
     bins = calibration_bin(probabilities)
     gaps = [
-        np.bincount(user[rows], (probabilities - labels)[rows], draws.shape[1])
-        for rows in (bins == index for index in np.unique(bins))
+        draws.sums(user[rows], (probabilities - labels)[rows]) for rows in (bins == index for index in np.unique(bins))
     ]
-    per_user = np.stack(gaps, axis=1)
-    count = np.bincount(user, minlength=draws.shape[1])
-    value = float(np.abs(per_user.sum(axis=0)).sum() / labels.size)
-    drawn = np.abs(draws @ per_user.astype(np.float32)).sum(axis=1)
-    return Statistic(value, _ratio(drawn, draws @ count.astype(np.float32)), int(np.unique(user).size))
+    value = float(np.abs(np.bincount(bins, probabilities - labels)).sum() / labels.size)
+    drawn = np.abs(draws.counts @ np.stack(gaps, axis=1)).sum(axis=1)
+    return Statistic(value, _ratio(drawn, draws.counts @ draws.sums(user)), int(np.unique(user).size))
+
+
+def fixed(draws: Draws, value: float, *, n_users: int) -> Statistic:
+    """A value of all users together that cannot be drawn again, such as a number of distinct things."""
+    return Statistic(value, np.full(draws.counts.shape[0], np.nan), n_users)
 
 
 def minus(left: Statistic, right: Statistic) -> Statistic:
@@ -107,9 +128,22 @@ def interval(statistic: Statistic, *, confidence: float) -> Interval:
 
 def probability_worse(difference: Statistic, *, lower_is_better: bool) -> float:
     """One-sided: the share of draws in which the left model is not better, counted so that it is never quite zero."""
-    gain = -difference.draws if lower_is_better else difference.draws
-    known = gain[np.isfinite(gain)]
-    return float((1 + np.count_nonzero(known <= 0)) / (1 + known.size))
+    return _share(-_gains(difference, lower_is_better), at_least=0.0)
+
+
+def probability_unharmed(difference: Statistic, *, lower_is_better: bool, margin: float) -> float:
+    """One-sided: the share of draws in which the left model is worse by `margin` at most, never quite zero."""
+    return _share(_gains(difference, lower_is_better), at_least=-margin)
+
+
+def _gains(difference: Statistic, lower_is_better: bool) -> Floats:
+    return -difference.draws if lower_is_better else difference.draws
+
+
+def _share(draws: Floats, *, at_least: float) -> float:
+    """Of the draws that are known; 1 where none is."""
+    known = draws[np.isfinite(draws)]
+    return float((1 + np.count_nonzero(known >= at_least)) / (1 + known.size))
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -118,4 +152,4 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _nothing(draws: Draws) -> Statistic:
-    return Statistic(float("nan"), np.full(draws.shape[0], np.nan), 0)
+    return fixed(draws, float("nan"), n_users=0)

@@ -15,9 +15,10 @@ import numpy as np
 import polars as pl
 
 from lrm.config import EvaluationConfig
-from lrm.evaluation.estimates import RANKING, RETRIEVAL, Statistics, ranking_statistics, retrieval_statistics
+from lrm.evaluation.estimates import Statistics, ranking_statistics, retrieval_statistics
 from lrm.evaluation.exam import Exam, prepare
-from lrm.evaluation.metrics import LOWER_IS_BETTER, Ints
+from lrm.evaluation.metrics import Ints, is_lower_better
+from lrm.evaluation.policy import RANKING, RETRIEVAL
 from lrm.evaluation.ranking import rank_targets, user_rows
 from lrm.evaluation.shuffling import Strata, shuffled, strata
 from lrm.evaluation.statistics import Draws, Statistic, draw_users, minus
@@ -40,13 +41,14 @@ class Trial(NamedTuple):
     seed: int
 
 
-def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, seed: int) -> Trial:
+def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_resamples: int, seed: int) -> Trial:
     """Draw the questions and let the model answer them with every signal in its place.
 
     Args:
         exam: the whole examination.
         recommender: the model.
         config: `ledger_tokens` says how long the prompts of all questions together may be.
+        n_resamples: draws of the users.
         seed: of the sample, of the draws of users, and of the shuffles.
     """
     rng = np.random.default_rng(seed)
@@ -57,7 +59,7 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, se
     tables = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
     small = prepare(tables, exam.signals, config, seed=seed)
     scorer = Scorer(recommender, tables)
-    draws = draw_users(tables.requests[USER_ID].n_unique(), config.n_bootstrap, rng)
+    draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
     groups = strata(tables, scorer.corpus, recommender.vocabulary)
     trial = Trial(small, scorer, groups, draws, {}, config.k, seed)
     return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
@@ -125,4 +127,4 @@ def _answers(trial: Trial, scorer: Scorer, *, tasks: Sequence[str]) -> dict[str,
 
 
 def _loss(metric: str, base: Statistic, without: Statistic) -> Statistic:
-    return minus(without, base) if metric in LOWER_IS_BETTER else minus(base, without)
+    return minus(without, base) if is_lower_better(metric) else minus(base, without)

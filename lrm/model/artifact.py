@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -31,18 +32,20 @@ def load(folder: Path) -> Recommender:
     """Read what `save` wrote, ready to score.
 
     Raises:
-        DataError: a file is missing, or the weights do not fit this version of the code.
+        DataError: a file is missing or damaged, or the weights do not fit this version of the code.
         SchemaError: the configuration has a knob that this version of the code does not know.
     """
     for name in (CONFIG, SIGNALS, VOCABULARY, WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; {folder} is not a finished model folder, train it again")
-    recommender = Recommender(
-        configuration.from_json((folder / CONFIG).read_text()),
-        read_signals(folder / SIGNALS),
-        vocabularies.load(folder / VOCABULARY),
-    )
-    weights = torch.load(folder / WEIGHTS, weights_only=True)
+    try:
+        config = configuration.from_json((folder / CONFIG).read_text())
+        signals, vocabulary = read_signals(folder / SIGNALS), vocabularies.load(folder / VOCABULARY)
+        weights = torch.load(folder / WEIGHTS, weights_only=True)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{folder} is damaged ({said}); restore its files, or train again") from error
+    recommender = Recommender(config, signals, vocabulary)
     own = recommender.state_dict()
     odd = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
     if odd:

@@ -3,8 +3,15 @@ import pytest
 
 from lrm.config import preset
 from lrm.evaluation.exam import ask, ask_baselines, prepare
+from lrm.evaluation.policy import DecisionPolicy, Policy, SlicePolicy
 from lrm.features.tables import read
 from tests.worlds import SIGNALS, write_examples
+
+
+def small_policy(**decision):
+    """The default policy with fewer users and draws, and what a test asks for."""
+    few = {"min_users": 10, "n_resamples": 500} | decision
+    return Policy(decision=DecisionPolicy(**few), slices=SlicePolicy(min_users=10))
 
 
 class Oracle:
@@ -39,6 +46,12 @@ def tables(examples):
 @pytest.fixture(scope="session")
 def config():
     return preset("tiny").evaluation
+
+
+@pytest.fixture(scope="session")
+def policy():
+    """The shipped policy for a world of sixty users."""
+    return small_policy()
 
 
 @pytest.fixture(scope="session")

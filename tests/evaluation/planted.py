@@ -7,6 +7,8 @@ import polars as pl
 
 from lrm.config import preset
 from lrm.evaluation.exam import prepare
+from lrm.evaluation.leakage import single_signals
+from lrm.evaluation.policy import DecisionPolicy, Policy
 from lrm.evaluation.signal_ledger import signal_ledger
 from lrm.features.tables import read
 from lrm.model.artifact import load
@@ -49,6 +51,8 @@ def train(examples, folder):
 
 def ledger_of(examples, recommender, **knobs):
     """The ledger of a recommender, under the tiny preset with some knobs changed."""
-    config = replace(preset("tiny").evaluation, **knobs)
+    config, policy = replace(preset("tiny").evaluation, **knobs), Policy(decision=DecisionPolicy(n_resamples=500))
     exam = prepare(read(examples), recommender.signals, config, seed=0)
-    return signal_ledger(exam, recommender, Scorer(recommender, exam.tables), config, seed=0)
+    scorer = Scorer(recommender, exam.tables)
+    alone = single_signals(recommender, scorer.corpus, seed=0)
+    return signal_ledger(exam, recommender, scorer, config, policy, alone=alone, seed=0)

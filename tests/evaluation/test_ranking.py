@@ -61,6 +61,14 @@ def test_masked_ranks_skip_items_of_the_history_and_put_a_seen_target_last(shop)
     assert ranks.masked.tolist() == [4, 1, 4]
 
 
+def test_the_best_items_of_each_request_are_kept_as_rows_of_the_catalogue(shop):
+    task = retrieval_task(shop, max_requests=9, rng=np.random.default_rng(0))
+    fixed = Fixed({13: 1, 12: 2, 11: 3, 10: 4})
+    ranks = rank_targets(fixed, task, histories(shop), tables=shop, name="fixed", n_top=2)
+    ids = shop.items["item_id"].to_numpy()
+    assert [sorted(ids[top].tolist()) for top in ranks.top] == [[10, 11]] * len(task.request_ids)
+
+
 def test_scores_that_are_not_finite_are_counted(shop):
     task = retrieval_task(shop, max_requests=9, rng=np.random.default_rng(0))
     scores = {13: np.nan, 12: np.inf, 11: 3, 10: 4}

@@ -1,12 +1,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
+from lrm.config import PRESETS, preset
 from lrm.errors import DataError
+from lrm.evaluation.contest import content_sha256
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
+from lrm.registry import bundle
+from tests.evaluation.test_rehearsal import write_rehearsal
 from tests.worlds import SIGNALS
 
 
@@ -23,10 +29,36 @@ def models(examples, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(examples, models, tmp_path_factory):
+def repo(tmp_path_factory):
+    """A feature repo whose policy fits sixty users."""
+    folder = tmp_path_factory.mktemp("feature_repo")
+    (folder / "policy.toml").write_text("[decision]\nmin_users = 10\nn_resamples = 500\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(examples, models, repo):
+    """Judge a model, model 0 unless said otherwise, without a signal ledger; give what the door wrote."""
+    quick = replace(preset("tiny"), evaluation=replace(preset("tiny").evaluation, ledger_tokens=0, n_trees=2))
+
+    def run(folder, champion=None, *, model=models[0], **known):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setitem(PRESETS, "quick", lambda: quick)
+            asked = {"preset": "quick", "feature_repo": repo} | known
+            metrics = evaluate_model(examples, model, champion, folder, **asked)
+        result = json.loads((folder / "evaluation.json").read_text())
+        assert metrics["verdict"] == result["verdict"]
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def judged(examples, models, repo, tmp_path_factory):
     """The door's metrics, and the folder it wrote: model 0 against champion model 1."""
     folder = tmp_path_factory.mktemp("evaluation")
-    return evaluate_model(examples, models[0], models[1], folder, preset="tiny", seed=3), folder
+    asked = {"preset": "tiny", "seed": 3, "feature_repo": repo}
+    return evaluate_model(examples, models[0], models[1], folder, **asked), folder
 
 
 def test_the_door_writes_what_the_contract_promises(judged):
@@ -92,11 +124,10 @@ def test_the_page_of_a_broken_challenger_still_renders(judged):
     assert "The challenger is not fit to serve." in page(result)
 
 
-def test_the_same_weights_in_another_folder_are_not_promoted(examples, models, tmp_path):
+def test_the_same_weights_in_another_folder_are_not_promoted(judge, models, tmp_path):
     shutil.copytree(models[0], tmp_path / "copy")
-    metrics = evaluate_model(examples, models[0], tmp_path / "copy", tmp_path / "evaluation", preset="tiny")
-    assert metrics["verdict"] != "promote"
-    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    result = judge(tmp_path / "evaluation", tmp_path / "copy")
+    assert result["verdict"] != "promote"
     assert result["about"]["challenger"]["weights_sha256"] == result["about"]["champion"]["weights_sha256"]
     assert all(row["difference"] == 0 for row in result["comparisons"] if row["against"] == "champion")
 
@@ -106,28 +137,85 @@ def test_a_model_is_not_compared_with_its_own_folder(examples, models, tmp_path)
         evaluate_model(examples, models[0], models[0] / ".." / models[0].name, tmp_path / "evaluation", preset="tiny")
 
 
-def test_without_a_champion_the_bar_is_popularity(examples, models, tmp_path):
-    evaluate_model(examples, models[0], None, tmp_path / "evaluation", preset="tiny")
-    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+def test_without_a_champion_the_bar_is_popularity(judge, tmp_path):
+    result = judge(tmp_path / "evaluation")
     assert "champion" not in result["models"]
     assert "slice_comparisons" in result
-    assert result["verdict"] in ("promote", "keep", "reject")
+    assert "There is no champion yet." in result["reasons"]
+    assert {"Ranking AUC against the most popular items", "Ranking AUC"} <= {row["rule"] for row in result["rules"]}
 
 
-@pytest.mark.parametrize("broken", ["a weight of another shape", "a signal that the data no longer have"])
-def test_a_champion_that_cannot_be_scored_any_more_is_a_reason_and_not_a_crash(broken, examples, models, tmp_path):
-    champion = shutil.copytree(models[1], tmp_path / "champion")
-    if broken == "a weight of another shape":
-        config = json.loads((champion / "config.json").read_text())
-        config["model"]["d_model"] = 32
-        (champion / "config.json").write_text(json.dumps(config))
+def damaged(champion, how):
+    if how == "half the weights":
+        (champion / "weights.pt").write_bytes((champion / "weights.pt").read_bytes()[:1000])
+    elif how == "no manifest":
+        (champion / "manifest.json").unlink()
     else:
-        signals = json.loads((champion / "signals.json").read_text())
-        dense = next(signal for signal in signals if signal["name"] == "hour")
-        dense["name"] = "gone"
-        (champion / "signals.json").write_text(json.dumps(signals))
-        vocabulary = (champion / "vocabulary.json").read_text().replace('"hour"', '"gone"')
-        (champion / "vocabulary.json").write_text(vocabulary)
-    evaluate_model(examples, models[0], champion, tmp_path / "evaluation", preset="tiny")
-    result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
-    assert any(reason.startswith("The champion cannot be scored any more:") for reason in result["reasons"])
+        for name in ("signals.json", "vocabulary.json"):
+            (champion / name).write_text((champion / name).read_text().replace('"hour"', '"gone"'))
+    return champion
+
+
+@pytest.mark.parametrize("how", ["half the weights", "no manifest", "a signal that is gone"])
+def test_a_champion_that_cannot_be_scored_is_inconclusive_and_says_why(how, judge, models, tmp_path):
+    champion = damaged(shutil.copytree(models[1], tmp_path / "champion"), how)
+    result = judge(tmp_path / "evaluation", champion)
+    assert result["verdict"] == "inconclusive"
+    assert any(reason.startswith("Inconclusive: The champion cannot be scored:") for reason in result["reasons"])
+
+
+def test_a_worse_copy_of_the_champion_loses_and_the_champion_beats_the_copy(judge, models, tmp_path):
+    worse = shutil.copytree(models[0], tmp_path / "worse")
+    weights = torch.load(worse / "weights.pt", weights_only=True)
+    torch.manual_seed(0)
+    blurred = {name: w + w.std() * torch.randn_like(w) if w.numel() > 1 else w for name, w in weights.items()}
+    torch.save(blurred, worse / "weights.pt")
+    lost = judge(tmp_path / "lost", models[0], model=worse)
+    assert lost["verdict"] in ("keep", "reject")
+    row = next(row for row in lost["rules"] if row["rule"] == "Ranking AUC against the champion")
+    assert row["high"] < 0
+    won = judge(tmp_path / "won", worse)
+    assert won["verdict"] == "promote", won["reasons"]
+
+
+def test_models_of_other_data_are_inconclusive(judge, models, tmp_path):
+    folders = [shutil.copytree(folder, tmp_path / folder.name) for folder in models]
+    manifest = json.loads((folders[0] / "manifest.json").read_text())
+    (folders[0] / "manifest.json").write_text(json.dumps(manifest | {"snapshot_id": "other"}))
+    (folders[1] / "manifest.json").write_text(json.dumps(manifest | {"as_of": "2030-01-01T00:00:00+00:00"}))
+    result = judge(tmp_path / "evaluation", folders[1], model=folders[0])
+    assert result["verdict"] == "inconclusive"
+    first, second = result["reasons"][:2]
+    assert first.startswith("Inconclusive: the challenger was made from snapshot other")
+    assert second.startswith("Inconclusive: the champion was made from later data")
+
+
+def test_the_policy_of_the_data_is_applied_and_recorded(judged, judge, tmp_path):
+    recorded = json.loads((judged[1] / "evaluation.json").read_text())["policy"]
+    assert recorded["values"]["decision"]["min_users"] == 10
+    assert [name for name, _ in recorded["files"]] == ["policy.toml", recorded["files"][1][0]]
+    assert judged[0]["policy_sha256"] == recorded["sha256"]
+    strict = tmp_path / "feature_repo"
+    strict.mkdir()
+    (strict / "policy.toml").write_text("[decision]\nmin_users = 61\nn_resamples = 500\n")
+    result = judge(tmp_path / "evaluation", feature_repo=strict)
+    assert result["verdict"] == "inconclusive"
+    assert result["policy"]["sha256"] != recorded["sha256"]
+
+
+def test_the_content_of_the_challenger_is_the_registrys_digest_of_the_same_files(judged, models, tmp_path):
+    content = json.loads((judged[1] / "evaluation.json").read_text())["challenger_content"]
+    assert content == bundle.content_sha256(bundle.digest(models[0]))
+    touched = shutil.copytree(models[0], tmp_path / "touched")
+    (touched / "record.json").write_text("{}")
+    assert content_sha256(touched) == content
+    (touched / "config.json").write_text((touched / "config.json").read_text() + "\n")
+    assert content_sha256(touched) != content
+
+
+def test_skew_in_the_rehearsal_rejects_with_the_signal_named(judge, tmp_path):
+    write_rehearsal(tmp_path, n_skewed=2, skew=[{"signals": ["hour"]}, {"signals": ["hour", "age"]}])
+    result = judge(tmp_path / "evaluation", rehearsal=tmp_path)
+    assert result["verdict"] == "reject"
+    assert "hour, age differ" in result["reasons"][0]
+    assert result["rehearsal"]["n_expired"] == 3

@@ -5,8 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.evaluation.leakage import suspicion
+from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signal_costs import value_bytes
 from lrm.evaluation.signal_ledger import is_clear, judge, share_of_lift
 from lrm.evaluation.statistics import Statistic
@@ -14,15 +14,13 @@ from lrm.schema import Signal
 from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
 from tests.worlds import SIGNALS
 
-CONFIG = preset("tiny").evaluation
-
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
     """The ledger of a world where labels follow `affinity`, next items follow the last one."""
     folder = tmp_path_factory.mktemp("honest")
     examples = write_planted(folder / "examples", HONEST)
-    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000, n_bootstrap=500)
+    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def leaky(tmp_path_factory):
     """The ledger of the same world with a column that copies the label."""
     folder = tmp_path_factory.mktemp("leaky")
     examples = write_planted(folder / "examples", LEAKY)
-    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000, n_bootstrap=500)
+    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000)
 
 
 def row_of(ledger, name):
@@ -108,7 +106,11 @@ BASE = worth_of(auc=0.8, ndcg=0.2)
     [
         (worth_of(auc=0.002), "keep", r"worse without it: ranking auc \+0.0020 \(\+0.001"),
         (worth_of(auc=0.0, ndcg=0.05), "keep", "worse without it: retrieval ndcg@10"),
-        (worth_of(auc=0.0005), "could be dropped", "no worse without it by more than 0.005: ranking auc"),
+        (
+            worth_of(auc=0.0005),
+            "could be dropped",
+            "no worse without it by more than the policy's margins: ranking auc",
+        ),
         (worth_of(auc=-0.01), "could be dropped", "no worse without it"),
         (worth_of(auc=0.00005, width=0.00001), "could be dropped", "no worse"),
         (worth_of(auc=0.004, width=0.02), "unclear", "too few test requests to tell"),
@@ -116,26 +118,28 @@ BASE = worth_of(auc=0.8, ndcg=0.2)
     ],
 )
 def test_a_verdict_follows_from_the_intervals(found, verdict, reason):
-    given = judge(NOISE, found, base=BASE, alone=0.6, config=CONFIG, n_signals=1)
+    given = judge(NOISE, found, base=BASE, alone=0.6, k=10, policy=Policy(), n_signals=1)
     assert given[0] == verdict
     assert re.search(reason, given[1])
 
 
 def test_the_more_signals_are_judged_the_clearer_a_worth_must_be():
     worth = worth_of(auc=0.0018)["ranking"]["auc"]  # about three deviations
-    assert is_clear(worth, CONFIG, n_signals=10)
-    assert not is_clear(worth, CONFIG, n_signals=50)
+    assert is_clear(worth, 0.95, n_signals=10)
+    assert not is_clear(worth, 0.95, n_signals=50)
 
 
 def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():
     query = next(signal for signal in SIGNALS if signal.name == "country")
-    assert "60% of the retrieval NDCG rests on it" in suspicion(query, alone=math.nan, carried=0.6)
-    assert suspicion(query, alone=0.94, carried=0.4) == ""
+    assert "60% of the retrieval NDCG rests on it" in suspicion(
+        query, alone=math.nan, carried=0.6, bars=HonestyPolicy()
+    )
+    assert suspicion(query, alone=0.94, carried=0.4, bars=HonestyPolicy()) == ""
     history = next(signal for signal in SIGNALS if signal.name == "title")
-    assert suspicion(history, alone=math.nan, carried=0.9) == ""
+    assert suspicion(history, alone=math.nan, carried=0.9, bars=HonestyPolicy()) == ""
 
 
 def test_the_value_is_the_mean_share_of_the_lift():
-    assert share_of_lift(worth_of(auc=0.03, ndcg=0.1), BASE, CONFIG) == pytest.approx((0.03 / 0.3 + 0.1 / 0.2) / 2)
-    assert share_of_lift(worth_of(auc=0.03), BASE, CONFIG) == pytest.approx(0.05)
-    assert share_of_lift(worth_of(auc=-0.03, ndcg=-0.1), BASE, CONFIG) == 0
+    assert share_of_lift(worth_of(auc=0.03, ndcg=0.1), BASE, k=10) == pytest.approx((0.03 / 0.3 + 0.1 / 0.2) / 2)
+    assert share_of_lift(worth_of(auc=0.03), BASE, k=10) == pytest.approx(0.05)
+    assert share_of_lift(worth_of(auc=-0.03, ndcg=-0.1), BASE, k=10) == 0

@@ -20,7 +20,18 @@ def draws_of(n_users, n_bootstrap=1000, seed=0):
 
 def test_every_draw_holds_as_many_users_as_there_are():
     draws = draws_of(40, 10)
-    assert draws.sum(axis=1).tolist() == [40] * 10
+    assert draws.counts.sum(axis=1).tolist() == [40] * 10
+
+
+def test_beyond_4096_users_bags_of_users_give_the_interval_of_users():
+    values, user = np.random.default_rng(8).exponential(size=20_000), np.arange(20_000)
+    draws = draws_of(20_000, 4000)
+    assert draws.counts.shape == (4000, 4096)
+    found = interval(mean(draws, user, values), confidence=0.95)
+    reach = 1.96 * values.std() / np.sqrt(20_000)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * reach, rel=0.05)
+    assert mean(draws, user, values).n_users == 20_000
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -71,7 +82,7 @@ def test_the_linear_auc_interval_agrees_with_sorting_each_draw_anew():
     draws = draws_of(120, 300)
     low, high = interval(auc(draws, user, scores, labels), confidence=0.95)[1:]
     exact = []
-    for draw in draws:
+    for draw in draws.counts:
         rows = np.repeat(np.arange(2400), draw[user].astype(int))
         exact.append(plain_auc(scores[rows], labels[rows]))
     expected = np.quantile(exact, [0.025, 0.975])

@@ -1,0 +1,70 @@
+"""What a rehearsal on the real server found: the folder `rehearsal` of the step rehearse_model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lrm.errors import DataError
+
+REHEARSAL = "rehearsal.json"
+
+
+class Rehearsal(NamedTuple):
+    """Skew between the offline and the online path, and what serving costs."""
+
+    n_users: int
+    n_requests: int
+    tolerance: float
+    max_score_difference: float
+    max_probability_difference: float
+    n_skewed: int
+    skewed_signals: tuple[str, ...]
+    """Named by the differences, the most frequent first."""
+    n_expired: int
+    """Online values past their time-to-live, which became null."""
+    latency_p50_ms: float
+    latency_p99_ms: float
+    champion_latency_p50_ms: float | None
+    champion_latency_p99_ms: float | None
+    """Both measured in turn with the challenger's; None without a champion."""
+    bundle_bytes: float
+    champion_bundle_bytes: float | None
+
+
+def read(folder: Path | None) -> Rehearsal | None:
+    """What was found; None where nothing was rehearsed.
+
+    Raises:
+        DataError: `rehearsal.json` is missing or no JSON, lacks a field, or has one that is not a number.
+    """
+    if folder is None:
+        return None
+    path = folder / REHEARSAL
+    if not path.is_file():
+        raise DataError(f"{path} is missing; the step rehearse_model writes it, also where nothing could be rehearsed")
+    try:
+        told = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); run the step rehearse_model again") from error
+    found = {
+        name: _number(told, name, path) for name in Rehearsal._fields if name not in ("skewed_signals", "n_expired")
+    }
+    named = Counter(signal for row in told.get("skew", []) for signal in row["signals"])
+    names = tuple(name for name, _ in sorted(named.items(), key=lambda one: (-one[1], one[0])))
+    return Rehearsal(**found, skewed_signals=names, n_expired=sum(told.get("expired", {}).values()))
+
+
+def _number(told: dict[str, Any], name: str, path: Path) -> Any:
+    """A field; null only for what a rehearsal without a champion cannot measure. Not finite is left to the gate."""
+    value = told.get(name)
+    if value is None and name in told and name.startswith("champion_"):
+        return None
+    if value is None and name in told and not told.get("n_requests"):
+        return math.nan  # nothing was asked, so nothing was measured
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{path}: {name} must be a number, got {value!r}; run the step rehearse_model again")
+    return value
