@@ -33,6 +33,9 @@ POLICY = """\
 [decision]
 min_users = 20
 n_resamples = 500
+
+[honesty]
+max_signal_auc = 0.99  # labels follow the planted `affinity` alone
 """
 
 VIEWS = '''\

@@ -21,7 +21,7 @@ def late_signals(manifest: Mapping[str, Any]) -> list[str]:
     """Signals for which retrieval found values that were not yet known at the row's instant."""
     return [
         f"Signal {row['signal']!r} has a timestamp after the cutoff: {row['n_late']:,} of {row['n_checked']:,} checked "
-        f"values in {row['table']} were not yet known at the row's instant; for example {row['example']}."
+        f"values of {row['view']} were not yet known at the row's instant; for example {row['example']}."
         for row in manifest.get("late", [])
         if row["n_late"]
     ]
@@ -73,7 +73,7 @@ def _only_in_the_past(tables: Tables) -> pl.DataFrame:
     asked = tables.requests.filter(pl.col(SPLIT) == TEST).select(REQUEST_ID, USER_ID, at=EVENT_TIME)
     latest = tables.events.group_by(USER_ID, ITEM_ID).agg(latest=pl.col(EVENT_TIME).max())
     targets = tables.targets.join(asked, on=REQUEST_ID).join(latest, on=[USER_ID, ITEM_ID], how="inner")
-    return targets.filter(pl.col("latest") < pl.col("at"))
+    return targets.filter(pl.col("latest") < pl.col("at")).sort(REQUEST_ID, ITEM_ID)
 
 
 def data_faults(examples: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], *, challenger: str) -> list[str]:

@@ -50,10 +50,10 @@ class DecisionPolicy:
 
     def __post_init__(self) -> None:
         _among("decision.tasks", self.tasks, METRICS)
+        _known_metrics("decision.primary", {task: {metric: 0.0} for task, metric in self.primary.items()})
         for task in METRICS:
             if task not in self.tasks or task not in self.primary:
                 raise PolicyError(f"decision.tasks and decision.primary must name {task!r}; add it")
-        _known_metrics("decision.primary", {task: {metric: 0.0} for task, metric in self.primary.items()})
         _within("decision.min_gain", self.min_gain, low=0)
         _within("decision.confidence", self.confidence, low=0.5, high=0.9999)
         _within("decision.n_resamples", self.n_resamples, low=100)

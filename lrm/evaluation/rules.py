@@ -228,7 +228,6 @@ def sentence(row: Comparison, policy: Policy) -> str:
 def name(task: str, metric: str) -> str:
     """A metric as a reader knows it: `Retrieval NDCG@10`."""
     words = {"ndcg": "NDCG", "auc": "AUC", "mrr": "MRR", "ece": "calibration error"}
-    words |= {"concentration": "concentration on popular items"}
     stem, at, k = metric.partition("@")
     return f"{task.capitalize()} {words.get(stem, stem.replace('_', ' '))}{at}{k}"
 

@@ -12,6 +12,7 @@ import polars as pl
 from lrm.errors import DataError, SchemaError
 from lrm.features import store
 from lrm.features.assemble import Join, assemble
+from lrm.features.audit import audit
 from lrm.features.declarations import View
 from lrm.features.events import DATASET, TEMPORAL, read_base, read_dataset
 from lrm.features.join import point_in_time
@@ -34,7 +35,7 @@ def retrieve_features(
         feature_repo: the declarations over it.
         examples: the folder to write.
         as_of: ISO instant at which the world ends for this run; empty: where the data ends.
-        seed: kept in the manifest; nothing here is drawn at random.
+        seed: of the values that are looked up a second time (see `audit`); the tables do not depend on it.
         engine: `duckdb`, this project's as-of join, or `feast`, the feature store's own (slower, the same answer).
 
     Raises:
@@ -59,10 +60,11 @@ def retrieve_features(
     if cuts:
         base = base._replace(events=with_split(base.events, cuts), requests=with_split(base.requests, cuts))
     require_windows(base.requests)
+    late: list[dict[str, Any]] = []
     tables = assemble(
         base,
         declared,
-        join=point_in_time if engine == DUCKDB else _feast_join(feature_repo, data),
+        join=_audited(point_in_time if engine == DUCKDB else _feast_join(feature_repo, data), late, seed=seed),
         until=until,
         known_at=cuts.test_from if cuts else until,
         horizon_seconds=dataset["horizon_seconds"],
@@ -77,6 +79,7 @@ def retrieve_features(
         "test_from": cuts.test_from.isoformat() if cuts else None,
         "rows": rows,
         "cut": base.cut,
+        "late": late,
         "engine": engine,
         "seed": seed,
     }
@@ -85,6 +88,17 @@ def retrieve_features(
         "n_users": tables.events[USER_ID].n_unique(),
         "n_signals": len(declared.signals),
     }
+
+
+def _audited(join: Join, found: list[dict[str, Any]], *, seed: int) -> Join:
+    """The same join, with what a second look says of its answers added to `found`."""
+
+    def run(rows: pl.DataFrame, instant: str, view: View, source: pl.DataFrame) -> pl.DataFrame:
+        joined = join(rows, instant, view, source)
+        found.extend(audit(rows, instant, view, source, joined, seed=seed))
+        return joined
+
+    return run
 
 
 def _feast_join(feature_repo: Path, data: Path) -> Join:

@@ -15,6 +15,15 @@ from lrm.registry import bundle
 from tests.evaluation.test_rehearsal import write_rehearsal
 from tests.worlds import SIGNALS
 
+POLICY = """\
+[decision]
+min_users = 10
+n_resamples = 500
+
+[honesty]
+max_signal_auc = 0.99  # labels follow the planted `affinity` alone
+"""
+
 
 @pytest.fixture(scope="module")
 def models(examples, tmp_path_factory):
@@ -32,7 +41,7 @@ def models(examples, tmp_path_factory):
 def repo(tmp_path_factory):
     """A feature repo whose policy fits sixty users."""
     folder = tmp_path_factory.mktemp("feature_repo")
-    (folder / "policy.toml").write_text("[decision]\nmin_users = 10\nn_resamples = 500\n")
+    (folder / "policy.toml").write_text(POLICY)
     return folder
 
 
@@ -171,7 +180,7 @@ def test_a_worse_copy_of_the_champion_loses_and_the_champion_beats_the_copy(judg
     blurred = {name: w + w.std() * torch.randn_like(w) if w.numel() > 1 else w for name, w in weights.items()}
     torch.save(blurred, worse / "weights.pt")
     lost = judge(tmp_path / "lost", models[0], model=worse)
-    assert lost["verdict"] in ("keep", "reject")
+    assert lost["verdict"] in ("keep", "reject"), lost["reasons"]
     row = next(row for row in lost["rules"] if row["rule"] == "Ranking AUC against the champion")
     assert row["high"] < 0
     won = judge(tmp_path / "won", worse)
@@ -197,7 +206,7 @@ def test_the_policy_of_the_data_is_applied_and_recorded(judged, judge, tmp_path)
     assert judged[0]["policy_sha256"] == recorded["sha256"]
     strict = tmp_path / "feature_repo"
     strict.mkdir()
-    (strict / "policy.toml").write_text("[decision]\nmin_users = 61\nn_resamples = 500\n")
+    (strict / "policy.toml").write_text(POLICY.replace("min_users = 10", "min_users = 61"))
     result = judge(tmp_path / "evaluation", feature_repo=strict)
     assert result["verdict"] == "inconclusive"
     assert result["policy"]["sha256"] != recorded["sha256"]
