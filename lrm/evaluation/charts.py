@@ -27,8 +27,15 @@ def scale(whiskers: Sequence[Whisker], *, zero: bool = False) -> tuple[float, fl
     return low - room, high + room
 
 
-def whiskers(rows: Sequence[Whisker], span: tuple[float, float], *, zero: bool = False, width: int = WIDTH) -> str:
-    """Dots with whiskers, several in one row of a table on a shared scale; `zero` marks 0."""
+def whiskers(
+    rows: Sequence[Whisker],
+    span: tuple[float, float],
+    *,
+    zero: bool = False,
+    width: int = WIDTH,
+    bar: float | None = None,
+) -> str:
+    """Dots with whiskers, several in one row of a table on a shared scale; `zero` marks 0, `bar` a margin beside it."""
     low, high = span
 
     def x(value: float) -> float:
@@ -40,6 +47,8 @@ def whiskers(rows: Sequence[Whisker], span: tuple[float, float], *, zero: bool =
     )
     if zero:
         parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height}"/>')
+    if bar:
+        parts.append(f'<line class="bar" x1="{x(bar):.1f}" x2="{x(bar):.1f}" y1="3" y2="{height - 3}"/>')
     for index, one in enumerate(rows):
         y = height / 2 if len(rows) == 1 else 9 + 12 * index
         parts.append(

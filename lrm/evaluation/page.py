@@ -52,7 +52,7 @@ td svg{display:block}
 .ease_markov{--tint:var(--ease_markov)}.trees{--tint:var(--trees)}.good{--tint:var(--good)}.bad{--tint:var(--bad)}
 .plain{--tint:var(--soft)}svg circle{fill:var(--tint)}.whisker{stroke:var(--tint);stroke-width:2.5;
 stroke-linecap:round}.rail{stroke:var(--line)}.zero{stroke:var(--soft);stroke-dasharray:3 3}
-.curve{fill:none;stroke:var(--challenger);stroke-width:1.5;opacity:.6}svg text{fill:var(--soft);font-size:11px}
+.bar{stroke:var(--ink);stroke-width:1.5}.curve{fill:none;stroke:var(--challenger);stroke-width:1.5;opacity:.6}svg text{fill:var(--soft);font-size:11px}
 .says{color:var(--tint);font-weight:600}
 .cards{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(330px,1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(500px,1fr))}.name{white-space:nowrap}
@@ -69,6 +69,7 @@ def page(result: Row, ledger: Row | None = None) -> str:
     data, asked = result["data"], result["policy"]["values"]["decision"]
     sections = [
         _verdict(result),
+        _rules(result),
         *(_metrics(result, task) for task in ("retrieval", "ranking") if task in result["tasks"]),
         _comparisons(result),
         _slices(result),
@@ -97,6 +98,21 @@ def _verdict(result: Row) -> str:
     )
 
 
+def _rules(result: Row) -> str:
+    tones = {"passed": "good", "failed": "bad", "cannot tell": "champion"}
+    body = []
+    for rule in result["rules"]:
+        tone, chart = tones.get(rule["outcome"], "plain"), ""
+        if rule.get("value") is not None and _is_known(rule):
+            dot, margin = _whisker(rule, tone, f"{rule['value']:+.4f}"), Whisker(*[rule["bar"]] * 3, "", "")
+            span = scale([dot, margin], zero=True)
+            chart = whiskers([dot], span, zero=True, width=200, bar=rule["bar"])
+        says = f'<span class="says {tone}">{_text(rule["outcome"])}</span>'
+        body.append([_text(rule["rule"]), f"<span>{_text(rule['asked'])}</span>", _text(rule["seen"]), chart, says])
+    head = ["rule", "asked", "seen", "difference, dashed: no difference, solid: the margin", ""]
+    return f"<section><h2>Rules of the gate</h2>{_table(head, body)}</section>"
+
+
 def _metrics(result: Row, task: str) -> str:
     models = {name: tasks[task] for name, tasks in result["models"].items() if task in tasks}
     sizes = ", ".join(f"{count:,} {what}" for what, count in result["tasks"][task].items())
@@ -104,6 +120,8 @@ def _metrics(result: Row, task: str) -> str:
     for metric in dict.fromkeys(metric for metrics in models.values() for metric in metrics):
         rows = {name: metrics[metric] for name, metrics in models.items() if _is_known(metrics.get(metric))}
         dots = {name: _whisker(cell, name, MODELS[name]) for name, cell in rows.items()}
+        if not rows:
+            continue
         span = scale(list(dots.values()))
         body = [
             [_model(name), whiskers([dots[name]], span, width=150), _value(cell), _range(cell)]

@@ -161,7 +161,7 @@ def _within_margin(evidence: Evidence, policy: Policy, task: str, metric: str, m
     bar = margin if is_lower_better(metric) else -margin
     if gain(row).low >= -margin:
         return passed(rule, asked, _seen(row))._replace(estimate=_difference(row), bar=bar)
-    fell = "fell" if gain(row).high < -margin else "may have fallen"
+    fell = "got worse" if gain(row).high < -margin else "may have got worse"
     reason = f"Guarded, and {fell} by more than {margin:g}: {sentence(row, policy)}"
     return failed(rule, asked, _seen(row), reason, verdict=KEEP)._replace(estimate=_difference(row), bar=bar)
 
@@ -180,7 +180,7 @@ def slices(evidence: Evidence, policy: Policy) -> list[Finding]:
     ]
     harmed = _harmed(big, policy)
     for row in harmed:
-        reason = f"A slice fell by more than {policy.slices.margin:g}: {sentence(row, policy)}"
+        reason = f"A slice got worse by more than {policy.slices.margin:g}: {sentence(row, policy)}"
         one = failed(f"Slice {row.slice}: {name(row.task, row.metric)}", asked, _seen(row), reason, verdict=KEEP)
         bar = policy.slices.margin if is_lower_better(row.metric) else -policy.slices.margin
         found.append(one._replace(estimate=_difference(row), bar=bar))

@@ -2,8 +2,8 @@
 
 On a sample of rows each value is looked up again in the view's source, by plain comparison of instants and by no
 engine: some source row of the same keys, with `event_time` and `created_time` not after the row's instant, must hold
-it. A value that only later source rows hold came from the future. Training goes on; the gate refuses the model, with the
-signal named.
+it. A value that only later source rows hold came from the future. Training goes on; the gate refuses the model, with
+the signal named.
 """
 
 from __future__ import annotations

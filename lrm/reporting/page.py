@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm.reporting import ledger, rehearsal, results, sections, svg, words, workflow
+from lrm.reporting import ledger, rehearsal, results, sections, svg, verdict, words, workflow
 from lrm.reporting.kept import Json, Kept
 
 TEMPLATE = "report.html.j2"
@@ -36,6 +36,7 @@ def context(summary: Json, kept: Kept) -> Json:
         "pretraining": sections.curves(kept.pretraining_curves),
         "training": sections.curves(kept.training_curves, best_epoch=kept.training_metrics.get("best_epoch")),
         "rehearsal": rehearsal.section(kept),
+        "verdict": verdict.verdict(kept),
         "metrics": results.metrics(kept),
         "comparisons": results.comparisons(kept),
         "slices": results.slices(kept),

@@ -145,11 +145,18 @@ def calibration(bins: Sequence[Sequence[float]]) -> str:
     return svg.drawing(WIDTH, floor + 38, f"Calibration: {said}", *parts)
 
 
-def difference(value: float, low: float | None, high: float | None, reach: float, tone: str) -> str:
-    """One difference around zero, as wide as a table cell; `reach` is the largest difference its column shows."""
+def difference(
+    value: float, low: float | None, high: float | None, reach: float, tone: str, *, bar: float | None = None
+) -> str:
+    """One difference around zero, as wide as a table cell; `reach` is the largest difference its column shows.
+
+    `bar` marks what the interval is held against.
+    """
     wide, y = 168.0, 11.0
     x_at = svg.linear(-reach or -1.0, reach or 1.0, 6.0, wide - 6.0)
     parts = [svg.line(x_at(0), 1, x_at(0), 21, "zero")]
+    if bar:
+        parts.append(svg.line(x_at(bar), 3, x_at(bar), 19, "threshold"))
     if low is not None and high is not None:
         parts.append(svg.line(x_at(low), y, x_at(high), y, f"whisker t-{tone}"))
     parts.append(svg.tag("circle", cx=x_at(value), cy=y, r=4.2, class_=f"dot t-{tone}"))

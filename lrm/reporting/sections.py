@@ -17,8 +17,9 @@ _TITLES = {
     "promote": "The challenger is the new champion",
     "keep": "The champion stays",
     "reject": "The challenger is rejected",
+    "inconclusive": "Inconclusive: the champion stays",
 }
-_TONES = {"promote": "good", "keep": "calm", "reject": "warn"}
+_TONES = {"promote": "good", "keep": "calm", "reject": "warn", "inconclusive": "warn"}
 
 
 def banner(summary: Json, kept: Kept) -> Json:
@@ -39,7 +40,7 @@ def banner(summary: Json, kept: Kept) -> Json:
     title = _TITLES.get(verdict, f"Verdict: {verdict}" if verdict else "The run succeeded")
     if verdict == "promote" and model.get("version"):
         title = f"Version {model['version']} is the new champion"
-    icon = {"keep": "kept", "reject": "interrupted"}.get(verdict, "succeeded")
+    icon = {"keep": "kept", "reject": "interrupted", "inconclusive": "interrupted"}.get(verdict, "succeeded")
     return {"tone": _TONES.get(verdict, "calm"), "icon": icon, "title": title, "reasons": summary["reasons"]}
 
 

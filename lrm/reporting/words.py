@@ -20,7 +20,7 @@ UNKNOWN = "\N{EN DASH}"
 """Stands where a number is missing."""
 TASKS = {"retrieval": "Retrieval", "ranking": "Ranking"}
 _METRICS = {"auc": "AUC", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "ece": "ECE"}
-_LOWER_IS_BETTER = ("loss", "error", "brier", "ece", "perplexity", "rmse")
+_LOWER_IS_BETTER = ("loss", "error", "brier", "ece", "perplexity", "rmse", "concentration")
 
 
 def model_name(model: str) -> str:

@@ -198,7 +198,7 @@ def test_a_guard_that_may_have_fallen_too_far_keeps_the_champion(guard):
     others = [one for one in GUARDS if one.metric != guard.metric]
     verdict, reasons, _ = decide(evidence(BETTER, guard, *others), POLICY)
     assert verdict == "keep"
-    assert reasons[0].startswith("Guarded, and may have fallen by more than 0.0")
+    assert reasons[0].startswith("Guarded, and may have got worse by more than 0.0")
     assert reasons[1].startswith("Ranking AUC is 0.0055 above")
 
 
@@ -210,7 +210,9 @@ def on_slice(name, p, *, n_users=100, low=-0.05, high=-0.02):
 def test_a_slice_that_fell_beyond_doubt_keeps_the_champion_and_is_named():
     decision = decide(evidence(*WON, on_slice("new users", 0.001), on_slice("returning users", 0.9)), POLICY)
     assert decision.verdict == "keep"
-    assert decision.reasons[0].startswith("A slice fell by more than 0.01: Ranking AUC on new users is 0.0350 below")
+    assert decision.reasons[0].startswith(
+        "A slice got worse by more than 0.01: Ranking AUC on new users is 0.0350 below"
+    )
 
 
 def test_holm_asks_more_of_the_first_of_many_slices():

@@ -207,6 +207,23 @@ EVALUATION: Json = {
         "Ranking AUC is 0.0081 above the champion model's (95% interval +0.0052 to +0.0110, 1,904 users).",
         "No guarded metric may have fallen by more than 0.005.",
     ],
+    "rules": [
+        {"rule": "Champion works", "asked": "a bundle that can be loaded and scored",
+         "seen": "loaded and scored in this step", "outcome": "passed", "verdict": "promote"},
+        {"rule": "Enough ranking users", "asked": "at least 50", "seen": "1,904", "outcome": "passed",
+         "verdict": "promote"},
+        {"rule": "Ranking AUC against the champion", "asked": "better beyond doubt, by 0.001 or more",
+         "seen": "+0.0081 (+0.0052 to +0.0110)", "outcome": "passed", "verdict": "promote",
+         "value": 0.0081, "low": 0.0052, "high": 0.0110, "bar": 0.0},
+        {"rule": "Retrieval NDCG@10 against the champion", "asked": "not worse by more than 0.005",
+         "seen": "+0.0025 (-0.0006 to +0.0056)", "outcome": "passed", "verdict": "promote",
+         "value": 0.0025, "low": -0.0006, "high": 0.0056, "bar": -0.005},
+        {"rule": "Slices", "asked": "none worse by more than 0.01 beyond doubt (holm correction)",
+         "seen": "11 judged, 1 with fewer than 50 users or no number", "outcome": "passed", "verdict": "promote"},
+        {"rule": "Rehearsal", "asked": "answers on the real server as offline", "seen": "not rehearsed",
+         "outcome": "not asked", "verdict": "promote"},
+    ],
+    "policy": {"values": {}, "sha256": "f00d" * 16, "files": [["policy.toml", "beef" * 16]]},
     "models": {
         "challenger": {"retrieval": _retrieval(0.1184, 0.1312, 0.4471, 0.2214),
                        "ranking": _ranking(0.8131, 0.3842, 0.0061, 0.4652)},
@@ -343,7 +360,10 @@ def kept(folder: Path) -> Path:
         "Ranking AUC is 0.0006 above the champion model's (95% interval -0.0021 to +0.0033, 1,904 users).",
         "That is not better beyond doubt, so the champion stays.",
     ]
-    write(folder, EVALUATION_FILE, EVALUATION | {"verdict": "keep", "reasons": reasons})
+    seen = {"seen": "+0.0006 (-0.0021 to +0.0033)", "value": 0.0006, "low": -0.0021, "high": 0.0033}
+    lost = EVALUATION["rules"][2] | seen | {"outcome": "failed", "verdict": "keep"}
+    rules = [*EVALUATION["rules"][:2], lost, *EVALUATION["rules"][3:]]
+    write(folder, EVALUATION_FILE, EVALUATION | {"verdict": "keep", "reasons": reasons, "rules": rules})
     return folder
 
 

@@ -1,0 +1,46 @@
+"""How the verdict came about: every rule of the gate, what it asked and what it saw."""
+
+from __future__ import annotations
+
+from lrm.reporting import plots, words
+from lrm.reporting.kept import Json, Kept
+
+ICONS = {"passed": "succeeded", "failed": "failed", "cannot tell": "interrupted", "not asked": "skipped"}
+TONES = {"passed": "good", "failed": "bad", "cannot tell": "warn"}
+STOPS_FIRST = ("failed", "cannot tell", "passed", "not asked")
+
+
+def verdict(kept: Kept) -> Json:
+    """The rules, those that stopped the promotion first, with how many had each outcome and the policy's hash."""
+    rules = kept.evaluation.get("rules", [])
+    if not rules:
+        return {}
+    outcomes = [rule["outcome"] for rule in rules]
+    policy = kept.evaluation.get("policy", {})
+    return {
+        "counts": [(name, ICONS[name], outcomes.count(name)) for name in ICONS if name in outcomes],
+        "rows": [_row(rule) for rule in sorted(rules, key=lambda rule: STOPS_FIRST.index(rule["outcome"]))],
+        "policy": policy.get("sha256", "")[:12],
+        "files": [name for name, _ in policy.get("files", [])],
+    }
+
+
+def _row(rule: Json) -> Json:
+    return {
+        "rule": rule["rule"],
+        "asked": rule["asked"],
+        "seen": rule["seen"],
+        "outcome": rule["outcome"],
+        "icon": ICONS[rule["outcome"]],
+        "tone": TONES.get(rule["outcome"], "plain"),
+        "leads_to": rule["verdict"] if rule["verdict"] != "promote" else "",
+        "chart": _chart(rule),
+    }
+
+
+def _chart(rule: Json) -> str:
+    value, low, high, bar = (rule.get(name) for name in ("value", "low", "high", "bar"))
+    if not words.is_number(value):
+        return ""
+    reach = max(abs(end) for end in (value, low, high, bar) if words.is_number(end))
+    return plots.difference(value, low, high, reach, TONES.get(rule["outcome"], "plain"), bar=bar)
