@@ -52,7 +52,8 @@ td svg{display:block}
 .ease_markov{--tint:var(--ease_markov)}.trees{--tint:var(--trees)}.good{--tint:var(--good)}.bad{--tint:var(--bad)}
 .plain{--tint:var(--soft)}svg circle{fill:var(--tint)}.whisker{stroke:var(--tint);stroke-width:2.5;
 stroke-linecap:round}.rail{stroke:var(--line)}.zero{stroke:var(--soft);stroke-dasharray:3 3}
-.bar{stroke:var(--ink);stroke-width:1.5}.curve{fill:none;stroke:var(--challenger);stroke-width:1.5;opacity:.6}svg text{fill:var(--soft);font-size:11px}
+.bar{stroke:var(--ink);stroke-width:1.5}
+.curve{fill:none;stroke:var(--challenger);stroke-width:1.5;opacity:.6}svg text{fill:var(--soft);font-size:11px}
 .says{color:var(--tint);font-weight:600}
 .cards{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(330px,1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(500px,1fr))}.name{white-space:nowrap}
@@ -104,9 +105,9 @@ def _rules(result: Row) -> str:
     for rule in result["rules"]:
         tone, chart = tones.get(rule["outcome"], "plain"), ""
         if rule.get("value") is not None and _is_known(rule):
-            dot, margin = _whisker(rule, tone, f"{rule['value']:+.4f}"), Whisker(*[rule["bar"]] * 3, "", "")
-            span = scale([dot, margin], zero=True)
-            chart = whiskers([dot], span, zero=True, width=200, bar=rule["bar"])
+            dot, bar = _whisker(rule, tone, f"{rule['value']:+.4f}"), rule["bar"]
+            span = scale([dot, Whisker(bar, bar, bar, "", "")], zero=True)
+            chart = whiskers([dot], span, zero=True, width=200, bar=bar)
         says = f'<span class="says {tone}">{_text(rule["outcome"])}</span>'
         body.append([_text(rule["rule"]), f"<span>{_text(rule['asked'])}</span>", _text(rule["seen"]), chart, says])
     head = ["rule", "asked", "seen", "difference, dashed: no difference, solid: the margin", ""]
