@@ -54,7 +54,7 @@ td svg{display:block}
 stroke-linecap:round}.rail{stroke:var(--line)}.zero{stroke:var(--soft);stroke-dasharray:3 3}
 .bar{stroke:var(--ink);stroke-width:1.5}
 .curve{fill:none;stroke:var(--challenger);stroke-width:1.5;opacity:.6}svg text{fill:var(--soft);font-size:11px}
-.says{color:var(--tint);font-weight:600}
+.told{min-width:180px}.says{color:var(--tint);font-weight:600}
 .cards{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(330px,1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(500px,1fr))}.name{white-space:nowrap}
 .card{border:1px solid var(--line);border-radius:10px;padding:12px 14px;min-width:0}
@@ -109,9 +109,19 @@ def _rules(result: Row) -> str:
             span = scale([dot, Whisker(bar, bar, bar, "", "")], zero=True)
             chart = whiskers([dot], span, zero=True, width=200, bar=bar)
         says = f'<span class="says {tone}">{_text(rule["outcome"])}</span>'
-        body.append([_text(rule["rule"]), f"<span>{_text(rule['asked'])}</span>", _text(rule["seen"]), chart, says])
-    head = ["rule", "asked", "seen", "difference, dashed: no difference, solid: the margin", ""]
-    return f"<section><h2>Rules of the gate</h2>{_table(head, body)}</section>"
+        body.append(
+            [
+                _text(rule["rule"]),
+                *(f'<div class="told">{_text(rule[what])}</div>' for what in ("asked", "seen")),
+                chart,
+                says,
+            ]
+        )
+    head = ["rule", "asked", "seen", "difference", ""]
+    return (
+        '<section><h2>Rules of the gate</h2><p class="soft">The dashed line is no difference, the solid one the margin that '
+        f"the policy allows.</p>{_table(head, body)}</section>"
+    )
 
 
 def _metrics(result: Row, task: str) -> str:
