@@ -119,8 +119,8 @@ def _rules(result: Row) -> str:
         )
     head = ["rule", "asked", "seen", "difference", ""]
     return (
-        '<section><h2>Rules of the gate</h2><p class="soft">The dashed line is no difference, the solid one the margin that '
-        f"the policy allows.</p>{_table(head, body)}</section>"
+        '<section><h2>Rules of the gate</h2><p class="soft">The dashed line is no difference, the solid one the '
+        f"margin that the policy allows.</p>{_table(head, body)}</section>"
     )
 
 
