@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lrm.serving.skew import Outcome
 
 REHEARSAL = "rehearsal.json"
+YAML = "feature_store.yaml"
 CHALLENGER, CHAMPION, REHEARSED = "challenger", "champion", "rehearsed"
 LOGS = {CHALLENGER: "challenger.log", CHAMPION: "champion.log"}
 N_USERS = 100
@@ -118,6 +120,14 @@ def size_of(bundle: Path) -> int:
     return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name not in added)
 
 
+def staged_repo(feature_repo: Path, folder: Path) -> Path:
+    """A copy of the declarations as a project of its own: in an online store on the network, its rows are apart."""
+    shutil.copytree(feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    text = (folder / YAML).read_text()
+    (folder / YAML).write_text(re.sub(r"(?m)^(project:\s*[\"']?[\w-]+)", rf"\1_{REHEARSED}", text))
+    return folder
+
+
 def _sealed(model: Path, folder: Path) -> Path:
     """A copy of a trained model in the form in which a registered one is served."""
     from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
@@ -170,6 +180,7 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
     from lrm.serving.replay import choose_probes
 
     as_of = datetime.fromisoformat(read_manifest(play.examples)["as_of"])
+    repo = staged_repo(play.feature_repo, stage / "feature_repo")
     place: dict[str, Any] = {"state": stage, "version": REHEARSED, "online": stage / "online"}
     declared, probes = {}, {}
     for name, bundle in bundles.items():
@@ -180,10 +191,10 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
         USER_ID: list(dict.fromkeys(probe.user_id for probe in asked)),
         ITEM_ID: list(dict.fromkeys(candidate[ITEM_ID] for probe in asked for candidate in probe.candidates)),
     }
-    materialise_online(play.feature_repo, play.data, as_of, state=stage / "online", only=only)
+    materialise_online(repo, play.data, as_of, state=stage / "online", only=only)
     actors = {}
     for name, bundle in bundles.items():
-        release = build_release(bundle, play.examples, play.data, play.feature_repo, name=name, **place)
+        release = build_release(bundle, play.examples, play.data, repo, name=name, **place)
         actors[name] = Actor(release, declared[name], probes[name])
     return actors
 

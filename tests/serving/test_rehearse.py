@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from lrm.errors import ServingError
 from lrm.features.store import materialise_online
@@ -15,7 +16,7 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.serving.process import running
 from lrm.serving.publish import build_release, declared_for
-from lrm.serving.rehearse import rehearse_model
+from lrm.serving.rehearse import rehearse_model, staged_repo
 from lrm.serving.replay import ask, choose_probes
 from lrm.serving.skew import TOLERANCE, Outcome, measure, require_none
 from tests.serving.shop import AS_OF, FEATURE_REPO
@@ -64,6 +65,20 @@ def test_a_rehearsal_leaves_its_findings_and_logs_and_touches_nothing_in_service
     assert {path.name for path in folder.iterdir()} == kept
     releases = {path.name for path in world.releases.iterdir() if path.is_dir()}
     assert releases == {"current", world.release.folder.name}
+
+
+@pytest.mark.parametrize(
+    ("line", "own"), [("project: shop", "shop_rehearsed"), ("project: 'my-shop'", "my-shop_rehearsed")]
+)
+def test_the_stage_is_a_project_of_its_own_in_any_online_store(line, own, tmp_path):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/feature_store.yaml").write_text(f"{line}\nonline_store: {{type: redis}}\n")
+    staged = staged_repo(tmp_path / "repo", tmp_path / "stage")
+    assert yaml.safe_load((staged / "feature_store.yaml").read_text()) == {
+        "project": own,
+        "online_store": {"type": "redis"},
+    }
+    assert (tmp_path / "repo/feature_store.yaml").read_text().startswith(line)
 
 
 def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_rehearsal(world, tmp_path):
