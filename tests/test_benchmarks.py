@@ -58,6 +58,7 @@ def test_pretraining_reaches_parity_in_fewer_steps(table, data):
         (("pretraining", "--preset", "huge"), "error: no preset is called 'huge'"),
         (("cost", "--d-model=7"), "error: --d-model 7 must be an even multiple of the 4 heads"),
         (("large_catalogue", "--items=0"), "'0' is not a whole number above 0"),
+        (("serving", "--clients=0"), "'0' is not a whole number above 0"),
         (("training_speed", "--data", "nowhere"), "nowhere/events.parquet is missing; prepare it"),
     ],
 )

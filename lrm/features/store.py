@@ -154,10 +154,9 @@ def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]
     return _read(online.store, view.name, [signal.name for signal in view.signals], rows)
 
 
-def known_at(kept: Kept, view: View, at: datetime) -> Kept:
-    """The values that are within the view's time-to-live at an instant; the others are None, as they are offline."""
-    is_expired = view.ttl is not None and kept.seconds < (at - view.ttl).timestamp()
-    return kept._replace(values=(None,) * len(kept.values)) if is_expired else kept
+def lives_since(view: View, at: datetime) -> float:
+    """The oldest instant, in seconds since 1970, whose values are within the view's time-to-live at `at`."""
+    return float("-inf") if view.ttl is None else (at - view.ttl).timestamp()
 
 
 def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
@@ -217,7 +216,8 @@ def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: dat
 
 def _online_values(online: Online, view: View, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
     kept = read_kept(online, view, [{key: row[key] for key in view.keys} for row in rows])
-    values = [known_at(one, view, at).values for one in kept]
+    oldest, nothing = lives_since(view, at), (None,) * len(view.signals)
+    values = [one.values if one.seconds >= oldest else nothing for one in kept]
     return pl.DataFrame(values, schema=column_types(view.signals), strict=False, orient="row")
 
 

@@ -82,13 +82,19 @@ def describe(features: Features, maker: str, rows: Sequence[Row]) -> Described:
     columns: dict[str, list[Any]] = {name: [row.given.get(name) for row in rows] for name in names}
     expired: list[tuple[str, ...]] = [()] * len(rows)
     for view in features.views[maker]:
-        served = [(place, signal.name) for place, signal in enumerate(view.signals) if signal.name in columns]
+        read = [signal.name if signal.name in columns else None for signal in view.signals]
+        served = [(place, columns[name]) for place, name in enumerate(read) if name is not None]
+        oldest: dict[datetime, float] = {}  # the rows of a request share its instant
         for at, kept in _kept(features, view, rows):
-            known = store.known_at(kept, view, rows[at].time)
-            for place, name in served:
-                columns[name][at] = known.values[place]
-            if known is not kept:
-                expired[at] += tuple(name for place, name in served if kept.values[place] is not None)
+            instant = rows[at].time
+            if instant not in oldest:
+                oldest[instant] = store.lives_since(view, instant)
+            if kept.seconds >= oldest[instant]:
+                for place, column in served:
+                    column[at] = kept.values[place]
+            else:
+                pairs = zip(read, kept.values, strict=True)
+                expired[at] += tuple(name for name, value in pairs if name is not None and value is not None)
     return Described(columns, expired)
 
 
@@ -107,10 +113,9 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
 
 def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, store.Kept]]:
     """What the store keeps for each row that has the view's keys; read anew where that was not done lately."""
+    name, keys = view.name, view.keys
     wanted = [
-        (at, (view.name, *(row.keys[key] for key in view.keys)))
-        for at, row in enumerate(rows)
-        if all(key in row.keys for key in view.keys)
+        (at, (name, *map(row.keys.__getitem__, keys))) for at, row in enumerate(rows) if row.keys.keys() >= {*keys}
     ]
     now = clock.monotonic()
     found: dict[tuple[Any, ...], store.Kept] = {}
