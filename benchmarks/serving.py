@@ -76,9 +76,10 @@ def served(what: str, release: Path, *arguments: str) -> Iterator[Server]:
         LITSERVE: ["benchmarks.serving_litserve", str(release), str(port)],
         MLFLOW: ["mlflow", "models", "serve", "-m", str(release.parent / "pyfunc"), "-p", str(port), *LOCAL],
     }
-    start = time.perf_counter()
+    with_tools = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # MLflow starts uvicorn
+    start, quiet = time.perf_counter(), subprocess.DEVNULL
     process = subprocess.Popen(
-        [sys.executable, "-m", *commands[what]], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", *commands[what]], cwd=PROJECT, env=with_tools, stdout=quiet, stderr=quiet
     )
     try:
         until_it_answers(what, port, process)
