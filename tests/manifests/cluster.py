@@ -24,7 +24,7 @@ PAGE = PROJECT / "docs/kubernetes.md"
 VERSIONS = ("1.33", "1.35", "1.37")
 """Kubernetes versions whose schemas the manifests fit."""
 OVERLAYS = ("cpu", "gpu-l4", "gpu-a100", "gpu-h100", "staging", "production")
-OPTIONS = ("gcs-fuse", "httproute-canary", "keda", "kserve")
+OPTIONS = ("api-key", "gcs-fuse", "httproute-canary", "keda", "kserve")
 VARIANTS = (*OVERLAYS, *(f"production+{option}" for option in OPTIONS), "gpu-l4+gcs-fuse", "gpu-h100+keda")
 """An overlay, or an overlay with a component that a user would list in it."""
 AROUND = ("kserve",)
