@@ -19,10 +19,10 @@ WORKDIR /app
 
 FROM ${BUILD_BASE} AS dependencies
 WORKDIR /build
-COPY constraints.txt pyproject.toml README.md ./
+COPY constraints.txt pyproject.toml ./
 # Dependencies first: they change less often than the code, and this layer is the large one.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    mkdir lrm && touch lrm/__init__.py \
+    mkdir lrm && touch lrm/__init__.py README.md \
     && python -m venv --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt torch \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
@@ -34,22 +34,22 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m venv --without-pip /opt/bom \
     && python -m pip --python /opt/bom/bin/python install --no-cache-dir \
         cyclonedx-bom==${CYCLONEDX} pip-licenses==${PIP_LICENSES}
-# What is in an image: its packages as CycloneDX, their licences, and those of the operating system.
+# What is in an image: its packages as CycloneDX, and their licences. Those of Debian lie in /usr/share/doc.
 RUN printf '%s\n' 'set -eu; mkdir -p /opt/venv/bom; cd /opt/venv/bom' \
     '/opt/bom/bin/cyclonedx-py environment /opt/venv/bin/python --output-reproducible --output-file sbom.cdx.json' \
     '/opt/bom/bin/pip-licenses --python /opt/venv/bin/python --format json --with-urls --output-file licences.json' \
     > /opt/bom/write
 
 FROM dependencies AS build-serve
-COPY LICENSE ./
+COPY LICENSE README.md ./
 COPY lrm lrm
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . && sh /opt/bom/write
 
 FROM dependencies AS build-train
-COPY LICENSE ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt '.[all]'
+COPY LICENSE README.md ./
 COPY components components
 COPY local local
 COPY lrm lrm
