@@ -1,0 +1,65 @@
+"""The recipe of the two images, read as text; docs/kubernetes.md says how they were built and run."""
+
+import json
+import re
+
+import pytest
+
+from tests.manifests.cluster import PROJECT, facts
+
+FINAL = ("train", "serve")
+
+
+def stages():
+    """{stage: (what it is made from, its instructions)}, in which a line that goes on is one line."""
+    text = re.sub(r"\\\n\s*", "", (PROJECT / "Dockerfile").read_text())
+    parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)
+    found = zip(parts[2::3], parts[1::3], parts[3::3], strict=True)
+    return {
+        name: (source, [line for line in body.splitlines() if line and line[0] != "#"]) for name, source, body in found
+    }
+
+
+def said(stage, instruction):
+    return [line.partition(" ")[2] for line in stages()[stage][1] if line.startswith(f"{instruction} ")]
+
+
+@pytest.mark.parametrize("stage", FINAL)
+def test_a_final_image_is_the_base_with_files_copied_in(stage):
+    source, lines = stages()[stage]
+    assert source == "base"
+    assert {line.partition(" ")[0] for line in lines} <= {"COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+    assert said(stage, "USER") == ["1000:1000"]
+
+
+def test_the_base_is_an_argument_and_nothing_that_builds_is_installed_on_it():
+    assert stages()["base"][0] == "${BASE}"
+    assert re.findall(r"apt-get install --yes --no-install-recommends ([\w ]+?) *&&", said("base", "RUN")[0]) == [
+        "libgomp1"
+    ]
+
+
+def test_settings_of_pip_come_as_a_secret_and_never_as_an_argument():
+    text = (PROJECT / "Dockerfile").read_text()
+    arguments = re.findall(r"^ARG (\w+)", text, re.MULTILINE)
+    assert set(arguments) == {"BASE", "BUILD_BASE", "CYCLONEDX", "PIP_LICENSES"}
+    installs = [line for _, lines in stages().values() for line in lines if " install --no-cache-dir" in line]
+    assert len(installs) == 5
+    assert all(line.startswith("RUN --mount=type=secret,id=pip,target=/etc/pip.conf ") for line in installs)
+
+
+def test_the_server_is_asked_for_its_health_where_it_listens():
+    (probe,), (command,), (port,) = (said("serve", word) for word in ("HEALTHCHECK", "CMD", "EXPOSE"))
+    asked = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", probe)
+    module, *given = json.loads(command)[2:]
+    assert set(given[::2]) <= facts().options[module]
+    assert dict(zip(given[::2], given[1::2], strict=True))["--port"] == port == asked[1]
+    assert asked[2] in facts().paths
+
+
+def test_nothing_is_sent_to_the_build_but_what_it_copies():
+    ignored = (PROJECT / ".dockerignore").read_text().split()
+    assert ignored[0] == "*"
+    allowed = {name.removeprefix("!") for name in ignored if name.startswith("!")}
+    copied = {name for stage in stages() for line in said(stage, "COPY") for name in line.split()[:-1]}
+    assert {name for name in copied if not name.startswith(("--from", "/"))} == allowed
