@@ -10,8 +10,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 FLOOR = {
-    f"lrm.{module}"
-    for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema")
+    f"lrm.{module}" for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema")
 }
 ROOMS = {
     "lrm.features": FLOOR,

@@ -110,8 +110,8 @@ def bits_retained(inputs: Rows, outputs: Rows, *, is_bag: bool) -> float:
     """
     if (outputs.score == outputs.score[0]).all():
         return float("nan")
-    fit, score = (torch.from_numpy(part) for part in _standardised(inputs))
-    target, truth = (torch.from_numpy(part.astype(np.float64)) for part in outputs)
+    fit, score = (torch.as_tensor(part) for part in _standardised(inputs))
+    target, truth = (torch.as_tensor(part.astype(np.float64)) for part in outputs)
     share = ((target.sum(0) + 0.5) / (len(target) + 0.5 * target.shape[1])).clamp(max=1 - 0.5 / (len(target) + 1))
     prior = share.logit() if is_bag else share.log()
     entropy = float(_cross_entropy(prior.expand(len(truth), -1), truth, is_bag=is_bag))

@@ -126,10 +126,10 @@ def tokens(factory: TokenFactory, corpus: Corpus, side: Side) -> dict[str, Float
     """{maker: (N, X)} the tokens of a side's rows, as the factory makes them."""
     event, request, candidate = (side.rows[maker] for maker in (HISTORY, QUERY, CANDIDATE))
     made = {
-        HISTORY: factory.history_tokens(torch.from_numpy(corpus.event_identity_E[event]), corpus.history_E.take(event)),
+        HISTORY: factory.history_tokens(torch.as_tensor(corpus.event_identity_E[event]), corpus.history_E.take(event)),
         QUERY: factory.query_tokens(corpus.query_R.take(request)),
         CANDIDATE: factory.candidate_tokens(
-            torch.from_numpy(corpus.candidate_identity_C[candidate]), corpus.candidate_C.take(candidate)
+            torch.as_tensor(corpus.candidate_identity_C[candidate]), corpus.candidate_C.take(candidate)
         ),
     }
     return {maker: _flat(each, len(side.rows[maker])) for maker, each in made.items()}
@@ -177,4 +177,4 @@ def _drawn(rows: Ints, n: int, rng: np.random.Generator) -> Ints:
 
 def _flat(made: Tensor, n_rows: int) -> Floats:
     """(N, X) with all tokens of a row side by side."""
-    return made.reshape(n_rows, -1).numpy() if n_rows else np.zeros((0, made.shape[-1]), dtype=np.float32)
+    return made.reshape(n_rows, -1).cpu().numpy() if n_rows else np.zeros((0, made.shape[-1]), dtype=np.float32)

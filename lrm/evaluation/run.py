@@ -60,8 +60,10 @@ def evaluate_model(
     from lrm.evaluation.exam import ask_baselines, mark, prepare
     from lrm.evaluation.page import page
     from lrm.features.tables import read, read_declared, read_manifest
+    from lrm.model.device import use_device
 
     started = time.perf_counter()
+    use_device()
     if champion is not None and champion.resolve() == model.resolve():
         raise DataError(f"champion and challenger are both {model}; give the champion's own folder, or none")
     config, manifest = named_preset(preset).evaluation, read_manifest(examples)
@@ -76,9 +78,7 @@ def evaluate_model(
         policy,
         seed=seed,
         masked=protocol == "leave-one-out",
-        facts=contest.facts._replace(
-            is_backfill=is_backfill, allow_backfill=allow_backfill, rehearsal=rehearsed
-        ),
+        facts=contest.facts._replace(is_backfill=is_backfill, allow_backfill=allow_backfill, rehearsal=rehearsed),
     )
     result |= {
         "policy": policies.as_json(policy, paths),

@@ -24,7 +24,7 @@ def save(recommender: Recommender, folder: Path) -> None:
     write_signals(recommender.signals, folder / SIGNALS)
     vocabularies.save(recommender.vocabulary, folder / VOCABULARY)
     partial = folder / f".{WEIGHTS}.partial"
-    torch.save(recommender.state_dict(), partial)
+    torch.save({name: weight.cpu() for name, weight in recommender.state_dict().items()}, partial)
     partial.replace(folder / WEIGHTS)
 
 
@@ -41,7 +41,7 @@ def load(folder: Path) -> Recommender:
     try:
         config = configuration.from_json((folder / CONFIG).read_text())
         signals, vocabulary = read_signals(folder / SIGNALS), vocabularies.load(folder / VOCABULARY)
-        weights = torch.load(folder / WEIGHTS, weights_only=True)
+        weights = torch.load(folder / WEIGHTS, weights_only=True, map_location="cpu")
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{folder} is damaged ({said}); restore its files, or train again") from error

@@ -71,18 +71,18 @@ def _best_of_one(
     recommender: Recommender, logit_V: Tensor, states: States, request: int, row_T: np.ndarray, wanted: Wanted
 ) -> Best:
     is_item_T = row_T >= 0
-    share_T = states.pointed.share_RT[request, : len(row_T)].numpy()[is_item_T]
+    share_T = states.pointed.share_RT[request, : len(row_T)].cpu().numpy()[is_item_T]
     seen, event = np.unique(row_T[is_item_T], return_inverse=True)
     share = np.bincount(event, weights=share_T, minlength=len(seen)).astype(np.float32)
     if recommender.seen_bias is not None and len(seen):
-        logit_V[torch.from_numpy(seen)] += recommender.seen_bias
+        logit_V[torch.as_tensor(seen)] += recommender.seen_bias
     total = logit_V.logsumexp(-1)
     chosen_S = _may_be_best(logit_V, seen, wanted)
     place_S = np.searchsorted(seen, chosen_S).clip(max=max(0, len(seen) - 1))
     share_S = np.where(seen[place_S] == chosen_S, share[place_S], 0.0) if len(seen) else np.zeros(len(chosen_S))
-    log_generated_S = logit_V[torch.from_numpy(chosen_S)] - total
-    pointed_S = torch.from_numpy(share_S.astype(np.float32))
-    score_S = mixture(log_generated_S, pointed_S, states.pointed.gate_R[request]).numpy()
+    log_generated_S = logit_V[torch.as_tensor(chosen_S)] - total
+    pointed_S = torch.as_tensor(share_S.astype(np.float32))
+    score_S = mixture(log_generated_S, pointed_S, states.pointed.gate_R[request]).cpu().numpy()
     order = np.argsort(-score_S, kind="stable")[: wanted.k]
     return Best(chosen_S[order], score_S[order])
 
@@ -93,9 +93,9 @@ def _may_be_best(logit_V: Tensor, seen: np.ndarray, wanted: Wanted) -> np.ndarra
     if wanted.only is not None:
         return np.setdiff1d(wanted.only, without)
     if len(without):
-        logit_V = logit_V.index_fill(0, torch.from_numpy(without), float("-inf"))
+        logit_V = logit_V.index_fill(0, torch.as_tensor(without), float("-inf"))
     if wanted.k >= len(logit_V):
         return np.setdiff1d(np.arange(len(logit_V)), without)
     kth = logit_V.topk(wanted.k, sorted=False).values.min()
-    likely = torch.nonzero(logit_V >= kth).squeeze(-1).numpy()
+    likely = torch.nonzero(logit_V >= kth).squeeze(-1).cpu().numpy()
     return np.setdiff1d(np.union1d(likely, seen), without)

@@ -92,14 +92,14 @@ class Scorer:
         distinct, place = np.unique(request_ids, return_inverse=True)
         scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
         for batch, states in self._run(request_ids, with_candidates=False):
-            rows_RT = torch.from_numpy(event_rows(batch, self._corpus))
+            rows_RT = torch.as_tensor(event_rows(batch, self._corpus))
             share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
             logit_RV = states.request_RD @ self._item_vectors_VD.T
             if self._recommender.seen_bias is not None:
                 logit_RV = logit_RV + self._recommender.seen_bias * seen_items(batch, self._corpus)
             log_generated_RV = logit_RV.log_softmax(-1)
             log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
-            scores_RV[np.searchsorted(distinct, batch.requests)] = log_p_RV.numpy()
+            scores_RV[np.searchsorted(distinct, batch.requests)] = log_p_RV.cpu().numpy()
         wanted: np.ndarray = scores_RV[place]
         return wanted
 
@@ -111,7 +111,7 @@ class Scorer:
         is_wanted = np.zeros(n_candidates, dtype=bool)
         for batch, states in self._run(request_ids, with_candidates=True):
             rows = self._corpus.candidate_order_C[batch.candidates]
-            logits[rows] = states.candidate_logit_C.numpy()
+            logits[rows] = states.candidate_logit_C.cpu().numpy()
             is_wanted[rows] = True
         return logits[is_wanted]
 
@@ -126,7 +126,7 @@ class Scorer:
 
 def seen_items(batch: Batch, corpus: Corpus) -> Tensor:
     """(R, V) 1 where the history that a request sees in its segment holds the item, else 0."""
-    rows_RT = torch.from_numpy(event_rows(batch, corpus))
+    rows_RT = torch.as_tensor(event_rows(batch, corpus))
     is_seen_RT = torch.arange(rows_RT.shape[1]) < batch.layout.visible_R.unsqueeze(1)
     return (share_of_items(is_seen_RT.float(), rows_RT, n_items=len(corpus.item_ids)) > 0).float()
 
@@ -139,7 +139,7 @@ def item_vectors(recommender: Recommender, corpus: Corpus) -> Tensor:
     return torch.cat(
         [
             recommender.factory.item_vectors(
-                torch.from_numpy(corpus.item_identity_V[chunk]), corpus.content_V.take(chunk)
+                torch.as_tensor(corpus.item_identity_V[chunk]), corpus.content_V.take(chunk)
             )
             for chunk in chunks
         ]

@@ -76,7 +76,7 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
         asked = [batch.asked[r] for r in requests]
         suffix = _suffix(service, batch, requests, chosen)
         states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix)
-        logits[chosen] = states.candidate_logit_C.numpy()
+        logits[chosen] = states.candidate_logit_C.cpu().numpy()
         wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
         best = best_items(service.recommender, service.items.catalogue.vectors_VD, states, rows, wanted)
@@ -149,7 +149,7 @@ def _suffix(service: Service, batch: Batch, requests: list[int], chosen: np.ndar
     return Suffix(
         batch.encoded_queries.take(np.array(requests)),
         batch.encoded_candidates.take(chosen),
-        torch.from_numpy(identity),
+        torch.as_tensor(identity),
         np.searchsorted(chosen, batch.offset[np.array(requests) + 1]) - np.searchsorted(chosen, first),
     )
 

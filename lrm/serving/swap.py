@@ -106,9 +106,11 @@ class InService:
 def _loaded(release: Release, prefix_bytes: int) -> Any:
     import torch
 
+    from lrm.model.device import use_device
     from lrm.serving.probe import prove
     from lrm.serving.service import open_service
 
+    use_device()  # each thread has its own
     torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
     service = open_service(release, prefix_bytes=prefix_bytes)
     prove(service)

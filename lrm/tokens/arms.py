@@ -43,8 +43,8 @@ class NoiseMaker(TokenMaker):
     def embed(self, signals: SignalTensors) -> Tensor:
         """Noise of the shape of the signals' embeddings; drawn alike each time when not training."""
         embedded_NMW = super().embed(signals)
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        return 0.0 * embedded_NMW + torch.randn(embedded_NMW.shape, generator=generator)
+        generator = None if self.training else torch.Generator(embedded_NMW.device).manual_seed(0)
+        return 0.0 * embedded_NMW + torch.randn(embedded_NMW.shape, generator=generator, device=embedded_NMW.device)
 
 
 class ConstantMaker(TokenMaker):

@@ -115,10 +115,10 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
         start_G=segments.start_G,
     )
     return Batch(
-        torch.from_numpy(corpus.event_identity_E[events]),
+        torch.as_tensor(corpus.event_identity_E[events]),
         corpus.history_E.take(events),
         corpus.query_R.take(segments.requests),
-        torch.from_numpy(corpus.candidate_identity_C[candidates]),
+        torch.as_tensor(corpus.candidate_identity_C[candidates]),
         corpus.candidate_C.take(candidates),
         _older(corpus, older_start, segments.start_G, shape),
         layout,
@@ -137,8 +137,8 @@ def _older(corpus: Corpus, older_start: np.ndarray, start: np.ndarray, shape: Pr
     segment = np.repeat(np.arange(len(counts)), counts)
     events = older_start[older_start < start][segment] + places(counts)
     slot = segment * shape.older_events + (shape.older_events - counts)[segment] + places(counts)
-    identity = torch.from_numpy(corpus.event_identity_E[events])
-    return Older(identity, corpus.history_E.take(events), torch.from_numpy(slot), len(counts), shape.older_events)
+    identity = torch.as_tensor(corpus.event_identity_E[events])
+    return Older(identity, corpus.history_E.take(events), torch.as_tensor(slot), len(counts), shape.older_events)
 
 
 def lay_out(
@@ -195,22 +195,22 @@ def lay_out(
     last_event = np.where(visible > 0, flat_start[request_segment] + visible - 1, -1)
     return Layout(
         shape=shape,
-        history_slot_H=torch.from_numpy(history_segment * longest + history_place),
-        prefix_slot_N=torch.from_numpy(
+        history_slot_H=torch.as_tensor(history_segment * longest + history_place),
+        prefix_slot_N=torch.as_tensor(
             np.concatenate([history_segment * n_past + history_place, query_segment * n_past + longest + query_place])
         ),
-        suffix_slot_N=torch.from_numpy(suffix_slot),
-        position_N=torch.from_numpy(np.concatenate([history_place, shown + within])),
+        suffix_slot_N=torch.as_tensor(suffix_slot),
+        position_N=torch.as_tensor(np.concatenate([history_place, shown + within])),
         bias_GSU=_bias(
             _padded(shown, suffix_slot, (n_segments, widest), empty=0),
             _padded(token_request, suffix_slot, (n_segments, widest), empty=-1),
             _padded(query_request, query_segment * widest_query + query_place, (n_segments, widest_query), empty=-2),
             longest,
         ),
-        event_slot_E=torch.from_numpy(event_segment * most_events + event_place),
-        segment_R=torch.from_numpy(request_segment),
-        visible_R=torch.from_numpy(visible),
-        last_event_R=torch.from_numpy(last_event),
+        event_slot_E=torch.as_tensor(event_segment * most_events + event_place),
+        segment_R=torch.as_tensor(request_segment),
+        visible_R=torch.as_tensor(visible),
+        last_event_R=torch.as_tensor(last_event),
         history_shape=(n_segments, longest),
         suffix_shape=(n_segments, widest),
         events_shape=(n_segments, most_events),
@@ -228,14 +228,14 @@ def _bias(shown_GS: Tensor, request_GS: Tensor, query_request_GQ: Tensor, longes
 def _padded(values: np.ndarray, slots: np.ndarray, shape: tuple[int, int], *, empty: int) -> Tensor:
     padded = np.full(shape, empty, dtype=np.int64)
     padded.flat[slots] = values
-    return torch.from_numpy(padded)
+    return torch.as_tensor(padded)
 
 
 def event_rows(batch: Batch, corpus: Corpus) -> np.ndarray:
     """(R, events) catalogue row of each event of a request's segment, -1 where the segment has none."""
     row_GT = np.full(batch.layout.events_shape, -1, dtype=np.int64)
-    row_GT.flat[batch.layout.event_slot_E.numpy()] = corpus.event_row_E[batch.events]
-    row_RT: np.ndarray = row_GT[batch.layout.segment_R.numpy()]
+    row_GT.flat[batch.layout.event_slot_E.cpu().numpy()] = corpus.event_row_E[batch.events]
+    row_RT: np.ndarray = row_GT[batch.layout.segment_R.cpu().numpy()]
     return row_RT
 
 

@@ -38,11 +38,11 @@ class SignalArrays(NamedTuple):
     def take(self, rows: np.ndarray) -> SignalTensors:
         """The chosen rows as tensors; vectors in torch's own aligned memory, or a product's last bit may differ."""
         return SignalTensors(
-            torch.from_numpy(self.bucket_NF[rows]).int(),
-            torch.from_numpy(self.value_NF[rows]),
-            torch.from_numpy(self.sparse_NS[rows]),
-            tuple(torch.from_numpy(bag[rows]) for bag in self.bags),
-            tuple(torch.from_numpy(embedding[rows]).clone() for embedding in self.embeddings),
+            torch.as_tensor(self.bucket_NF[rows]).int(),
+            torch.as_tensor(self.value_NF[rows]),
+            torch.as_tensor(self.sparse_NS[rows]),
+            tuple(torch.as_tensor(bag[rows]) for bag in self.bags),
+            tuple(torch.as_tensor(embedding[rows]).clone() for embedding in self.embeddings),
         )
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 2**20
-"""Logits at a time: what a core's cache holds."""
+CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}
+"""Logits at a time: what a core's cache holds; what keeps a GPU busy."""
 
 
 class Seen(NamedTuple):
@@ -39,7 +39,7 @@ class _MeanNll(torch.autograd.Function):
         n_items, share = len(item_VD), 1.0 / max(1, len(state_PD))
         total, by_bias = (state_PD.new_zeros((), dtype=torch.float64) for _ in range(2))
         by_state_PD, by_item_VD = torch.empty_like(state_PD), torch.zeros_like(item_VD, dtype=torch.float32)
-        step = max(32, CHUNK_BYTES // (state_PD.element_size() * n_items))
+        step = max(32, CHUNK_BYTES[state_PD.device.type] // (state_PD.element_size() * n_items))
         for first in range(0, len(state_PD), step):
             state_CD, class_C1 = state_PD[first : first + step], class_P[first : first + step].unsqueeze(1)
             logit_CV = state_CD @ item_VD.T

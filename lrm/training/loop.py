@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lrm.config import BUDGETS, TrainingConfig
 from lrm.errors import TrainingDiverged
+from lrm.model.device import seeded
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import SCORING_TOKENS
 from lrm.progress import progress
@@ -159,13 +160,13 @@ def train_step(
 ) -> dict[str, Tensor]:
     """The losses of one batch, every random choice taken from (seed, at)."""
     torch.manual_seed(hash((seed, at)) & 0x7FFFFFFF)  # dropout reads the global generator
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + at)
+    generator = seeded(seed * 1_000_003 + at)
     rng = np.random.default_rng((seed, at, 1))
     recommender.train()
     config = recommender.config.training
     batch = build_batch(corpus, segments, recommender.prompt_shape(_budget(recommender, rng)))
     batch = forget(batch, share=config.forget_share, generator=generator)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=config.bfloat16):
         states = recommender(batch)
         losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
     return losses | {"ranking": ranking_loss(states, batch, corpus)}

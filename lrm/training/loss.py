@@ -64,10 +64,10 @@ class Generated:
     ) -> None:
         drawn, log_q = negatives.draw(rng)
         self._rows = np.union1d(drawn, targets)
-        self._drawn = torch.from_numpy(np.searchsorted(self._rows, drawn))
-        self._log_q = torch.from_numpy(log_q)
+        self._drawn = torch.as_tensor(np.searchsorted(self._rows, drawn))
+        self._log_q = torch.as_tensor(log_q)
         self._is_full = negatives.is_full
-        identity_C = torch.from_numpy(corpus.item_identity_V[self._rows])
+        identity_C = torch.as_tensor(corpus.item_identity_V[self._rows])
         if generator is not None:
             share = recommender.config.training.forget_share
             identity_C = forget_identities(identity_C, share=share, generator=generator)
@@ -75,7 +75,7 @@ class Generated:
 
     def log_p(self, state_PD: Tensor, row_P: np.ndarray) -> Tensor:
         """(P,) log-probability of each state's own target, which a sample holds exactly once: as itself."""
-        class_P = torch.from_numpy(np.searchsorted(self._rows, row_P))
+        class_P = torch.as_tensor(np.searchsorted(self._rows, row_P))
         logit_P = (state_PD * self._item_CD[class_P]).sum(-1)
         logit_PC = state_PD @ self._item_CD[self._drawn].T - self._log_q
         if self._is_full:
@@ -85,8 +85,9 @@ class Generated:
 
     def mean_nll(self, state_PD: Tensor, row_P: np.ndarray, seen: Seen | None, bias: Tensor | None) -> Tensor:
         """Mean negative log-probability of each state's own target under the whole catalogue; 0 without states."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else state_PD.dtype
-        return mean_nll(state_PD.to(dtype), self._item_CD.to(dtype), torch.from_numpy(row_P), seen=seen, bias=bias)
+        kind = state_PD.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state_PD.dtype
+        return mean_nll(state_PD.to(dtype), self._item_CD.to(dtype), torch.as_tensor(row_P), seen=seen, bias=bias)
 
 
 def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
@@ -107,7 +108,7 @@ def seen_before(batch: Batch, corpus: Corpus, events: np.ndarray) -> Seen:
     offset = np.concatenate([[0], np.cumsum(count_P)])
     place = np.arange(offset[-1]) + np.repeat(begin_P - offset[:-1], count_P)
     row = np.repeat(np.arange(len(events)), count_P)
-    return Seen(torch.from_numpy(offset), torch.from_numpy(row_E[new[place]]), torch.from_numpy(row))
+    return Seen(torch.as_tensor(offset), torch.as_tensor(row_E[new[place]]), torch.as_tensor(row))
 
 
 def request_targets(batch: Batch, corpus: Corpus, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +137,7 @@ def retrieval_losses(
     event_row_P, request_row_Q = corpus.event_row_E[batch.events[events]], corpus.target_row_T[places]
     targets = np.concatenate([event_row_P, request_row_Q])
     generated = Generated(recommender, corpus, negatives, targets, rng=rng, generator=generator)
-    before_PD = states.event_ED[torch.from_numpy(events - 1)]
+    before_PD = states.event_ED[torch.as_tensor(events - 1)]
     if negatives.is_full:
         seen = seen_before(batch, corpus, events) if recommender.seen is not None else None
         next_item = generated.mean_nll(before_PD, event_row_P, seen, recommender.seen_bias)
@@ -144,12 +145,12 @@ def retrieval_losses(
         next_item = -generated.log_p(before_PD, event_row_P).sum() / max(1, len(events))
     if not len(requests):
         return {"next_item": next_item, "retrieval": torch.zeros(())}
-    asked = torch.from_numpy(requests)
-    is_same_QT = torch.from_numpy(event_rows(batch, corpus)[requests] == request_row_Q[:, None])
+    asked = torch.as_tensor(requests)
+    is_same_QT = torch.as_tensor(event_rows(batch, corpus)[requests] == request_row_Q[:, None])
     pointed_Q = (states.pointed.share_RT[asked] * is_same_QT).sum(-1)
     log_generated_Q = generated.log_p(states.request_RD[asked], request_row_Q)
     log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[asked])
-    weight_Q = torch.from_numpy(1.0 / np.bincount(requests, minlength=1)[requests]).float()
+    weight_Q = torch.as_tensor(1.0 / np.bincount(requests, minlength=1)[requests]).float()
     return {
         "next_item": next_item,
         "retrieval": -(log_p_Q * weight_Q).sum() / max(1, len(np.unique(requests))),
@@ -160,7 +161,7 @@ def ranking_loss(states: States, batch: Batch, corpus: Corpus) -> Tensor:
     """Mean log loss of the candidates' outcomes, in nats; 0 for a batch without candidates."""
     if not len(batch.candidates):
         return states.candidate_logit_C.sum()
-    label_C = torch.from_numpy(corpus.label_C[batch.candidates])
+    label_C = torch.as_tensor(corpus.label_C[batch.candidates])
     return functional.binary_cross_entropy_with_logits(states.candidate_logit_C, label_C)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrm.config import TrainingConfig
+from lrm.model.device import seeded
 from lrm.model.recommender import Recommender
 from lrm.progress import progress
 from lrm.schema import DENSE, EMBEDDING
@@ -104,7 +105,7 @@ class PretrainTasks(nn.Module):
         left_PD, right_PD = (
             functional.normalize(self._items(corpus, corpus.event_row_E[events]), dim=-1) for events in (left, right)
         )
-        same_PP = torch.from_numpy(corpus.event_row_E[right][:, None] == corpus.event_row_E[right][None, :])
+        same_PP = torch.as_tensor(corpus.event_row_E[right][:, None] == corpus.event_row_E[right][None, :])
         logits_PP = (left_PD @ right_PD.T) / temperature
         return _in_batch(logits_PP, same_PP)
 
@@ -114,28 +115,28 @@ class PretrainTasks(nn.Module):
             return torch.zeros(())
         back = np.arange(1, RECENT_EVENTS + 1)
         rows = (events[:, None] - back).clip(0)
-        weight = torch.from_numpy(np.where(back <= n_before[:, None], DECAY**back, 0.0)).float().unsqueeze(-1)
+        weight = torch.as_tensor(np.where(back <= n_before[:, None], DECAY**back, 0.0)).float().unsqueeze(-1)
         flat = rows.ravel()
         tokens_ND = self.factory.history_tokens(
-            torch.from_numpy(corpus.event_identity_E[flat]), corpus.history_E.take(flat)
+            torch.as_tensor(corpus.event_identity_E[flat]), corpus.history_E.take(flat)
         ).mean(1)
         mean_PD = (tokens_ND.view(*rows.shape, -1) * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
         target = corpus.event_row_E[events]
         logits_PP = self.next_item(mean_PD) @ self._items(corpus, target).T
-        return _in_batch(logits_PP, torch.from_numpy(target[:, None] == target[None, :]))
+        return _in_batch(logits_PP, torch.as_tensor(target[:, None] == target[None, :]))
 
     def outcome(self, corpus: Corpus, candidates: np.ndarray, generator: torch.Generator) -> Tensor:
         """Log loss of candidates' outcomes, read off the last of their tokens; 0 where there are no candidates."""
         if not len(candidates):
             return torch.zeros(())
-        identity_N = torch.from_numpy(corpus.candidate_identity_C[candidates])
+        identity_N = torch.as_tensor(corpus.candidate_identity_C[candidates])
         identity_N = forget_identities(identity_N, share=self.forget_share, generator=generator)
         tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates))
         logit_N = self.outcome_head(self.norm(tokens_NKD[:, -1])).squeeze(-1)
-        return functional.binary_cross_entropy_with_logits(logit_N, torch.from_numpy(corpus.label_C[candidates]))
+        return functional.binary_cross_entropy_with_logits(logit_N, torch.as_tensor(corpus.label_C[candidates]))
 
     def _items(self, corpus: Corpus, rows: np.ndarray) -> Tensor:
-        return self.factory.item_vectors(torch.from_numpy(corpus.item_identity_V[rows]), corpus.content_V.take(rows))
+        return self.factory.item_vectors(torch.as_tensor(corpus.item_identity_V[rows]), corpus.content_V.take(rows))
 
 
 def makers(factory: TokenFactory) -> dict[str, TokenMaker]:
@@ -181,7 +182,7 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
     candidates = _once(rows["candidate"], config.batch_rows, n_parts=config.steps, seed=seed)
     curves: dict[str, list[list[float]]] = {}
     for at in progress(range(config.steps), what="pretrain the token factory", total=config.steps, unit="step"):
-        rng, generator = np.random.default_rng((seed, at)), torch.Generator().manual_seed(seed * 1_000_003 + at)
+        rng, generator = np.random.default_rng((seed, at)), seeded(seed * 1_000_003 + at)
         chosen = {name: _sample(table, config.batch_rows, rng) for name, table in rows.items()}
         later = _sample(rows["history"][n_before[rows["history"]] > 0], config.batch_rows // 4, rng)
         earlier = later - rng.integers(1, np.minimum(PAIR_REACH, n_before[later]) + 1)

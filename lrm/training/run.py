@@ -32,11 +32,13 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     import torch
 
     from lrm.model import artifact
+    from lrm.model.device import use_device
     from lrm.model.recommender import Recommender
     from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus, fit_vocabulary
     from lrm.training.pretrain import pretrain
 
+    use_device()
     config = configuration.preset(preset)
     tables, signals = read(examples), read_declared(examples)
     torch.manual_seed(seed)
@@ -69,11 +71,13 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
         TrainingDiverged: a loss or gradient is not finite.
     """
     from lrm.model import artifact
+    from lrm.model.device import use_device
     from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus
     from lrm.training import checkpoint
     from lrm.training.loop import fit
 
+    use_device()
     config = configuration.preset(preset)
     recommender = artifact.load(factory)
     if recommender.config != config:

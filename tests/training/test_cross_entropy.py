@@ -24,7 +24,7 @@ def corpus(tmp_path_factory):
 
 @pytest.mark.parametrize("with_seen", [False, True])
 def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(with_seen, monkeypatch):
-    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 40 * 30 * 4)  # three chunks
+    monkeypatch.setitem(cross_entropy.CHUNK_BYTES, "cpu", 40 * 30 * 4)  # three chunks
     generator = torch.Generator().manual_seed(0)
     state_PD, item_VD = (torch.randn(n, 8, generator=generator).requires_grad_() for n in (100, 30))
     class_P = torch.randint(0, 30, (100,), generator=generator)

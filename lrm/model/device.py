@@ -1,0 +1,42 @@
+"""Where tensors live: the processor, or one GPU.
+
+Arrays become tensors by `torch.as_tensor`, which puts them on the default device; so choosing that device once, where a
+step or the server begins, moves all of the model's work. A bundle written on one kind of machine is read on another.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from lrm.errors import SchemaError
+
+DEVICE = "LRM_DEVICE"
+"""Environment variable: `auto` (a GPU where there is one), `cpu` or `cuda`."""
+
+
+def use_device() -> torch.device:
+    """Choose the default device of this thread, as `LRM_DEVICE` says.
+
+    Raises:
+        SchemaError: the variable holds something else, or asks for a GPU where there is none.
+    """
+    asked = os.environ.get(DEVICE, "auto")
+    if asked not in ("auto", "cpu", "cuda"):
+        raise SchemaError(f"{DEVICE} must be auto, cpu or cuda; got {asked!r}")
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise SchemaError(
+            f"{DEVICE} asks for a GPU, but torch {torch.__version__} sees none; install a CUDA build of torch and see "
+            f"that the container was given a GPU, or set {DEVICE}=cpu"
+        )
+    if has_gpu and asked != "cpu":
+        torch.set_default_device("cuda")
+        torch.set_float32_matmul_precision("high")  # TF32: three more digits than bfloat16, eight times fp32's speed
+    return torch.get_default_device()
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of random numbers on the default device."""
+    return torch.Generator(device=torch.get_default_device()).manual_seed(seed)
