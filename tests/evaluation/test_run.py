@@ -173,7 +173,7 @@ def test_a_champion_that_cannot_be_scored_is_inconclusive_and_says_why(how, judg
     assert any(reason.startswith("Inconclusive: The champion cannot be scored:") for reason in result["reasons"])
 
 
-def test_a_worse_copy_of_the_champion_loses_and_the_champion_beats_the_copy(judge, models, tmp_path):
+def test_a_worse_copy_of_the_champion_loses(judge, models, tmp_path):
     worse = shutil.copytree(models[0], tmp_path / "worse")
     weights = torch.load(worse / "weights.pt", weights_only=True)
     torch.manual_seed(0)
@@ -183,8 +183,6 @@ def test_a_worse_copy_of_the_champion_loses_and_the_champion_beats_the_copy(judg
     assert lost["verdict"] in ("keep", "reject"), lost["reasons"]
     row = next(row for row in lost["rules"] if row["rule"] == "Ranking AUC against the champion")
     assert row["high"] < 0
-    won = judge(tmp_path / "won", worse)
-    assert won["verdict"] == "promote", won["reasons"]
 
 
 def test_models_of_other_data_are_inconclusive(judge, models, tmp_path):
