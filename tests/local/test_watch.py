@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from local.commands.spans import said, span
 from local.lock import BusyError, is_held, only_one
 from local.prepare import PROJECT
 from pipeline import main
-from tests.data_worlds import write_data_folder
+from tests.data_worlds import START, write_data_folder
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -160,6 +161,16 @@ def test_data_that_cannot_be_found_are_said_and_the_watch_goes_on_until_it_is_st
     assert (tmp_path / "runs/.watch.lock").read_text() == ""
 
 
+def show(world, data, *, days):
+    """Write a data folder that knows the first days of a world."""
+    end = START + timedelta(days=days)
+    shutil.copytree(world, data, dirs_exist_ok=True)
+    for path in data.glob("*.parquet"):
+        pl.read_parquet(path).filter(pl.col("event_time") < end).write_parquet(path)
+    told = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(told | {"as_of": end.isoformat()}))
+
+
 @pytest.mark.slow
 def test_a_watch_retrains_for_new_data_and_for_drift_alone(tmp_path, capfd):
     def look(*options):
@@ -167,12 +178,13 @@ def test_a_watch_retrains_for_new_data_and_for_drift_alone(tmp_path, capfd):
         (line,) = re.findall(r"UTC  ((?:no )?run: .*)", capfd.readouterr().out)
         return code, line
 
-    write_data_folder(tmp_path / "data", n_users=200)
+    world = write_data_folder(tmp_path / "world", n_users=200, n_days=42)
+    show(world, tmp_path / "data", days=40)
     assert look() == (0, "run: there was none yet")
     code, line = look()
     assert (code, line[:27]) == (0, "no run: no new data since 2")
 
-    write_data_folder(tmp_path / "data", n_users=200, n_days=42)
+    show(world, tmp_path / "data", days=42)
     code, line = look("--on-drift", "--cooldown", "7d")
     assert "but 2" in line
     assert "the cooldown lasts until" in line
