@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a lone question waits so long for company (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-waiting", type=int, default=256, help="questions that may wait; more get 429 (default: %(default)s)"
+        "--max-waiting", type=int, default=64, help="questions that may wait; more get 429 (default: %(default)s)"
     )
     parser.add_argument(
         "--deadline-ms", type=float, default=2000.0, help="a question is given up after this (default: %(default)s)"

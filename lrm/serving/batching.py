@@ -31,7 +31,7 @@ class Batcher(Generic[Q, A]):
         *,
         max_size: int = 32,
         max_wait_s: float = 0.0,
-        max_waiting: int = 256,
+        max_waiting: int = 64,
         within_s: float = 2.0,
     ) -> None:
         """Prepare; nothing is answered before `run`.

@@ -58,7 +58,7 @@ class Options(NamedTuple):
     """Questions answered together at most."""
     max_wait_s: float = 0.0
     """Latency budget: how long a lone question waits for company."""
-    max_waiting: int = 256
+    max_waiting: int = 64
     """Questions that may wait."""
     deadline_s: float = 2.0
     """Seconds after which a question is given up."""
