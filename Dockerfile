@@ -64,6 +64,7 @@ COPY examples examples
 COPY pipeline.py policy.toml LICENSE ./
 # /lrm is the volume that steps share; see components/cluster.py.
 ENV LRM_RUNS_ROOT=/lrm/runs \
+    LRM_POLICY=/app/policy.toml \
     GX_ANALYTICS_ENABLED=false \
     MLFLOW_DISABLE_TELEMETRY=true
 USER 1000:1000

@@ -206,7 +206,7 @@ def _session(leader: int) -> Iterator[int]:
 
 def served(home: Path) -> list[str]:
     """sha256 of the weights of each model that is in service."""
-    links = sorted(home.glob("state/serving/*/current/bundle/weights.pt"))
+    links = sorted(home.glob("state/serving/*/current/bundle/weights.safetensors"))
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in links]
 
 

@@ -164,7 +164,7 @@ def test_prune_lists_what_only_lost_and_never_what_the_ledger_names(home, first,
     versions = {first.folder.name, with_new_signal.folder.name}
     bundles = (home / "state/artifacts/models").rglob("data/bundle/bundle.json")
     assert {json.loads(path.read_text())["lineage"]["run_id"] for path in bundles} == versions
-    assert (home / "state/serving/tiny-world/current/bundle/weights.pt").is_file()
+    assert (home / "state/serving/tiny-world/current/bundle/weights.safetensors").is_file()
 
 
 def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_path):

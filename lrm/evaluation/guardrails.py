@@ -31,8 +31,10 @@ def coverage(evidence: Evidence, policy: Policy) -> list[Finding]:
 def rehearsal(evidence: Evidence, policy: Policy) -> list[Finding]:
     """The model on the real server answers as it does offline, quickly enough, from a bundle that is not too large."""
     found = evidence.facts.rehearsal
+    asked = "answers on the real server as offline"
+    if found is not None and found.fault:
+        return [failed("Rehearsal", asked, "no answer", f"The model cannot be served: {found.fault}", verdict=REJECT)]
     if found is None or not found.n_requests:
-        asked = "answers on the real server as offline"
         reason = "Not rehearsed: the model has not answered through the online store and the server."
         if policy.rehearsal.required:
             return [unclear("Rehearsal", asked, "not rehearsed", reason)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -17,6 +18,8 @@ from typing import Any, get_type_hints
 from lrm.errors import PolicyError
 
 FILE = "policy.toml"
+PLACE = "LRM_POLICY"
+"""Environment variable that names the project's policy file where it is not beside the sources, as in an image."""
 SHIPPED = Path(__file__).resolve().parents[2] / FILE
 RETRIEVAL, RANKING = "retrieval", "ranking"
 METRICS = {
@@ -113,7 +116,7 @@ class GuardrailPolicy:
 class RehearsalPolicy:
     """Whether a rehearsal must have been."""
 
-    required: bool = False
+    required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,10 +161,11 @@ def files(feature_repo: Path | None) -> list[Path]:
     Raises:
         PolicyError: the project's file is not there.
     """
-    if not SHIPPED.is_file():
-        raise PolicyError(f"{SHIPPED} is missing: no promotion without a policy; restore it beside pipeline.py")
+    shipped = Path(os.environ.get(PLACE, SHIPPED))
+    if not shipped.is_file():
+        raise PolicyError(f"{shipped} is missing: no promotion without a policy; restore it, or name it in {PLACE}")
     own = [feature_repo / FILE] if feature_repo is not None and (feature_repo / FILE).is_file() else []
-    return [SHIPPED, *own]
+    return [shipped, *own]
 
 
 def load(paths: list[Path]) -> Policy:
@@ -188,16 +192,14 @@ def as_json(policy: Policy, paths: list[Path]) -> dict[str, Any]:
     The hash is of the values in canonical JSON: two files that ask the same have the same hash, whatever they comment.
     """
     values = asdict(policy)
+    names = [path.name if place == 0 else f"{path.parent.name}/{path.name}" for place, path in enumerate(paths)]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return {
         "values": values,
         "sha256": hashlib.sha256(canonical.encode()).hexdigest(),
-        "files": [[_short(path), hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths],
+        "files": [list(one) for one in zip(names, hashes, strict=True)],
     }
-
-
-def _short(path: Path) -> str:
-    return path.name if path == SHIPPED else f"{path.parent.name}/{path.name}"
 
 
 def _overruled(values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Rehearsal(NamedTuple):
     """Both measured in turn with the challenger's; None without a champion."""
     bundle_bytes: float
     champion_bundle_bytes: float | None
+    fault: str
+    """Why the model could not be served; "" where it could."""
 
 
 def read(folder: Path | None) -> Rehearsal | None:
@@ -51,11 +53,15 @@ def read(folder: Path | None) -> Rehearsal | None:
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); run the step rehearse_model again") from error
     found = {
-        name: _number(told, name, path) for name in Rehearsal._fields if name not in ("skewed_signals", "n_expired")
+        name: _number(told, name, path)
+        for name in Rehearsal._fields
+        if name not in ("skewed_signals", "n_expired", "fault")
     }
     named = Counter(signal for row in told.get("skew", []) for signal in row["signals"])
     names = tuple(name for name, _ in sorted(named.items(), key=lambda one: (-one[1], one[0])))
-    return Rehearsal(**found, skewed_signals=names, n_expired=sum(told.get("expired", {}).values()))
+    return Rehearsal(
+        **found, skewed_signals=names, n_expired=sum(told.get("expired", {}).values()), fault=told.get("fault") or ""
+    )
 
 
 def _number(told: dict[str, Any], name: str, path: Path) -> Any:

@@ -1,11 +1,15 @@
-"""A recommender on disk: one folder that is the registry's version and the server's bundle alike."""
+"""A recommender on disk: one folder that is the registry's version and the server's bundle alike.
+
+It is data alone, JSON and safetensors: nothing in it is run when it is loaded.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from lrm import config as configuration
 from lrm.errors import DataError
@@ -14,7 +18,7 @@ from lrm.model.recommender import Recommender
 from lrm.schema import read_signals, write_signals
 from lrm.tokens import vocabulary as vocabularies
 
-CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.pt"
+CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.safetensors"
 
 
 def save(recommender: Recommender, folder: Path) -> None:
@@ -24,7 +28,7 @@ def save(recommender: Recommender, folder: Path) -> None:
     write_signals(recommender.signals, folder / SIGNALS)
     vocabularies.save(recommender.vocabulary, folder / VOCABULARY)
     partial = folder / f".{WEIGHTS}.partial"
-    torch.save({name: weight.cpu() for name, weight in recommender.state_dict().items()}, partial)
+    save_file({name: weight.cpu().contiguous() for name, weight in recommender.state_dict().items()}, partial)
     partial.replace(folder / WEIGHTS)
 
 
@@ -41,8 +45,8 @@ def load(folder: Path) -> Recommender:
     try:
         config = configuration.from_json((folder / CONFIG).read_text())
         signals, vocabulary = read_signals(folder / SIGNALS), vocabularies.load(folder / VOCABULARY)
-        weights = torch.load(folder / WEIGHTS, weights_only=True, map_location="cpu")
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        weights = load_file(folder / WEIGHTS, device="cpu")
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SafetensorError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{folder} is damaged ({said}); restore its files, or train again") from error
     recommender = Recommender(config, signals, vocabulary)

@@ -3,15 +3,17 @@ import pytest
 
 from lrm.config import preset
 from lrm.evaluation.exam import ask, ask_baselines, prepare
-from lrm.evaluation.policy import DecisionPolicy, Policy, SlicePolicy
+from lrm.evaluation.policy import DecisionPolicy, Policy, RehearsalPolicy, SlicePolicy
 from lrm.features.tables import read
 from tests.worlds import SIGNALS, write_examples
 
 
 def small_policy(**decision):
-    """The default policy with fewer users and draws, and what a test asks for."""
+    """The default policy with fewer users and draws, no rehearsal, and what a test asks for."""
     few = {"min_users": 10, "n_resamples": 500} | decision
-    return Policy(decision=DecisionPolicy(**few), slices=SlicePolicy(min_users=10))
+    return Policy(
+        decision=DecisionPolicy(**few), slices=SlicePolicy(min_users=10), rehearsal=RehearsalPolicy(required=False)
+    )
 
 
 class Oracle:

@@ -17,7 +17,7 @@ from lrm.evaluation.policy import (
 from lrm.evaluation.rehearsal import Rehearsal
 from lrm.evaluation.statistics import Interval
 
-POLICY = Policy()
+POLICY = Policy(rehearsal=RehearsalPolicy(required=False))
 NDCG = "ndcg@10"
 NAN = float("nan")
 
@@ -52,6 +52,7 @@ REHEARSAL = Rehearsal(
     champion_latency_p99_ms=25.0,
     bundle_bytes=4_000_000,
     champion_bundle_bytes=3_000_000,
+    fault="",
 )
 
 
@@ -106,8 +107,8 @@ def test_the_gate_reads_nothing_else_and_says_the_same_again():
         (evidence(*WON, facts={"is_backfill": True}), "keep", "backfill"),
         (evidence(*WON, faults=("The challenger is broken: 3 NaN.",)), "reject", "broken"),
         (evidence(*WON, n_users=49), "inconclusive", "retrieval has 49 test users, fewer than the 50"),
-        (evidence(*WON, champion_faults=("The champion cannot be scored: weights.pt is missing.",)), "inconclusive",
-         "weights.pt is missing"),
+        (evidence(*WON, champion_faults=("The champion cannot be scored: a file is missing.",)), "inconclusive",
+         "a file is missing"),
         (evidence(*WON, facts={"data_faults": ("the challenger was made from snapshot a.",)}), "inconclusive",
          "made from snapshot a"),
         (evidence(*WON, facts={"leaks": ("Signal 'x' has a timestamp after the cutoff.",)}), "reject", "Signal 'x'"),
@@ -163,10 +164,17 @@ def test_expired_values_of_a_rehearsal_are_stated():
     assert "7 expired values became null" in finding(decision, "Online as offline").seen
 
 
-def test_where_a_rehearsal_is_required_none_is_inconclusive():
-    decision = decide(evidence(*WON), replace(POLICY, rehearsal=RehearsalPolicy(required=True)))
+def test_where_a_rehearsal_is_required_as_it_is_by_default_none_is_inconclusive():
+    decision = decide(evidence(*WON), Policy())
     assert decision.verdict == "inconclusive"
     assert decision.reasons[0].startswith("Inconclusive: Not rehearsed")
+
+
+def test_a_model_that_cannot_be_served_is_rejected_also_where_no_rehearsal_is_required():
+    broken = REHEARSAL._replace(n_requests=0, fault="the server did not start")
+    decision = decide(evidence(*WON, facts={"rehearsal": broken}), POLICY)
+    assert decision.verdict == "reject"
+    assert "The model cannot be served: the server did not start" in decision.reasons
 
 
 @pytest.mark.parametrize(

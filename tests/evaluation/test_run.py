@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lrm.config import PRESETS, preset
 from lrm.errors import DataError
@@ -19,6 +20,9 @@ POLICY = """\
 [decision]
 min_users = 10
 n_resamples = 500
+
+[rehearsal]
+required = false
 
 [honesty]
 max_signal_auc = 0.99  # labels follow the planted `affinity` alone
@@ -156,7 +160,7 @@ def test_without_a_champion_the_bar_is_popularity(judge, tmp_path):
 
 def damaged(champion, how):
     if how == "half the weights":
-        (champion / "weights.pt").write_bytes((champion / "weights.pt").read_bytes()[:1000])
+        (champion / "weights.safetensors").write_bytes((champion / "weights.safetensors").read_bytes()[:1000])
     elif how == "no manifest":
         (champion / "manifest.json").unlink()
     else:
@@ -175,10 +179,10 @@ def test_a_champion_that_cannot_be_scored_is_inconclusive_and_says_why(how, judg
 
 def test_a_worse_copy_of_the_champion_loses(judge, models, tmp_path):
     worse = shutil.copytree(models[0], tmp_path / "worse")
-    weights = torch.load(worse / "weights.pt", weights_only=True)
+    weights = load_file(worse / "weights.safetensors")
     torch.manual_seed(0)
     blurred = {name: w + w.std() * torch.randn_like(w) if w.numel() > 1 else w for name, w in weights.items()}
-    torch.save(blurred, worse / "weights.pt")
+    save_file(blurred, worse / "weights.safetensors")
     lost = judge(tmp_path / "lost", models[0], model=worse)
     assert lost["verdict"] in ("keep", "reject"), lost["reasons"]
     row = next(row for row in lost["rules"] if row["rule"] == "Ranking AUC against the champion")

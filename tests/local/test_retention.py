@@ -27,7 +27,7 @@ def plant_run(runs: Path, run_id: str, *, reads: tuple[Path, ...] = ()) -> Path:
     record = {"step": "train_lrm", "state": "succeeded", "started": "", "inputs": [str(path) for path in reads]}
     (folder / "steps/train_lrm/record.json").write_text(json.dumps(record))
     model.mkdir(parents=True)
-    (model / "weights.pt").write_bytes(b"0" * 1000)
+    (model / "weights.safetensors").write_bytes(b"0" * 1000)
     entry = runs / ".cache/packages" / f"{run_id}.json"
     entry.parent.mkdir(parents=True, exist_ok=True)
     entry.write_text(json.dumps({"model": {"__kfp_artifact__": True, "uri": str(model)}}))

@@ -50,7 +50,7 @@ def run_dir(tmp_path):
         (folder / name).write_text(f"content of {name}")
     bundle = kept.artifacts_of(folder) / "token-factory-x/register-model/registered/bundle"
     bundle.mkdir(parents=True)
-    (bundle / "weights.pt").write_bytes(WEIGHTS)
+    (bundle / "weights.safetensors").write_bytes(WEIGHTS)
     (bundle / "bundle.json").write_text("{}")
     return folder
 
@@ -66,12 +66,12 @@ def send(run_dir, bucket):
 def test_a_copy_holds_the_report_the_manifest_and_the_bundle_and_a_list_with_checksums(run_dir, bucket, capsys):
     assert send(run_dir, bucket) == f"gs://{bucket.name}/kept/{run_dir.name}"
     found = copied(bucket)
-    files = {"report.html", "summary.json", "run_manifest.json", "bundle/weights.pt", "bundle/bundle.json"}
+    files = {"report.html", "summary.json", "run_manifest.json", "bundle/weights.safetensors", "bundle/bundle.json"}
     assert set(found) == files | {"upload.json"}
-    assert found["bundle/weights.pt"].download_as_bytes() == WEIGHTS
+    assert found["bundle/weights.safetensors"].download_as_bytes() == WEIGHTS
     listed = json.loads(found["upload.json"].download_as_bytes())["files"]
     assert set(listed) == files
-    assert listed["bundle/weights.pt"]["bytes"] == len(WEIGHTS)
+    assert listed["bundle/weights.safetensors"]["bytes"] == len(WEIGHTS)
     assert "(5 files sent, 0 were there)" in capsys.readouterr().out
 
 
@@ -87,7 +87,7 @@ def test_a_network_that_fails_in_the_middle_of_a_file_is_borne(run_dir, bucket, 
     network.cut_after(2 * PIECE, times=2)
     send(run_dir, bucket)
     assert network.cuts == 2
-    assert copied(bucket)["bundle/weights.pt"].download_as_bytes() == WEIGHTS
+    assert copied(bucket)["bundle/weights.safetensors"].download_as_bytes() == WEIGHTS
 
 
 def test_after_a_fault_that_lasts_nothing_is_lost_and_the_same_command_goes_on(run_dir, bucket, network, capsys):
@@ -97,11 +97,11 @@ def test_after_a_fault_that_lasts_nothing_is_lost_and_the_same_command_goes_on(r
     partly = copied(bucket)
     assert "report.html" in partly
     assert "upload.json" not in partly
-    assert "bundle/weights.pt" not in partly
+    assert "bundle/weights.safetensors" not in partly
     network.times = 0
     send(run_dir, bucket)
     found = copied(bucket)
-    assert found["bundle/weights.pt"].download_as_bytes() == WEIGHTS
+    assert found["bundle/weights.safetensors"].download_as_bytes() == WEIGHTS
     assert found["report.html"].generation == partly["report.html"].generation
     assert "(1 files sent, 4 were there)" in capsys.readouterr().out
 

@@ -39,7 +39,7 @@ def write_trained(root: Path, weights: str, *, verdict: str = "promote") -> tupl
     model.mkdir(exist_ok=True)
     evaluation.mkdir(exist_ok=True)
     write_signals(SIGNALS, model / "signals.json")
-    (model / "weights.pt").write_text(weights)
+    (model / "weights.safetensors").write_text(weights)
     (model / "config.json").write_text(json.dumps({"name": "tiny", "model": {"d_model": 16}}))
     (model / "vocabulary.json").write_text(json.dumps({"item_ids": [100, 101, 102]}))
     (model / "metrics.json").write_text(json.dumps({"seed": 7}))

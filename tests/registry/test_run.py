@@ -180,9 +180,9 @@ def test_a_tampered_bundle_is_refused(registry, register, promote, damage, messa
     version = register("a")
     bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), version))
     if damage == "remove":
-        (bundle / "weights.pt").unlink()
+        (bundle / "weights.safetensors").unlink()
     else:
-        (bundle / ("weights.pt" if damage == "change" else "more.pt")).write_text("evil")
+        (bundle / ("weights.safetensors" if damage == "change" else "more.pt")).write_text("evil")
     with pytest.raises(RegistryError, match=message):
         promote(version)
     assert resolve(registry, NAME)["version"] == ""
@@ -192,8 +192,8 @@ def test_a_rollback_to_a_tampered_bundle_leaves_the_champion(registry, register,
     for weights in "ab":
         promote(register(weights), run_id=weights)
     bundle = backend.bundle_of(backend.version(backend.connect(registry, NAME), "1"))
-    (bundle / "weights.pt").write_text("evil")
-    with pytest.raises(RegistryError, match=r"weights\.pt was changed"):
+    (bundle / "weights.safetensors").write_text("evil")
+    with pytest.raises(RegistryError, match=r"weights\.safetensors was changed"):
         rollback(registry, NAME)
     assert resolve(registry, NAME)["version"] == "2"
 
@@ -237,7 +237,7 @@ def test_a_model_that_was_changed_after_it_was_scored_is_refused(registry, train
     (evaluation / "evaluation.json").write_text(json.dumps(judged))
     told = {"registry": registry, "name": NAME, "code_version": "c1", "run_id": "r", "validation": evaluation}
     assert register_model(model, evaluation, tmp_path / "registered", **told)["is_new"]
-    (model / "weights.pt").write_text("retouched")
+    (model / "weights.safetensors").write_text("retouched")
     with pytest.raises(RegistryError, match="it was changed after it was scored, or is another model"):
         register_model(model, evaluation, tmp_path / "registered", **told)
     assert len(show(registry)["versions"]) == 1

@@ -83,9 +83,9 @@ def test_the_stage_is_a_project_of_its_own_in_any_online_store(line, own, tmp_pa
 
 def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_rehearsal(world, tmp_path):
     champion = shutil.copytree(world.release.folder / "bundle", tmp_path / "champion")
-    (champion / "weights.pt").write_bytes(b"evil")
+    (champion / "weights.safetensors").write_bytes(b"evil")
     found = rehearsed(world, tmp_path / "out", champion=champion)
-    assert "weights.pt was changed" in found["champion_fault"]
+    assert "weights.safetensors was changed" in found["champion_fault"]
     assert (found["n_users"], found["champion_latency_p50_ms"]) == (20, None)
 
 

@@ -83,8 +83,8 @@ def test_the_release_of_an_earlier_version_is_served_again(tmp_path):
     assert serve_again(tmp_path, "1") == old
     assert (served_version(tmp_path), versions(tmp_path)) == ("1", ["1", "2"])
     assert serve_again(tmp_path, "7") is None
-    (old / "bundle/weights.pt").write_text("evil")
-    with pytest.raises(RegistryError, match=r"weights\.pt was added"):
+    (old / "bundle/weights.safetensors").write_text("evil")
+    with pytest.raises(RegistryError, match=r"weights\.safetensors was added"):
         serve_again(tmp_path, "1")
 
 

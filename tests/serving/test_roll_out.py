@@ -126,11 +126,11 @@ def test_whether_the_data_is_replayed_is_decided_when_the_service_opens(world):
 
 def test_a_tampered_release_is_not_served(world, tmp_path):
     folder = shutil.copytree(world.release.folder, tmp_path / "release")
-    (folder / "bundle" / "weights.pt").write_bytes(b"evil")
-    with pytest.raises(RegistryError, match=r"weights\.pt was changed"):
+    (folder / "bundle" / "weights.safetensors").write_bytes(b"evil")
+    with pytest.raises(RegistryError, match=r"weights\.safetensors was changed"):
         read_release(folder)
     with (
-        pytest.raises(ServingError, match=r"ended with status 1 before it was ready: .*weights\.pt was changed"),
+        pytest.raises(ServingError, match=r"status 1 before it was ready: .*weights\.safetensors was changed"),
         running(folder, log=tmp_path / "server.log"),
     ):
         pass
