@@ -13,7 +13,7 @@ BASE   ?= docker.io/library/python:3.11-slim-bookworm
 BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test check format lint types compile image services services-stop clean reproduce prune faults watch backtest
+.PHONY: help setup data run serve report history rollback approve test slow check format lint types compile image services services-stop clean reproduce prune faults watch backtest
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ services-stop: $(STAMP)  ## stop them
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_pipeline.py tests $(ARGS)
+
+slow: $(STAMP)  ## run the tests that take minutes: runs that are killed, made again, watched
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $(ARGS)
 
 check: format lint types compile manifests test  ## everything that continuous integration checks
 

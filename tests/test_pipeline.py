@@ -123,6 +123,7 @@ def test_a_kept_champion_still_gets_fresh_online_features(second):
     assert read_records(second.folder)["roll_out"]["metrics"]["version"] == "1"
 
 
+@pytest.mark.slow
 def test_a_run_made_again_from_its_manifest_gives_the_same_and_touches_nothing_in_service(home, first):
     before = in_service(home)
     asked = [sys.executable, "pipeline.py", "reproduce", first.folder.name, "--runs", str(home / "runs")]
@@ -183,6 +184,7 @@ def test_broken_data_stop_before_training_with_an_error_a_person_can_act_on(tmp_
     assert "requests.hour" in (done.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_and_killed_again_and_again_ends_in_the_same_model(first, tmp_path):
     write_world(tmp_path)
     data = str(tmp_path / "data")

@@ -44,9 +44,9 @@ def rehearsal(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [
         _skew(found),
         _ratio("Latency", found.latency_p50_ms, found.champion_latency_p50_ms, bars.max_latency_ratio, "median, ms"),
-        _at_most("Latency, slowest of 100", found.latency_p99_ms, bars.max_latency_p99_ms, "ms"),
+        _at_most("Latency, slowest of 100", found.latency_p99_ms, bars.max_latency_p99_ms, "ms", verdict=KEEP),
         _ratio("Size", found.bundle_bytes, found.champion_bundle_bytes, bars.max_bundle_ratio, "bytes"),
-        _at_most("Size of the bundle", n_megabytes, bars.max_bundle_mb, "MB"),
+        _at_most("Size of the bundle", n_megabytes, bars.max_bundle_mb, "MB", verdict=REJECT),
     ]
 
 
@@ -80,13 +80,13 @@ def _ratio(rule: str, own: float, other: float | None, most: float, unit: str) -
     return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=KEEP)
 
 
-def _at_most(rule: str, own: float, most: float, unit: str) -> Finding:
+def _at_most(rule: str, own: float, most: float, unit: str, *, verdict: str) -> Finding:
     asked, seen = f"at most {most:,g} {unit}", f"{own:,.4g} {unit}"
     if not math.isfinite(own):
         return unclear(rule, asked, "not a number", f"{rule[0].lower()}{rule[1:]} could not be measured.")
     if own <= most:
         return passed(rule, asked, seen)
-    return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=REJECT)
+    return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=verdict)
 
 
 def retention(evidence: Evidence, policy: Policy) -> list[Finding]:
