@@ -163,7 +163,7 @@ def test_the_champion_is_the_version_that_the_registry_names(tmp_path, depot, pu
         asked = ["--depot", str(depot), "--name", model, "--registry", address, "--to", str(tmp_path / "out")]
         assert main(asked) == 0
     assert "fetched shop version 1, data as of 2024-01-01 00:00 UTC, verified" in capsys.readouterr().out
-    with pytest.raises(RegistryError, match="the registry http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(RegistryError, match=r"the registry http://127\.0\.0\.1:9 cannot be reached"):
         champion("http://127.0.0.1:9", model)
 
 
