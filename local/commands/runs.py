@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def run_workflow(asked: argparse.Namespace, *more: str, runs: Path, state: Path,
     try:
         return started.wait()
     except KeyboardInterrupt:
-        os.kill(started.pid, signal.SIGINT)
+        started.send_signal(signal.SIGINT)  # nothing where it has ended by itself
         started.wait()
         raise
 
