@@ -16,6 +16,7 @@ import os
 import resource
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -149,7 +150,7 @@ def _publish(folder: Path, *, reused: bool) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    partial = path.with_name(f".{RECORD}.partial")
+    partial = path.with_name(f".{RECORD}.{os.getpid()}-{threading.get_ident()}.partial")
     partial.write_text(json.dumps(record, indent=1, default=str) + "\n")
     partial.replace(path)
 

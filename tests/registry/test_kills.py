@@ -122,6 +122,7 @@ def end_of(action, state):
     )
 
 
+@pytest.mark.slow
 def test_of_two_machines_that_promote_at_the_same_moment_exactly_one_wins_and_the_other_is_told(
     homes, tmp_path, monkeypatch
 ):
