@@ -148,7 +148,10 @@ def load(ledger: Ledger) -> Log:
         if missing := seen.content[len(own.content) :]:
             places.extend(str(ledger.beside), own, missing)
         elif missing := own.content[len(seen.content) :]:
-            seen = places.extend(ledger.mirror, seen, missing) or places.read(ledger.mirror)
+            extended = places.extend(ledger.mirror, seen, missing)
+            if extended is None:
+                return load(ledger)  # another writer came first: what it wrote must agree too
+            seen = extended
     return Log(ledger, seen, _lines(ledger.mirror, seen.content))
 
 

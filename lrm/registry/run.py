@@ -112,7 +112,7 @@ def register_model(
     home = store.home or state
     if home is None:
         raise RegistryError(f"registry {registry} is a server: give the folder `state` for the artifacts of its models")
-    with held(_choose_ledger(store, home, ledger)):
+    with held(choose_ledger(store, home, ledger)):
         parent = parent_of(store, champion)
         lineage = bundles.lineage_of(model, code_version=code_version, run_id=run_id, parent=parent)
         manifest = bundles.build(model, evaluation, validation, registered / "bundle", lineage=lineage)
@@ -234,8 +234,8 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         name: the registered model; may be left out where there is only one.
 
     Returns:
-        `name`, `versions`, `champion`, `challenger`, `moves` of the champion, and the move that was `interrupted` (None
-        for none), which the next command or run finishes.
+        `name`, `versions`, `champion`, `challenger`, `moves` of the champion, `named` (the versions that any line of
+        the ledger names), and the move that was `interrupted` (None for none), which the next command or run finishes.
 
     Raises:
         RegistryError: the store does not exist, or does not tell which model is meant.
@@ -304,9 +304,20 @@ def _known_ledger(store: Registry) -> Ledger:
     return ledger
 
 
-def _choose_ledger(store: Registry, home: Path, asked: str) -> Ledger:
-    """The ledger that the registry remembers; it remembers the one asked for, where it knew none."""
-    from lrm.registry import backend
+def choose_ledger(store: Registry, home: Path, asked: str) -> Ledger:
+    """The ledger that the registry remembers; where it knew none, it remembers the one asked for from now on.
+
+    The place asked for holds all earlier moves before the registry names it: whoever reads it there knows them too.
+
+    Args:
+        store: the registry.
+        home: folder of what is kept beside it.
+        asked: folder or `gs://BUCKET/PATH`; "" for what it remembers.
+
+    Raises:
+        RegistryError: the registry keeps its ledger elsewhere, or the place cannot be used.
+    """
+    from lrm.registry import backend, ledger
 
     known = backend.tag(store, backend.LEDGER)
     if asked and known and asked != known:
@@ -315,7 +326,11 @@ def _choose_ledger(store: Registry, home: Path, asked: str) -> Ledger:
             f"copy its file there, then set the tag `{backend.LEDGER}` of the registered model to {asked}"
         )
     if not known and (asked or store.home is None):
-        backend.set_tag(store, backend.LEDGER, asked or str((home / ARTIFACTS / PROMOTIONS).absolute()))
+        place = asked or str((home / ARTIFACTS / PROMOTIONS).absolute())
+        chosen = ledger_at(store.name, mirror=place, beside=store.home / PROMOTIONS if store.home else None)
+        with ledger.held(chosen):
+            ledger.load(chosen)
+        backend.set_tag(store, backend.LEDGER, place)
     return _known_ledger(store)
 
 

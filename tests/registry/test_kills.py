@@ -12,7 +12,7 @@ import pytest
 from lrm.content import content_sha256
 from lrm.registry import backend, bucket
 from lrm.registry.ledger import ledger_at, load
-from lrm.registry.run import resolve, show
+from lrm.registry.run import choose_ledger, resolve, show
 from tests import services
 from tests.registry import children
 from tests.registry.children import AFTER, BEFORE, TORN, registry_of
@@ -103,7 +103,7 @@ def keep_in_bucket(state):
     client = bucket.storage.Client("emulated", bucket.AnonymousCredentials())
     client.create_bucket(name)
     client.close()
-    backend.set_tag(backend.connect(registry_of(state), NAME), backend.LEDGER, f"gs://{name}/promotions")
+    choose_ledger(backend.connect(registry_of(state), NAME), state, f"gs://{name}/promotions")
 
 
 def end_of(action, state):
@@ -122,7 +122,6 @@ def end_of(action, state):
     )
 
 
-@pytest.mark.slow
 def test_of_two_machines_that_promote_at_the_same_moment_exactly_one_wins_and_the_other_is_told(
     homes, tmp_path, monkeypatch
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrm.errors import RegistryError
+from lrm.registry import places
 from lrm.registry.ledger import (
     ABANDONED,
     DONE,
@@ -91,17 +92,32 @@ def test_a_damaged_line_is_named(ledger):
 @pytest.mark.parametrize("lost", ["beside", "mirror"])
 def test_a_place_that_was_lost_is_given_the_lines_of_the_other(ledger, lost):
     write(ledger, move("1"))
-    places = {"beside": ledger.beside, "mirror": Path(ledger.mirror)}
-    places[lost].unlink()
+    copies = {"beside": ledger.beside, "mirror": Path(ledger.mirror)}
+    copies[lost].unlink()
     assert [one.version for one in history(peek(ledger))] == ["1"]
-    assert not places[lost].exists()  # a look changes nothing
+    assert not copies[lost].exists()  # a look changes nothing
     assert versions(ledger) == ["1"]
-    assert places["beside"].read_bytes() == places["mirror"].read_bytes()
+    assert copies["beside"].read_bytes() == copies["mirror"].read_bytes()
 
 
 def test_a_line_that_was_changed_by_hand_is_noticed(ledger):
     write(ledger, move("1"))
     ledger.beside.write_text(ledger.beside.read_text().replace("ann@desk", "bob@desk"))
+    with pytest.raises(RegistryError, match="the ledger of m contradicts itself"):
+        load(ledger)
+
+
+def test_lines_that_a_stranger_put_first_into_a_mirror_without_history_are_noticed(ledger, tmp_path, monkeypatch):
+    write(ledger, move("1"))
+    Path(ledger.mirror).unlink()
+    stranger, extend = ledger_at("m", mirror=str(tmp_path / "artifacts"), beside=tmp_path / "elsewhere"), places.extend
+
+    def late(place, seen, lines):
+        monkeypatch.undo()
+        write(stranger, move("9"))
+        return extend(place, seen, lines)
+
+    monkeypatch.setattr(places, "extend", late)
     with pytest.raises(RegistryError, match="the ledger of m contradicts itself"):
         load(ledger)
 

@@ -10,7 +10,7 @@ import pytest
 from lrm.content import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import backend, bundle
-from lrm.registry.ledger import INTENT, append, ledger_at, load, move_id
+from lrm.registry.ledger import INTENT, append, history, ledger_at, load, move_id
 from lrm.registry.run import find_champion, promote_model, register_model, resolve, rollback, show
 from tests.registry.conftest import NAME
 
@@ -260,6 +260,13 @@ def test_a_folder_may_hold_the_mirror_and_the_registry_remembers_it(registry, re
     register("b")
     with pytest.raises(RegistryError, match=r"keeps its ledger in .*elsewhere, not in gs://bucket/promotions"):
         register("c", ledger="gs://bucket/promotions")
+
+
+def test_a_place_holds_all_earlier_moves_before_the_registry_names_it(registry, register, promote, tmp_path):
+    promote(register("a"))
+    register("b", ledger=str(tmp_path / "elsewhere"))
+    moved = ledger_at(NAME, mirror=str(tmp_path / "elsewhere"), beside=None)
+    assert [move.version for move in history(load(moved))] == ["1"]
 
 
 def test_a_server_without_a_folder_for_artifacts_is_refused(trained, tmp_path):
