@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from local.lock import is_held
 from local.prepare import versions
 from lrm.errors import DataError
 from lrm.manifest import RUN_MANIFEST, STARTED, read
@@ -72,14 +73,7 @@ def held(run_dir: Path) -> Iterator[None]:
 
 def is_running(run_dir: Path) -> bool:
     """Whether any process of a run is alive."""
-    if not (run_dir / LOCK).is_file():
-        return False
-    with open(run_dir / LOCK) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_held(run_dir / LOCK)
 
 
 def remove_leftovers(runs: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +22,6 @@ from lrm.features.tables import read_manifest
 from lrm.model.artifact import WEIGHTS, load
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
-from lrm.record import RECORD
-
-BUNDLE = "bundle.json"
-NOT_CONTENT = frozenset({BUNDLE, RECORD})
-"""Files that say how a folder came about, which the registry leaves out of a bundle's content too."""
 
 
 class Contest(NamedTuple):
@@ -97,14 +91,6 @@ def hold(
         retention=retained(ledger) if ledger is not None else {},
     )
     return Contest(answers, about, facts, recommendations, ledger)
-
-
-def content_sha256(folder: Path) -> str:
-    """One digest of all content files of a model folder, the registry's for the same files."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_CONTENT)
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items() if name[0] != "."}
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:

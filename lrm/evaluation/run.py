@@ -53,9 +53,10 @@ def evaluate_model(
         DataError: the champion is the challenger's own folder, a folder is not complete, or there is nothing to
             evaluate.
     """
+    from lrm.content import model_sha256
     from lrm.evaluation import policy as policies
     from lrm.evaluation import rehearsal as rehearsals
-    from lrm.evaluation.contest import content_sha256, hold
+    from lrm.evaluation.contest import hold
     from lrm.evaluation.estimates import CHALLENGER
     from lrm.evaluation.exam import ask_baselines, mark, prepare
     from lrm.evaluation.page import page
@@ -82,7 +83,7 @@ def evaluate_model(
     )
     result |= {
         "policy": policies.as_json(policy, paths),
-        "challenger_content": content_sha256(model),
+        "challenger_content": model_sha256(model),
         "rehearsal": rehearsed._asdict() if rehearsed else None,
         "recommendations": contest.recommendations,
         "about": contest.about,

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lrm.config import PRESETS, preset
+from lrm.content import model_sha256
 from lrm.errors import DataError
-from lrm.evaluation.contest import content_sha256
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
 from lrm.registry import bundle
@@ -219,9 +219,9 @@ def test_the_content_of_the_challenger_is_the_registrys_digest_of_the_same_files
     assert content == bundle.content_sha256(bundle.digest(models[0]))
     touched = shutil.copytree(models[0], tmp_path / "touched")
     (touched / "record.json").write_text("{}")
-    assert content_sha256(touched) == content
+    assert model_sha256(touched) == content
     (touched / "config.json").write_text((touched / "config.json").read_text() + "\n")
-    assert content_sha256(touched) != content
+    assert model_sha256(touched) != content
 
 
 def test_skew_in_the_rehearsal_rejects_with_the_signal_named(judge, tmp_path):
