@@ -36,7 +36,7 @@ EDGES = {
     "feast": ("feature_repo/", "examples/", "lrm/features/store.py"),
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
-    "fastapi": ("lrm/serving/server.py",),
+    "fastapi": ("lrm/serving/server.py", "lrm/serving/routes.py"),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),
     "matplotlib": ("lrm/reporting/",),

@@ -26,7 +26,7 @@ def read_logs() -> dict[str, pl.DataFrame]:
     """Sales, visits with the books shown, readers, books and their prices. Readers favour one author each."""
     draw = random.Random(0)
     books = [{"item_id": f"book-{n:02}", "author": AUTHORS[n % 5], "pages": 100.0 + 10 * n} for n in range(25)]
-    readers = [{"user_id": f"reader-{n:02}", "town": draw.choice(("Lyon", "Turin"))} for n in range(30)]
+    readers = [{"user_id": f"reader-{n:02}", "town": draw.choice(("Lyon", "Turin"))} for n in range(80)]
     favourite = {reader["user_id"]: draw.choice(AUTHORS) for reader in readers}
     sales, shown = [], []
     for day in range(1, N_DAYS):

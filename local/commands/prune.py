@@ -9,7 +9,7 @@ from typing import Any
 
 from local import kept, retention
 from local.commands.model import registry_of
-from lrm.errors import RegistryError
+from lrm.errors import DataError, RegistryError
 
 HELP = "list, then remove what no champion, rollback target or pinned run needs"
 DESCRIPTION = (
@@ -34,6 +34,8 @@ def execute(asked: argparse.Namespace) -> int:
     """Pin, unpin, list or remove."""
     if asked.pin or asked.unpin:
         return _pin(kept.find_run(asked.pin or asked.unpin, asked.runs), is_kept=bool(asked.pin))
+    if not asked.runs.is_dir() and not asked.state.is_dir():
+        raise DataError(f"there is neither a folder {asked.runs} nor {asked.state}; name them with --runs and --state")
     needed = needed_by(registry_of(asked), asked.state)
     items = retention.unneeded(asked.runs, asked.state, needed)
     sizes = [retention.size(item.path) for item in items]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lrm.errors import LrmError, ServingError
@@ -69,25 +70,52 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
     parser.add_argument("--state", type=Path, default=Path("state"), help="holds serving/ (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_between(0, 65_535), default=8000, help="port to listen on (default: %(default)s)"
+    )
     parser.add_argument("--api-key-file", type=Path, help="ask callers of /v1/ for the key that this file holds")
-    parser.add_argument("--max-batch", type=int, default=32, help="questions answered together (default: %(default)s)")
+    parser.add_argument(
+        "--max-batch",
+        type=_between(1, 1_000_000),
+        default=32,
+        help="questions answered together (default: %(default)s)",
+    )
     parser.add_argument(
         "--max-wait-ms",
-        type=float,
-        default=0.0,
+        type=_between(0, 60_000),
+        default=0,
         help="a lone question waits so long for company (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-waiting", type=int, default=64, help="questions that may wait; more get 429 (default: %(default)s)"
+        "--max-waiting",
+        type=_between(1, 1_000_000),
+        default=64,
+        help="questions that may wait; more get 429 (default: %(default)s)",
     )
     parser.add_argument(
-        "--deadline-ms", type=float, default=2000.0, help="a question is given up after this (default: %(default)s)"
+        "--deadline-ms",
+        type=_between(1, 600_000),
+        default=2000,
+        help="a question is given up after this (default: %(default)s)",
     )
     parser.add_argument(
-        "--prefix-mb", type=int, default=256, help="bound of the decoded histories held (default: %(default)s)"
+        "--prefix-mb",
+        type=_between(1, 1_000_000),
+        default=256,
+        help="bound of the decoded histories held (default: %(default)s)",
     )
     return parser
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    """Reads a whole number of those, both among them."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least:,} to {most:,}, got {text!r}")
+        return int(text)
+
+    return read
 
 
 def champion_folder(registry: str, name: str, state: Path) -> Path:

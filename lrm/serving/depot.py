@@ -19,6 +19,8 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -56,7 +58,7 @@ def push(folder: Path, depot: str) -> tuple[str, str]:
         depot: a folder, or `gs://BUCKET[/PREFIX]`.
 
     Raises:
-        ServingError: the folder is no release.
+        ServingError: the folder is no release, or the bucket cannot be written.
         RegistryError: its bundle was changed.
     """
     folder = folder.resolve()
@@ -178,7 +180,8 @@ def _take(depot: str, path: str, to: Path, *, sha256: str = "") -> None:
 def _put(source: Path, depot: str, path: str) -> None:
     """Copy one file into a depot; a reader sees the old one or the new one."""
     if depot.startswith(BUCKET):
-        _blob(depot, path).upload_from_filename(str(source))
+        with _faults(depot):
+            _blob(depot, path).upload_from_filename(str(source))
         return
     target = Path(depot) / path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,10 +193,26 @@ def _put(source: Path, depot: str, path: str) -> None:
 def _download(depot: str, path: str, to: Path) -> None:
     from google.api_core.exceptions import NotFound
 
+    with _faults(depot):
+        try:
+            _blob(depot, path).download_to_filename(str(to))
+        except NotFound as error:
+            raise FileNotFoundError(path) from error
+
+
+@contextmanager
+def _faults(depot: str) -> Iterator[None]:
+    """Say what keeps a bucket from being read or written."""
+    from lrm.registry.bucket import FAULTS
+
     try:
-        _blob(depot, path).download_to_filename(str(to))
-    except NotFound as error:
-        raise FileNotFoundError(path) from error
+        yield
+    except FAULTS as error:
+        seen = str(error).splitlines()[0][:300]
+        raise ServingError(
+            f"cannot use {depot}: {type(error).__name__}: {seen}; see that the bucket exists, that you may use it and "
+            "that the network reaches it"
+        ) from error
 
 
 def _blob(depot: str, path: str) -> Any:

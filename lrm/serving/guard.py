@@ -31,6 +31,7 @@ BODY_WITHIN_S = 10.0
 """Seconds in which a body must have come."""
 PATIENCE = 8
 """A body may be so many times too large and still be refused politely."""
+TELL_EVERY_S = 1.0
 UNWRITTEN = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are asked every few seconds; the log would hold little else."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -52,6 +53,21 @@ class Refusal(NamedTuple):
     detail: str
 
 
+class Shed:
+    """Requests turned away for overload: told together, once a second, as a line each would add to the load."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.n, self.told = 0, 0.0
+
+    def add(self) -> None:
+        """Count one, and tell where it is time."""
+        self.n += 1
+        if (now := time.monotonic()) - self.told >= TELL_EVERY_S:
+            log("requests turned away: too many wait", level=logging.WARNING, n=self.n)
+            self.n, self.told = 0, now
+
+
 TOO_MANY = Refusal(429, "overload", "too many requests wait; send it again in a moment")
 
 
@@ -64,7 +80,7 @@ def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], 
         limits: what a request may be.
         is_full: whether a request to this path would be turned away for want of room.
     """
-    wanted = sha256(limits.api_key).digest()
+    wanted, shed = sha256(limits.api_key).digest(), Shed()
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +90,7 @@ def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], 
         given = headers.get(REQUEST_ID, b"")
         request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex.encode()
         start, status = time.perf_counter(), 500
+        refusal: Refusal | None = None
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -102,7 +119,9 @@ def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], 
             meters.in_flight.dec()
             meters.requests.labels(route, str(status)).inc()
             meters.seconds.labels(route).observe(seconds)
-            if scope["path"] not in UNWRITTEN:
+            if refusal is TOO_MANY:
+                shed.add()
+            elif scope["path"] not in UNWRITTEN:
                 facts = {"method": scope["method"], "path": scope["path"][:200], "status": status}
                 log("request", request_id=request_id.decode(), ms=round(1000 * seconds, 3), **facts)
 

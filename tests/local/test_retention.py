@@ -126,6 +126,11 @@ def test_nothing_is_pruned_where_the_registry_that_knows_what_is_needed_is_missi
     assert (home / "runs" / LOSER).is_dir()
 
 
+def test_folders_that_are_not_there_are_not_called_clean(tmp_path, capsys):
+    assert main(["prune", "--runs", str(tmp_path / "runz"), "--state", str(tmp_path / "stat")]) == 1
+    assert "name them with --runs and --state" in capsys.readouterr().err
+
+
 def test_a_run_that_is_none_cannot_be_pinned(home, capsys):
     assert main(["prune", "--pin", "yesterday", "--runs", str(home / "runs")]) == 1
     assert f"there is no run 'yesterday' with a run_manifest.json in {home}/runs" in capsys.readouterr().err

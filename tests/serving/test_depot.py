@@ -145,6 +145,14 @@ def test_a_bucket_is_a_depot_too(tmp_path, monkeypatch):
         depots._client.cache_clear()
 
 
+def test_a_bucket_without_credentials_is_an_error_in_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    depots._client.cache_clear()
+    assert main(["--depot", "gs://any", "--name", NAME, "--to", str(tmp_path / "out")]) == 1
+    assert "error: cannot use gs://any: DefaultCredentialsError" in capsys.readouterr().err
+
+
 def test_the_champion_is_the_version_that_the_registry_names(tmp_path, depot, pushed, capsys):
     from mlflow import MlflowClient
 

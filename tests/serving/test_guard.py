@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import pytest
 
@@ -25,7 +26,11 @@ async def broken(scope, receive, send):
 
 def ask(app=echo, *, headers=(), parts=(b"hello",), limits=NO_LIMITS, is_full=lambda path: False, method="POST"):
     """Status, headers and body of one request to a guarded application."""
-    sent, meters = [], new_meters({})
+    return send_to(guard(app, new_meters({}), limits, is_full=is_full), headers=headers, parts=parts, method=method)
+
+
+def send_to(guarded, *, headers=(), parts=(b"hello",), method="POST"):
+    sent = []
     coming = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     coming[-1]["more_body"] = False
 
@@ -36,7 +41,7 @@ def ask(app=echo, *, headers=(), parts=(b"hello",), limits=NO_LIMITS, is_full=la
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/v1/recommend", "headers": list(headers)}
-    asyncio.run(guard(app, meters, limits, is_full=is_full)(scope, receive, send))
+    asyncio.run(guarded(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
@@ -84,6 +89,16 @@ def test_an_overload_is_answered_at_once_and_says_when_to_come_again():
     status, headers, body = ask(is_full=lambda path: path == "/v1/recommend")
     assert (status, headers[b"retry-after"]) == (429, b"1")
     assert "too many requests wait" in json.loads(body)["detail"]
+
+
+def test_an_overload_is_logged_once_a_second_however_many_are_turned_away(caplog):
+    guarded = guard(echo, new_meters({}), NO_LIMITS, is_full=lambda path: True)
+    with caplog.at_level(logging.INFO, logger="lrm.serving"):
+        for _ in range(100):
+            assert send_to(guarded)[0] == 429
+    told = [record for record in caplog.records if record.name == "lrm.serving"]
+    assert 1 <= len(told) < 100
+    assert {record.getMessage() for record in told} == {"requests turned away: too many wait"}
 
 
 def test_an_error_inside_stays_inside(caplog):

@@ -149,6 +149,15 @@ def test_a_key_file_must_hold_a_key(tmp_path, world, capsys):
     assert "holds no API key" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["--port=65536", "--max-batch=0", "--deadline-ms=-5", "--prefix-mb=some"])
+def test_an_option_out_of_range_is_refused_before_anything_is_loaded(world, capsys, wrong):
+    from lrm.serving.__main__ import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["--bundle", str(world.release.folder), wrong])
+    assert "must be a whole number from" in capsys.readouterr().err
+
+
 def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
     from lrm.errors import ServingError
     from lrm.features import store

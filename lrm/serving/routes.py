@@ -1,0 +1,164 @@
+"""The routes: what each takes and gives, and how a request that cannot be answered is told so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lrm.serving import wire
+from lrm.serving.batching import Overloaded, TooLate
+from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
+from lrm.serving.meters import count_flags
+from lrm.serving.question import Question, event_problem, problem, shown
+from lrm.serving.swap import InService
+
+MAX_PUSHES = 32
+"""Requests with events that may wait."""
+RECOMMEND_PATH, SCORE_PATH, EVENTS_PATH = "/v1/recommend", "/v1/score", "/v1/events"
+LOADING = "the model is still loading; wait until /readyz answers 200"
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": wire.Problem, "description": says}
+    for status, says in {
+        400: "the body cannot be read",
+        401: "the API key is missing or wrong",
+        408: "the body came too slowly",
+        413: "the body is too large",
+        422: "a field is wrong; the message names it",
+        429: "too many requests wait; the header retry-after says when to come again",
+        503: "the model is still loading",
+        504: "there was no answer in time",
+    }.items()
+}
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Say in one form what is wrong with a request, or why it gets no answer now."""
+
+    @app.exception_handler(RequestValidationError)
+    async def explain(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            place = first["loc"][-1]
+            return _no(422, f"the body is not JSON: character {place}: {first['ctx']['error']}")
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        return _no(422, f"{where}: {first['msg']}, got {shown(first.get('input'))}")
+
+    @app.exception_handler(Overloaded)
+    async def turn_away(_request: Request, _error: Overloaded) -> JSONResponse:
+        app.state.meters.turned_away.labels(TOO_MANY.reason).inc()
+        return _no(TOO_MANY.status, TOO_MANY.detail)
+
+    @app.exception_handler(TooLate)
+    async def give_up(_request: Request, _error: TooLate) -> JSONResponse:
+        app.state.meters.turned_away.labels("deadline").inc()
+        return _no(504, "there was no answer in time; send it again in a moment")
+
+
+def add_questions(app: FastAPI) -> None:
+    """Add what callers ask: recommendations, scores, and to take new events."""
+    state = app.state
+
+    def in_service() -> Any:
+        if state.held.service is None:
+            raise HTTPException(503, LOADING, {"retry-after": str(RETRY_AFTER_S)})
+        return state.held.service
+
+    async def answered(question: Question) -> JSONResponse:
+        service = in_service()
+        if wrong := problem(question, service.fields, now=datetime.now(UTC)):
+            return _no(422, wrong)
+        result: dict[str, Any] = await state.batcher.ask((service, question))
+        count_flags(state.meters, result["flags"])
+        return JSONResponse(result)
+
+    @app.post(RECOMMEND_PATH, response_model=wire.Answer, responses=REFUSALS)
+    async def recommend(body: wire.RecommendBody) -> JSONResponse:
+        """The k best items of the catalogue, or of the candidates, for a user."""
+        return await answered(body.question())
+
+    @app.post(SCORE_PATH, response_model=wire.Answer, responses=REFUSALS)
+    async def score(body: wire.ScoreBody) -> JSONResponse:
+        """The candidates with the probability of their outcome, the likeliest first."""
+        return await answered(body.question())
+
+    @app.post(EVENTS_PATH, response_model=wire.EventsTaken, responses=REFUSALS)
+    async def events(body: wire.EventsBody) -> JSONResponse:
+        """Take new events, through the feature store's push source; the next answers to their users know them."""
+        service, now = in_service(), datetime.now(UTC)
+        sent = [one.event() for one in body.events]
+        for place, event in enumerate(sent):
+            if wrong := event_problem(event, service.fields, where=f"events[{place}]", now=now):
+                return _no(422, wrong)
+        if state.pushes >= MAX_PUSHES:
+            raise Overloaded
+        state.pushes += 1
+        try:
+            loop = asyncio.get_running_loop()
+            taken = await loop.run_in_executor(state.held.worker, _take_events, state.held, sent)
+        finally:
+            state.pushes -= 1
+        state.meters.events.labels("new").inc(taken["new"])
+        state.meters.events.labels("before").inc(taken["accepted"] - taken["new"])
+        return JSONResponse(taken)
+
+
+def add_status(app: FastAPI) -> None:
+    """Add what operators ask: the model, whether it is well, its counters."""
+    held: InService = app.state.held
+
+    @app.get("/v1/model", response_model=wire.Model, responses={401: REFUSALS[401]})
+    async def model() -> JSONResponse:
+        """Which model answers, where it came from, and what a request may carry."""
+        release, service = held.release, held.service
+        facts: dict[str, Any] = {"name": release.name, "version": release.version, "release": release.folder.name}
+        facts |= {"as_of": release.as_of.isoformat(), "refused": held.refused}
+        if service is not None:
+            facts |= {
+                "lineage": service.lineage,
+                "n_items": len(service.items.item_ids),
+                "keys": service.fields.key_types,
+                "context": {signal.name: signal.kind for signal in service.fields.request},
+                "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},
+                "event_fields": {signal.name: signal.kind for signal in service.fields.event},
+            }
+        return JSONResponse(facts)
+
+    @app.get("/healthz", response_model=wire.Status)
+    async def healthz() -> JSONResponse:
+        """The process is alive."""
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", response_model=wire.Status, responses={503: {"model": wire.Status}})
+    async def readyz() -> JSONResponse:
+        """The model is loaded and warm."""
+        if held.failure is not None:
+            return JSONResponse({"status": "failed", "detail": "the release cannot be loaded; see the log"}, 503)
+        is_ready = held.service is not None
+        return JSONResponse({"status": "ready" if is_ready else "loading"}, status_code=200 if is_ready else 503)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Counters and latencies, in Prometheus' text form."""
+        meters, now = app.state.meters, (held.release.name, held.release.version)
+        app.state.served[now] = None
+        for one in app.state.served:
+            meters.model.labels(*one).set(one == now)
+        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _take_events(held: InService, sent: list[Any]) -> dict[str, int]:
+    from lrm.serving.events import take_events
+
+    return take_events(held.service, sent)
+
+
+def _no(status: int, detail: str) -> JSONResponse:
+    """An answer that says why there is none."""
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503, 504) else None
+    return JSONResponse({"detail": detail}, status, headers)
