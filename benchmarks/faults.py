@@ -106,6 +106,9 @@ class World(NamedTuple):
         shutil.copytree(home / "runs", before / "runs", symlinks=True)
         records = read_records(latest(home))
         seconds = {step: record["seconds"] for step, record in records.items()}
+        if absent := [step for step in STEPS if step not in seconds]:
+            steps = ", ".join(absent)
+            raise LrmError(f"the unbroken run never came to {steps}; name data on which it promotes with --data")
         facts = {"manifest": read(latest(home)), "seconds": seconds, "served": served(home)}
         return cls(home, data, before, facts)
 
