@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from local.commands.model import add_options, registry_of
-from local.commands.rollback import no_release
+from local.commands.serve_version import add_runs_option, serve_version
 
 HELP = "put a version in service by a person's decision"
 DESCRIPTION = """Put a registered version in service that the gate kept back, by a person's decision: the ledger keeps
@@ -19,20 +19,17 @@ def add(commands: Any) -> None:
     parser.add_argument("version", help="the version to put in service; `history` names the one that waits")
     parser.add_argument("--reason", required=True, help="why, for those who will read the history")
     add_options(parser)
+    add_runs_option(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(asked: argparse.Namespace) -> int:
-    """Approve a version; 0 also where its release has yet to be made."""
+    """Approve a version; 1 where servers cannot follow yet."""
     from lrm.registry.run import approve, show
-    from lrm.serving.release import root_of, serve_again
 
     registry = registry_of(asked)
     name = show(registry, asked.name)["name"]
     moved = approve(registry, name, asked.version, reason=asked.reason)
     was = f"was {moved['previous'] or 'none'}" if moved["is_moved"] else "and was before: nothing to do"
     print(f"{name}: version {moved['version']} is the champion, {was}")
-    root = root_of(asked.state, name)
-    release = serve_again(root, moved["version"])
-    print(f"in service: {release}" if release else no_release(root, moved["version"]))
-    return 0
+    return serve_version(registry, name, moved["version"], state=asked.state, runs=asked.runs)

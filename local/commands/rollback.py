@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from local.commands.model import add_options, registry_of
+from local.commands.serve_version import add_runs_option, serve_version
 
 HELP = "put the champion before this one back in service"
 DESCRIPTION = """Put the champion before this one back in service: the alias moves in the registry, the ledger says so,
@@ -19,13 +19,14 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("rollback", help=HELP, description=DESCRIPTION)
     parser.add_argument("--reason", default="", help="why, for those who will read the history")
     add_options(parser)
+    add_runs_option(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(asked: argparse.Namespace) -> int:
     """Roll back; 1 where servers cannot follow yet."""
     from lrm.registry.run import rollback, show
-    from lrm.serving.release import latest_releases, root_of, serve_again, served_version
+    from lrm.serving.release import latest_releases, root_of, served_version
 
     registry = registry_of(asked)
     held = show(registry, asked.name)
@@ -33,17 +34,4 @@ def execute(asked: argparse.Namespace) -> int:
     served = served_version(root) if held["champion"] in latest_releases(root) else ""
     moved = rollback(registry, held["name"], reason=asked.reason, served=served)
     print(f"{held['name']}: version {moved['version']} is the champion again, was {moved['previous']}")
-    release = serve_again(root, moved["version"])
-    if release is None:
-        print(no_release(root, moved["version"]))
-        return 1
-    print(f"in service: {release}; servers that watch {root / 'current'} follow, others must be started again")
-    return 0
-
-
-def no_release(root: Path, version: str) -> str:
-    """What to say where no release of a version is kept."""
-    return (
-        f"not yet in service: {root} keeps no release of version {version}, so servers go on as they are; `make run` "
-        "makes one and puts it in service"
-    )
+    return serve_version(registry, held["name"], moved["version"], state=asked.state, runs=asked.runs)
