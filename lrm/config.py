@@ -210,7 +210,7 @@ def tiny() -> RunConfig:
             ranking_weight=1.0,
             checkpoint_every_steps=10,
         ),
-        evaluation=EvaluationConfig(max_retrieval_requests=200, n_trees=20, ledger_tokens=20_000),
+        evaluation=EvaluationConfig(n_trees=20, ledger_tokens=20_000),
     )
 
 
