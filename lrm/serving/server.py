@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from lrm.serving.batching import Batcher
 from lrm.serving.guard import Limits, guard
@@ -62,7 +63,13 @@ def make_app(
         on_ready: called once it is loaded and warm.
         on_failure: called if it cannot be loaded; the error is then `app.state.held.failure`.
     """
-    app = FastAPI(title="Token Factory", description=f"Recommendations of {release.name}.", lifespan=_lifespan)
+    # The page at /docs loads nothing from other hosts.
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Token Factory",
+        description=f"Recommendations of {release.name}.",
+        lifespan=_lifespan,
+    )
     held = InService(release, prefix_bytes=options.prefix_bytes)
 
     async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
@@ -122,7 +129,13 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
     log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
     config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_S
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # nothing here asks who called, or by which scheme
+        timeout_graceful_shutdown=DRAIN_S,
     )
     server = uvicorn.Server(config)
     server.run()

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import urllib.request
 
 import pytest
@@ -71,4 +72,10 @@ def test_the_document_and_its_page_are_served(address):
     status, document = ask(address, "/openapi.json")
     assert (status, {"/v1/recommend", "/v1/score", "/v1/events", "/v1/model"} <= set(document["paths"])) == (200, True)
     with urllib.request.urlopen(f"{address}/docs", timeout=5) as page:
-        assert "/openapi.json" in page.read().decode()
+        shown = page.read().decode()
+    assert "/openapi.json" in shown
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', shown)
+    assert [place for place in loaded if not place.startswith("/")] == []  # nothing from other hosts
+    for place in loaded:
+        with urllib.request.urlopen(f"{address}{place}", timeout=5) as one:
+            assert one.status == 200
