@@ -17,7 +17,7 @@ NOT_CONTENT = frozenset({BUNDLE, RECORD})
 def digest(folder: Path) -> dict[str, str]:
     """The sha256 of every content file, by path relative to the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_CONTENT)
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
 
 
 def content_sha256(files: dict[str, str]) -> str:
@@ -30,6 +30,7 @@ def model_sha256(model: Path) -> str:
     return content_sha256({name: sha256 for name, sha256 in digest(model).items() if not name.startswith(".")})
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The sha256 of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

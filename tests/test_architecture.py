@@ -36,13 +36,14 @@ EDGES = {
     "feast": ("feature_repo/", "examples/", "lrm/features/store.py"),
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
+    "faiss": ("lrm/model/index.py",),
     "fastapi": ("lrm/serving/server.py", "lrm/serving/routes.py"),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),
     "matplotlib": ("lrm/reporting/",),
 }
 WITHOUT_TORCH = ("lrm/features/", "lrm/validation/", "lrm/registry/", "lrm/reporting/", "components/", "local/")
-HEAVY = ("torch", "feast", "mlflow", "great_expectations", "matplotlib", "pandas")
+HEAVY = ("torch", "faiss", "feast", "mlflow", "great_expectations", "matplotlib", "pandas")
 STEPS = sorted(path for path in PROJECT.glob("components/*.py") if path.stem not in ("__init__", "step", "cluster"))
 
 

@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         default=256,
         help="bound of the decoded histories held (default: %(default)s)",
     )
+    parser.add_argument(
+        "--search-effort",
+        type=int,
+        help="lists of a large catalogue's index that are searched for a request; 0: no index, every item is scored "
+        "(default: as measured when the release was built; /v1/model has it, and the recall)",
+    )
     return parser
 
 
@@ -170,6 +176,7 @@ def _serve(given: argparse.Namespace) -> None:
         max_waiting=given.max_waiting,
         deadline_s=given.deadline_ms / 1000,
         prefix_bytes=given.prefix_mb * 2**20,
+        effort=given.search_effort,
         follow=given.follow,
     )
     folder = given.bundle or given.follow

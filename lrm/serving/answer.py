@@ -15,6 +15,7 @@ import torch
 
 from lrm.features.sources import COLUMN_TYPES
 from lrm.model.prefix import Suffix, decode_over
+from lrm.model.recommender import States
 from lrm.model.retrieval import Wanted, best_items
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
 from lrm.serving.features import Described, Row, describe, is_known_user
@@ -79,7 +80,9 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
         logits[chosen] = states.candidate_logit_C.cpu().numpy()
         wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
-        best = best_items(service.recommender, service.items.catalogue.vectors_VD, states, rows, wanted)
+        best = best_items(
+            service.recommender, service.items.catalogue.vectors_VD, states, rows, wanted, service.catalogue_index
+        )
         items |= {requests[r]: _described(service, one.rows, "score", one.scores) for r, one in best.items()}
     for r, one in enumerate(batch.asked):
         if one.question.kind == SCORE:
@@ -87,6 +90,17 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
             order = np.argsort(-probabilities, kind="stable")[: one.question.k]
             items[r] = _described(service, one.rows[order], "probability", probabilities[order])
     return [_response(service, one, items[r], _flags(service, batch, r)) for r, one in enumerate(batch.asked)]
+
+
+@torch.inference_mode()
+def request_states(service: Service, questions: Sequence[Question]) -> tuple[States, list[np.ndarray]]:
+    """What the model makes of questions for recommendations: the states, and the catalogue rows of each history."""
+    users = recall(service, [question.user_id for question in questions])
+    batch = _batch(service, [_asked(service, question, users[question.user_id]) for question in questions])
+    suffix = _suffix(service, batch, list(range(len(questions))), np.arange(0))
+    prefixes = [one.user.prefix for one in batch.asked]
+    states, _ = decode_over(service.recommender, prefixes, suffix)
+    return states, [prefix.row_T for prefix in prefixes]
 
 
 def _asked(service: Service, question: Question, user: Remembered) -> Asked:

@@ -12,7 +12,6 @@ are code, so its digest is worth naming where the server is deployed (`sha256`).
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from lrm.content import sha256_of
 from lrm.errors import RegistryError, ServingError
 from lrm.registry import bundle as bundles
 from lrm.serving.release import BUNDLE, Release, read_release
@@ -151,12 +151,6 @@ def digests(folder: Path) -> dict[str, str]:
     """The sha256 of every file, by path relative to the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of one file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _take(depot: str, path: str, to: Path, *, sha256: str = "") -> None:

@@ -87,6 +87,12 @@ def some_users(histories: Histories, n: int) -> list[Key]:
     return [row[0] for row in histories.packed.execute("SELECT user_id FROM history LIMIT ?", (n,))]
 
 
+def spread_users(histories: Histories, n: int) -> list[Key]:
+    """At most `n` users who have a history, spread evenly over all of them."""
+    users = [row[0] for row in histories.packed.execute("SELECT user_id FROM history ORDER BY user_id")]
+    return users[:: max(1, -(-len(users) // n))]
+
+
 def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
     """Each user's new events, as the online store keeps them now."""
     return [Fresh(kept.values[0], kept.seconds) for kept in store.read_fresh(histories.online, user_ids)]

@@ -18,19 +18,26 @@ from lrm.serving.service import Service, ask_of, catalogue_rows, user_keys
 PROBED = 4
 """Users whose answers are compared."""
 TOLERANCE = 1e-4
+MARGIN = 3.0
+"""Scores found by an index may be off by so many times the largest error of the requests that it was measured on."""
+LEAST_FOUND = 0.8
+"""Share of the best items that an index must find for these few users; it was built to find `indexing.AIM`."""
 
 
 def prove(service: Service) -> None:
     """Answer as offline scoring does for a few users, and warm up on the way.
 
     Raises:
-        ServingError: a score is no number, or differs from the offline one by more than 1e-4.
+        ServingError: a score is no number, or differs from the offline one by more than 1e-4; or, where an index finds
+            the items, by more than its measured error allows, or the index does not find them.
     """
     users = some_users(service.histories, PROBED)
     nobody = 0 if service.release.key_types[USER_ID] == "int64" else ""
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
     answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody, *users]])
     answers = answer(service, [Question(RECOMMEND, user) for user in [nobody, *users]])
+    error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
+    is_best = []
     for user, found in zip(users, answers[1:], strict=True):
         time = datetime.fromisoformat(found["time"])
         known = describe(service.features, QUERY, [Row(user_keys(service, Question(RECOMMEND, user)), {}, time)])
@@ -38,8 +45,15 @@ def prove(service: Service) -> None:
         (offline,) = retrieve(service.recommender, service.items, [ask_of(service, user, time, signals)])
         served = np.array([item["score"] for item in found["items"]])
         expected = offline[catalogue_rows(service, [item[ITEM_ID] for item in found["items"]])]
-        if not np.all(np.abs(served - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected))):
+        if not np.all(np.abs(served - expected) <= error + TOLERANCE * np.maximum(1.0, np.abs(expected))):
             raise ServingError(
                 f"{service.release.folder.name} does not score as offline: user {user!r} got {served.tolist()}, "
                 f"expected {expected.tolist()}; train and promote a new version"
             )
+        is_best += (expected >= np.sort(offline)[-len(expected)] - TOLERANCE).tolist()
+    if service.catalogue_index is not None and np.mean(is_best) < LEAST_FOUND:
+        raise ServingError(
+            f"{service.release.folder.name}: the index finds {np.mean(is_best):.0%} of the best items of {len(users)} "
+            f"users with {service.catalogue_index.effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search "
+            "more lists (--search-effort), or none (0)"
+        )

@@ -20,11 +20,12 @@ STOPS_WITHIN_S = 30.0
 
 
 @contextmanager
-def running(folder: Path, *, log: Path) -> Iterator[str]:
+def running(folder: Path, *arguments: str, log: Path) -> Iterator[str]:
     """Serve a release on a free port of this machine; gives the address once the server is ready.
 
     Args:
         folder: the release.
+        arguments: further ones of the server's command line.
         log: where the server's output goes.
 
     Raises:
@@ -32,7 +33,8 @@ def running(folder: Path, *, log: Path) -> Iterator[str]:
     """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    place = ("--bundle", str(folder), "--host", "127.0.0.1", "--port", str(port))
+    command = [sys.executable, "-m", "lrm.serving", *place, *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:

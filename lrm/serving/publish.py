@@ -19,6 +19,7 @@ from lrm.features.tables import read_manifest
 from lrm.registry import bundle as bundles
 from lrm.schema import EVENT_TIME, EVENTS, HISTORY, ITEM_ID, REQUESTS, USER_ID, Signal, for_maker, read_signals
 from lrm.serving.histories import write_histories
+from lrm.serving.indexing import with_index
 from lrm.serving.release import (
     BUNDLE,
     FEATURE_REPO,
@@ -31,6 +32,9 @@ from lrm.serving.release import (
     write_release,
 )
 
+EXACT_UP_TO = 50_000
+"""Items up to which a release has no index: there the exact product costs no more, and misses nothing."""
+
 
 def build_release(
     bundle: Path,
@@ -42,6 +46,7 @@ def build_release(
     name: str,
     version: str,
     online: Path | None = None,
+    exact_up_to: int | None = EXACT_UP_TO,
 ) -> Release:
     """Build a release beside its place; nothing in service is touched.
 
@@ -55,6 +60,7 @@ def build_release(
         name: the registered model.
         version: the registered version.
         online: a filled online store to link to; one with every entity is made where it is left out.
+        exact_up_to: items of a catalogue that gets no index; None: none does.
 
     Raises:
         RegistryError: the bundle was tampered with.
@@ -70,13 +76,16 @@ def build_release(
     bundles.verify(folder / BUNDLE)
     shutil.copytree(feature_repo, folder / FEATURE_REPO, ignore=shutil.ignore_patterns("__pycache__", "data"))
     item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID]) for held in (bundle, examples))
-    catalogue_at(as_of, item_ids, declared).write_parquet(folder / ITEMS)
+    catalogue = catalogue_at(as_of, item_ids, declared)
+    catalogue.write_parquet(folder / ITEMS)
     write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
     if online is None:
         store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     else:
         (folder / ONLINE).symlink_to(online.resolve(), target_is_directory=True)
     release = Release(folder, name, version, as_of, key_types(data, declared))
+    if exact_up_to is not None and catalogue.height > exact_up_to:
+        release = with_index(release)
     write_release(release)
     return release
 

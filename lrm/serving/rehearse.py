@@ -194,7 +194,7 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
     materialise_online(repo, play.data, as_of, state=stage / "online", only=only)
     actors = {}
     for name, bundle in bundles.items():
-        release = build_release(bundle, play.examples, play.data, repo, name=name, **place)
+        release = build_release(bundle, play.examples, play.data, repo, name=name, exact_up_to=None, **place)
         actors[name] = Actor(release, declared[name], probes[name])
     return actors
 

@@ -3,6 +3,8 @@
     release.json    name, version, as_of, the types of the keys, the fields that a request may carry
     bundle/         the registered bundle, verified
     items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
+    index.safetensors  where the catalogue is large: how it is searched (`lrm.model.index.Plan`); its digest is in
+                    release.json
     history.sqlite  the latest events of every user (`features.write_histories`)
     feature_repo/   the declarations
     online/         the feature store's registry and online store, as of `as_of`
@@ -22,14 +24,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrm.content import sha256_of
 from lrm.errors import ServingError
 from lrm.registry import bundle as bundles
 from lrm.registry.ledger import locked
 
-RELEASE, BUNDLE, ITEMS, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
+RELEASE, BUNDLE, ITEMS, INDEX, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
     "release.json",
     "bundle",
     "items.parquet",
+    "index.safetensors",
     "history.sqlite",
     "online",
     "feature_repo",
@@ -51,6 +55,8 @@ class Release(NamedTuple):
     """UTC instant up to which events and signals are known."""
     key_types: dict[str, str]
     """`int64` or `string` for each join key: `user_id`, `item_id`, and those that a request brings."""
+    catalogue_index: dict[str, Any] | None = None
+    """The digest and the measured recall of the catalogue's index, as `with_index` gives them; None: there is none."""
 
 
 def root_of(state: Path, name: str) -> Path:
@@ -73,10 +79,10 @@ def write_release(release: Release) -> None:
 
 
 def read_release(folder: Path) -> Release:
-    """Read a release, and verify its bundle.
+    """Read a release, and verify its bundle and its index.
 
     Raises:
-        ServingError: the folder is no release.
+        ServingError: the folder is no release, or its index is missing or was changed.
         RegistryError: a file of the bundle is missing or was changed.
     """
     for name in (RELEASE, ITEMS):
@@ -87,7 +93,21 @@ def read_release(folder: Path) -> Release:
             )
     bundles.verify(folder / BUNDLE)
     facts = json.loads((folder / RELEASE).read_text())
-    return Release(folder=folder, **(facts | {"as_of": datetime.fromisoformat(facts["as_of"])}))
+    release = Release(folder=folder, **(facts | {"as_of": datetime.fromisoformat(facts["as_of"])}))
+    _verify_index(release)
+    return release
+
+
+def _verify_index(release: Release) -> None:
+    if release.catalogue_index is None:
+        return
+    path, expected = release.folder / INDEX, release.catalogue_index["sha256"]
+    seen = sha256_of(path) if path.is_file() else "no file"
+    if seen != expected:
+        raise ServingError(
+            f"{path} was changed since it was built (expected sha256 {expected}, seen {seen}); roll the version out "
+            "again, or serve another release"
+        )
 
 
 def latest_releases(root: Path) -> dict[str, Path]:

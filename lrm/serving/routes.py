@@ -122,6 +122,7 @@ def add_status(app: FastAPI) -> None:
             facts |= {
                 "lineage": service.lineage,
                 "n_items": len(service.items.item_ids),
+                "index": service.index_facts,
                 "keys": service.fields.key_types,
                 "context": {signal.name: signal.kind for signal in service.fields.request},
                 "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},

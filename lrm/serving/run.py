@@ -13,6 +13,9 @@ from lrm.serving.rehearse import rehearse_model as rehearse_model
 
 N_PROBES = 25
 """Users whose requests are compared with the offline scores: a light check of what the rehearsal has proved."""
+EXACTLY = ("--search-effort", "0")
+"""Skew is a question about signals and code: it is asked without the index, whose own error was measured when it was
+built, and is looked at again by every server that opens it."""
 
 
 @recorded("roll_out", output="rolled_out", keep=("roll_out.json",))
@@ -125,7 +128,7 @@ def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, featur
     declared = declared_for(recommender.signals, feature_repo, data)
     probes = choose_probes(known, data, declared, as_of=release.as_of, n=N_PROBES)
     start = time.perf_counter()
-    with running(release.folder, log=rolled_out / "server.log") as address:
+    with running(release.folder, *EXACTLY, log=rolled_out / "server.log") as address:
         start_seconds = time.perf_counter() - start
         replies = [ask(address, probe, release.as_of) for probe in probes]
     outcome = measure(release, declared, probes, replies, recommender, known)

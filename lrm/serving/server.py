@@ -44,6 +44,8 @@ class Options(NamedTuple):
     """Seconds after which a question is given up."""
     prefix_bytes: int = 256 * 2**20
     """Bound of the decoded histories held."""
+    effort: int | None = None
+    """Lists of a large catalogue's index searched for a request; None: as the release was measured; 0: no index."""
     follow: Path | None = None
     """A link: what it comes to name is served."""
 
@@ -70,7 +72,7 @@ def make_app(
         description=f"Recommendations of {release.name}.",
         lifespan=_lifespan,
     )
-    held = InService(release, prefix_bytes=options.prefix_bytes)
+    held = InService(release, prefix_bytes=options.prefix_bytes, effort=options.effort)
 
     async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
         meters.batch_size.observe(len(asked))

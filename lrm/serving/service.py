@@ -15,11 +15,13 @@ import polars as pl
 from lrm.content import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError
 from lrm.model.artifact import load as load_recommender
+from lrm.model.index import Index
 from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, USER_ID
 from lrm.serving.features import Features, Key, brought, open_features
 from lrm.serving.histories import Fresh, Histories, fresh_events, history_of, open_histories
+from lrm.serving.index_file import index_facts, open_index_of
 from lrm.serving.lru import Lru
 from lrm.serving.question import Event, Fields, Question
 from lrm.serving.recommend import Ask, Items, ask_tables, encode_items, no_candidates
@@ -56,6 +58,8 @@ class Service(NamedTuple):
     release: Release
     recommender: Recommender
     items: Items
+    catalogue_index: Index | None
+    """Of the catalogue; None: the best items are found by the exact product."""
     features: Features
     histories: Histories
     fields: Fields
@@ -68,17 +72,28 @@ class Service(NamedTuple):
     pushed: set[Key]
     """Users whose new events came through this service."""
 
+    @property
+    def index_facts(self) -> dict[str, Any] | None:
+        """What `/v1/model` says of the index in use; None where there is none."""
+        return index_facts(self.catalogue_index, self.release)
 
-def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES) -> Service:
-    """Load the model, encode the catalogue, open the stores.
+
+def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES, effort: int | None = None) -> Service:
+    """Load the model, encode the catalogue and fill its index, open the stores.
+
+    Args:
+        release: what to serve.
+        prefix_bytes: bound of the decoded histories held.
+        effort: lists of the index searched for a request; None: as the release was measured; 0: the exact product.
 
     Raises:
         DataError: the model cannot be loaded.
-        ServingError: the release was made before events could be pushed.
+        ServingError: the release was made before events could be pushed, or its index cannot be used.
     """
     recommender = load_recommender(release.folder / BUNDLE)
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
+    index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)
     features = open_features(release, recommender.signals)
     max_events = recommender.config.events_read
     histories = open_histories(
@@ -95,7 +110,8 @@ def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES) -> Servi
     is_replayed = datetime.now(UTC) - release.as_of > REPLAYED_AFTER
     held: Lru[Key, Remembered] = Lru(prefix_bytes, _size)
     counts = {"hit": 0, "miss": 0}
-    return Service(release, recommender, items, features, histories, fields, lineage, is_replayed, held, counts, set())
+    opened = (release, recommender, items, index, features, histories)
+    return Service(*opened, fields, lineage, is_replayed, held, counts, set())
 
 
 def default_time(service: Service, last_event: datetime | None) -> datetime:

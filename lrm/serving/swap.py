@@ -23,9 +23,9 @@ LOOK_EVERY_S = 1.0
 class InService:
     """What a server serves now. Only the worker thread changes `service`, so reading it never waits."""
 
-    def __init__(self, release: Release, *, prefix_bytes: int) -> None:
-        """Hold a release that is not loaded yet."""
-        self.release, self.prefix_bytes = release, prefix_bytes
+    def __init__(self, release: Release, **opened: Any) -> None:
+        """Hold a release that is not loaded yet; `opened` is how it, and each that follows, is opened."""
+        self.release, self.opened = release, opened
         self.service: Any = None
         self.failure: Exception | None = None
         """What kept the first release from loading."""
@@ -38,7 +38,7 @@ class InService:
     async def start(self) -> None:
         """Load the first release; a failure is kept in `failure`."""
         try:
-            self.service = await _on(self.worker, _loaded, self.release, self.prefix_bytes)
+            self.service = await _on(self.worker, _loaded, self.release, self.opened)
         except Exception as error:
             self.failure = error
 
@@ -68,7 +68,7 @@ class InService:
         """
         log("loading", release=folder.name)
         release = await _on(self.loader, read_release, folder)
-        service = await _on(self.loader, _loaded, release, self.prefix_bytes)
+        service = await _on(self.loader, _loaded, release, self.opened)
         await _on(self.worker, self._put, service)
         self.swaps["swapped"] += 1
         log("swapped", release=folder.name, version=release.version)
@@ -103,7 +103,7 @@ class InService:
         log("release refused; the one in service stays", level=logging.ERROR, error=error, release=folder.name)
 
 
-def _loaded(release: Release, prefix_bytes: int) -> Any:
+def _loaded(release: Release, opened: dict[str, Any]) -> Any:
     import torch
 
     from lrm.model.device import use_device
@@ -112,7 +112,7 @@ def _loaded(release: Release, prefix_bytes: int) -> Any:
 
     use_device()  # each thread has its own
     torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
-    service = open_service(release, prefix_bytes=prefix_bytes)
+    service = open_service(release, **opened)
     prove(service)
     return service
 

@@ -140,6 +140,18 @@ class Refused(BaseModel):
     time: str
 
 
+class Index(BaseModel):
+    """How a large catalogue is searched, and how well: measured against every item's score when it was built."""
+
+    lists: int
+    effort: int = Field(description="lists searched for a request for few items")
+    measured_effort: int = Field(description="lists searched when recall and error were measured")
+    recall_at_20: float
+    recall_at_100: float
+    score_error: float = Field(description="largest difference of a score")
+    n_requests: int = Field(description="on which recall and error were measured")
+
+
 class Model(BaseModel):
     """Which model answers, where it came from, and what a request may carry."""
 
@@ -149,6 +161,7 @@ class Model(BaseModel):
     as_of: str
     lineage: dict[str, Any] = Field(default_factory=dict)
     n_items: int | None = None
+    index: Index | None = Field(None, description="null: the best items are found among all, exactly")
     keys: dict[str, str] = Field(default_factory=dict)
     context: dict[str, str] = Field(default_factory=dict, description="signals of a request, and their kinds")
     candidate_fields: dict[str, str] = Field(default_factory=dict)
