@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from lrm.serving.publish import EXACT_UP_TO, build_release
+
 NAME = "made-up"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 N_DAYS = 30
@@ -61,7 +63,7 @@ entity_key_serialization_version: 3
 """
 
 
-def made_release(folder: Path, *, n_items: int, n_users: int, preset: str) -> Path:
+def made_release(folder: Path, *, n_items: int, n_users: int, preset: str, exact_up_to: int = EXACT_UP_TO) -> Path:
     """Write data, retrieve examples, make a model, and build a release; returns its folder."""
     import torch
 
@@ -71,7 +73,6 @@ def made_release(folder: Path, *, n_items: int, n_users: int, preset: str) -> Pa
     from lrm.model.artifact import save
     from lrm.model.recommender import Recommender
     from lrm.registry import bundle as bundles
-    from lrm.serving.publish import build_release
     from lrm.tokens.corpus import fit_vocabulary
 
     data, repo = folder / "data", folder / "feature_repo"
@@ -88,8 +89,8 @@ def made_release(folder: Path, *, n_items: int, n_users: int, preset: str) -> Pa
     for name in (bundles.EVALUATION, bundles.STATISTICS):
         (folder / "judged" / name).write_text("{}")
     bundles.build(folder / "model", folder / "judged", folder / "judged", folder / "bundle", lineage={"run_id": "none"})
-    state = folder / "state"
-    return build_release(folder / "bundle", folder / "examples", data, repo, state=state, name=NAME, version="1").folder
+    told = {"state": folder / "state", "name": NAME, "version": "1", "exact_up_to": exact_up_to}
+    return build_release(folder / "bundle", folder / "examples", data, repo, **told).folder
 
 
 def write_data(folder: Path, *, n_items: int, n_users: int) -> None:

@@ -27,7 +27,7 @@ N_USERS = 512
 """Users whose requests are looked up: every other one to choose the effort, the rest to measure it."""
 AT_ONCE = 32
 K, DEEP_K = 20, 100
-"""Recall is that of so many best items."""
+"""Recall is that of so many best items that are not in the history: those of the history need no index."""
 AIM, FLOOR = 0.99, 0.95
 """Recall for which the effort is chosen, and under which a release has no index."""
 
@@ -72,6 +72,11 @@ def with_index(release: Release) -> Release:
     return release._replace(catalogue_index=facts | found)
 
 
+def measure(service: Service, index: Index, users: list[Any]) -> dict[str, Any]:
+    """Recall and error of an index over the requests of some users, as in `Release.catalogue_index`."""
+    return _measured(service, index, [_asked(service, users)])
+
+
 def _batches(users: list[Any]) -> list[list[Any]]:
     return [users[first : first + AT_ONCE] for first in range(0, len(users), AT_ONCE)]
 
@@ -83,7 +88,7 @@ def _asked(service: Service, users: list[Any]) -> _Asked:
 
 
 def _each(rows: list[np.ndarray], k: int) -> dict[int, Wanted]:
-    return dict.fromkeys(range(len(rows)), Wanted(k))
+    return {r: Wanted(k, without=np.unique(row_T[row_T >= 0])) for r, row_T in enumerate(rows)}
 
 
 @torch.inference_mode()

@@ -7,10 +7,12 @@ from datetime import datetime
 import numpy as np
 
 from lrm.errors import ServingError
+from lrm.model.index import Index
 from lrm.schema import ITEM_ID, QUERY, USER_ID
 from lrm.serving.answer import answer
 from lrm.serving.features import Row, describe
-from lrm.serving.histories import some_users
+from lrm.serving.histories import Key, some_users
+from lrm.serving.indexing import measure
 from lrm.serving.question import RECOMMEND, SCORE, Question
 from lrm.serving.recommend import retrieve
 from lrm.serving.service import Service, ask_of, catalogue_rows, user_keys
@@ -37,7 +39,6 @@ def prove(service: Service) -> None:
     answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody, *users]])
     answers = answer(service, [Question(RECOMMEND, user) for user in [nobody, *users]])
     error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
-    is_best = []
     for user, found in zip(users, answers[1:], strict=True):
         time = datetime.fromisoformat(found["time"])
         known = describe(service.features, QUERY, [Row(user_keys(service, Question(RECOMMEND, user)), {}, time)])
@@ -50,10 +51,15 @@ def prove(service: Service) -> None:
                 f"{service.release.folder.name} does not score as offline: user {user!r} got {served.tolist()}, "
                 f"expected {expected.tolist()}; train and promote a new version"
             )
-        is_best += (expected >= np.sort(offline)[-len(expected)] - TOLERANCE).tolist()
-    if service.catalogue_index is not None and np.mean(is_best) < LEAST_FOUND:
+    if service.catalogue_index is not None:
+        _prove_index(service, service.catalogue_index, users)
+
+
+def _prove_index(service: Service, index: Index, users: list[Key]) -> None:
+    share = measure(service, index, users)["recall_at_20"]
+    if share < LEAST_FOUND:
         raise ServingError(
-            f"{service.release.folder.name}: the index finds {np.mean(is_best):.0%} of the best items of {len(users)} "
-            f"users with {service.catalogue_index.effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search "
-            "more lists (--search-effort), or none (0)"
+            f"{service.release.folder.name}: the index finds {share:.0%} of the best items of {len(users)} users with "
+            f"{index.effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists (--search-effort), "
+            "or none (0)"
         )
