@@ -116,13 +116,14 @@ def _by_index(
         sampled_RM = request_RD @ index.sample_MD.T
         for r, request_D, nearest_F, sampled_M in zip(requests, request_RD, nearest_RF, sampled_RM, strict=True):
             history, one = _pointed_at(states, r, rows[r]), wanted[r]
-            known = np.union1d(nearest_F[:FOUND][nearest_F[:FOUND] >= 0], history.seen)
-            logit_F = _logits(recommender, vectors_VD, request_D, history.seen, known)
-            total = log_total(index, sampled_M, known, logit_F)
-            chosen_S = _chosen(one, np.union1d(nearest_F[nearest_F >= 0], history.seen))
+            summed_S = np.union1d(nearest_F[:FOUND][nearest_F[:FOUND] >= 0], history.seen)
+            logit_S = _logits(recommender, vectors_VD, request_D, history.seen, summed_S)
+            total = log_total(index, sampled_M, summed_S, logit_S)
+            chosen_S = _chosen(one, np.union1d(nearest_F[nearest_F >= 0], summed_S))
             if one.only is None and len(chosen_S) < one.k:
                 continue
-            logit_S = _logits(recommender, vectors_VD, request_D, history.seen, chosen_S)
+            if not np.array_equal(chosen_S, summed_S):
+                logit_S = _logits(recommender, vectors_VD, request_D, history.seen, chosen_S)
             found[r] = _ranked(chosen_S, logit_S - total, history, one.k)
     return found
 
