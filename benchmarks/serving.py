@@ -1,13 +1,13 @@
 """What serving costs: this server against others around the same model, and how it behaves under load.
 
-    python -m benchmarks.serving [--items 100000 --seconds 20 --parts compare rates overload candidates soak growth]
+    python -m benchmarks.serving [--items 100000 --seconds 20 --parts compare rates overload candidates soak]
 
 A made-up shop is released with a model of random weights (`benchmarks.serving_world`). Every server runs as a process
 of its own on loopback and answers `--clients` clients who ask for the 20 best of all items for `--users` users. Parts:
 `compare` (throughput, CPU time, start and memory of each server), `rates` (latency at fixed rates against the bare
 forward pass), `overload` (3 times what saturates), `candidates` (1 against 200 over a kept history), `soak` (memory
-over `--soak` requests), `growth` (with the catalogue, `--sizes`). CPU time is that of the server's processes. LitServe
-and MLflow are left out, with a word, where they are not installed. Figures of one run go together; machines differ.
+over `--soak` requests). CPU time is that of the server's processes. LitServe and MLflow are left out, with a word,
+where they are not installed. Figures of one run go together; machines differ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lrm.serving.process import free_port
 
 PATH = "/v1/recommend"
 OURS, PLAIN, LITSERVE, MLFLOW = "this server", "plain FastAPI", "LitServe", "MLflow's server"
-PARTS = ("compare", "rates", "overload", "candidates", "soak", "growth")
+PARTS = ("compare", "rates", "overload", "candidates", "soak")
 LOCAL = ("--env-manager", "local", "--workers", "1")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -257,34 +257,16 @@ def soak(release: Path, options: argparse.Namespace) -> None:
     print(markdown(("requests so far", "MB", "p99 ms", "not answered"), rows))
 
 
-def growth(folder: Path, options: argparse.Namespace) -> None:
-    """With the catalogue."""
-    rows = []
-    for size in options.sizes:
-        release = made_release(folder / str(size), n_items=size, n_users=options.users, preset=options.preset)
-        with served(OURS, release) as server:
-            load, cpu = measured(OURS, server, options)
-            lone = closed(server.port, *request_of(OURS, n_users=options.users), clients=1, seconds=options.seconds / 2)
-            memory = f"{server.memory_mb():,.0f}"
-        rows.append((f"{size:,}", f"{load.goodput:,.0f}", f"{1000 * cpu:.2f}", f"{lone.ms(50):.1f}", memory))
-    print(markdown(("items", "answers a second", "CPU ms each", "p50 ms alone", "MB"), rows))
-
-
 def main() -> None:
     """Make a release and run the parts asked for."""
     options, began = parsed(), time.monotonic()
     alone = {"compare": compare, "rates": rates, "overload": overload, "candidates": candidates, "soak": soak}
     with tempfile.TemporaryDirectory(prefix="serving-") as place:
         folder = Path(place)
-        if set(options.parts) & alone.keys():
-            release = made_release(folder / "shop", n_items=options.items, n_users=options.users, preset=options.preset)
-            for part in options.parts:
-                if part in alone:
-                    print(f"\n{part}\n")
-                    alone[part](release, options)
-        if "growth" in options.parts:
-            print("\ngrowth\n")
-            growth(folder, options)
+        release = made_release(folder / "shop", n_items=options.items, n_users=options.users, preset=options.preset)
+        for part in options.parts:
+            print(f"\n{part}\n")
+            alone[part](release, options)
     told = (
         f"{options.items:,} items, {options.users} users of 50 events, {options.clients} clients, {options.seconds} s"
     )
@@ -299,7 +281,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--clients", type=positive, default=32)
     parser.add_argument("--seconds", type=positive, default=20, help="of each measurement")
     parser.add_argument("--soak", type=positive, default=100_000, help="requests")
-    parser.add_argument("--sizes", type=positive, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--preset", default="default")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     return parser.parse_args()

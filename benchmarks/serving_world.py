@@ -63,12 +63,24 @@ entity_key_serialization_version: 3
 """
 
 
-def made_release(folder: Path, *, n_items: int, n_users: int, preset: str, exact_up_to: int = EXACT_UP_TO) -> Path:
-    """Write data, retrieve examples, make a model, and build a release; returns its folder."""
+def made_release(
+    folder: Path,
+    *,
+    n_items: int,
+    n_users: int,
+    preset: str,
+    exact_up_to: int | None = EXACT_UP_TO,
+    only_users: bool = False,
+) -> Path:
+    """Write data, retrieve examples, make a model, and build a release; returns its folder.
+
+    With `only_users`, items have no values in the online store: enough for recommendations, and much sooner written.
+    """
     import torch
 
     from lrm.config import preset as preset_of
     from lrm.features.run import retrieve_features
+    from lrm.features.store import materialise_online
     from lrm.features.tables import read, read_declared
     from lrm.model.artifact import save
     from lrm.model.recommender import Recommender
@@ -90,6 +102,9 @@ def made_release(folder: Path, *, n_items: int, n_users: int, preset: str, exact
         (folder / "judged" / name).write_text("{}")
     bundles.build(folder / "model", folder / "judged", folder / "judged", folder / "bundle", lineage={"run_id": "none"})
     told = {"state": folder / "state", "name": NAME, "version": "1", "exact_up_to": exact_up_to}
+    if only_users:
+        told["online"] = folder / "online"
+        materialise_online(repo, data, START + timedelta(days=N_DAYS), state=told["online"], only={"item_id": [0]})
     return build_release(folder / "bundle", folder / "examples", data, repo, **told).folder
 
 

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import arms, cost, elastic, large_catalogue, pretraining
 from benchmarks.common import PROJECT
+from benchmarks.curves import curves_page
 from tests.data_worlds import write_data_folder
 
 
@@ -90,3 +91,9 @@ def test_a_large_catalogue_trains_with_either_kind_of_gradient(table):
     _, *rows = table(large_catalogue, "--items=500", "--events=3000", "--steps=2")
     assert [row[1] for row in rows] == ["sparse", "dense"]
     assert all(float(row[2].split()[0].replace(",", "")) > 0 for row in rows)
+
+
+def test_a_curve_by_decade_has_a_tick_at_each_power_of_ten():
+    page = curves_page("t", {"a": [(1_000, 1.0), (100_000, 3.0)]}, across="items", up="ms", by_decade=True)
+    assert [page.count(f">{tick}</text>") for tick in ("1,000", "10,000", "100,000", "1,000,000")] == [1, 1, 1, 0]
+    assert 'aria-label="ms by items"' in page
