@@ -34,8 +34,10 @@ def open_index_of(release: Release, vectors: Tensor, *, effort: int | None = Non
         effort: lists searched for a request; None: as the release was measured; 0: the exact product.
 
     Raises:
-        ServingError: the index is not of this catalogue, or cannot be read.
+        ServingError: the effort is negative, or the index is not of this catalogue or cannot be read.
     """
+    if effort is not None and effort < 0:
+        raise ServingError(f"the search effort must be at least 0, got {effort}; 0 scores every item")
     if release.catalogue_index is None or effort == 0 or vectors.device.type != "cpu":
         return None
     path = release.folder / INDEX

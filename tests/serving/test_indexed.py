@@ -80,6 +80,8 @@ def test_the_effort_can_be_chosen(release):
     service = open_service(release, effort=2)
     assert service.catalogue_index.effort == 2
     assert service.index_facts["measured_effort"] == release.catalogue_index["effort"]
+    with pytest.raises(ServingError, match="the search effort must be at least 0, got -1; 0 scores every item"):
+        open_index_of(release, torch.zeros(N_ITEMS, 4), effort=-1)
 
 
 def test_a_damaged_index_is_refused(release, tmp_path):
