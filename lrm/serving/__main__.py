@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--search-effort",
-        type=int,
+        type=_between(0, 1_000_000),
         help="lists of a large catalogue's index that are searched for a request; 0: no index, every item is scored "
         "(default: as measured when the release was built; /v1/model has it, and the recall)",
     )
