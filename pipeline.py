@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
-from components.cluster import for_cluster
+from components.cluster import for_cluster, on_image
 from components.evaluate_model import evaluate_model
 from components.find_champion import find_champion
 from components.pretrain_token_factory import pretrain_token_factory
@@ -24,10 +24,12 @@ from components.roll_out import roll_out
 from components.step import IMAGE, uncached
 from components.train_lrm import train_lrm
 from components.validate_data import validate_data
+from local import containers
 from local.commands import COMMANDS
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
 from local.runner import FAILED, SUCCEEDED, run
 from local.upload import check_address, upload
+from lrm import manifest
 from lrm.config import PRESETS
 from lrm.errors import LrmError
 from lrm.faults import advice
@@ -121,6 +123,7 @@ EPILOG = """examples:
                                                       other built-in data, from files you have downloaded
   python pipeline.py run --data my-data/              your own data; docs/own-data.md shows how to lay it out
   python pipeline.py run --as-of 2017-11-01T00:00:00  as if it were the first of November
+  python pipeline.py run --image token-factory:dev    each step in a container of its own, with Docker or podman
   python pipeline.py history                          which version is in service, since when and why
   python pipeline.py compile --image registry.example/token-factory@sha256:...
                                                       the same workflow for Kubeflow Pipelines
@@ -154,6 +157,9 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.artifacts:
         check_address(asked.artifacts)
     data, feature_repo = find_data(asked.data, asked.data_root)
+    within = containers.find(asked.image) if asked.image else None
+    if within:
+        os.environ[manifest.IMAGE] = within.name
     run_dir, arguments = start_run(
         data,
         feature_repo,
@@ -165,9 +171,11 @@ def _run(asked: argparse.Namespace) -> int:
         registry=asked.registry,
         ledger=asked.ledger,
         allow_backfill=asked.allow_backfill,
+        installed=within.versions if within else None,
     )
     print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
-    ended = run(workflow, arguments, run_dir, reuse=not asked.fresh)
+    placed = on_image(workflow, within.image) if within else workflow
+    ended = run(placed, arguments, run_dir, reuse=not asked.fresh, within=within)
     if asked.artifacts and ended in (SUCCEEDED, FAILED):
         upload(run_dir, asked.artifacts)
     return ended
@@ -253,6 +261,12 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="gs://BUCKET/PREFIX",
         help="where a copy of the report, the manifest and the registered bundle goes once the run has ended",
+    )
+    here.add_argument(
+        "--image",
+        default="",
+        metavar="IMAGE",
+        help="run each step in a container of this image, which `make image` builds; needs Docker or podman",
     )
     here.add_argument("--fresh", action="store_true", help="run every step, even where an earlier result is as good")
     here.set_defaults(execute=_run)

@@ -26,6 +26,8 @@ REUSED = ("features", "validation", "tokens", "model", "training")
 """Rooms whose code makes what a later run reuses; the steps of all other rooms run every time."""
 SOURCES = ("lrm", "components", "local", "feature_repo", "examples", "pipeline.py", "constraints.txt")
 """What a run's outcome may depend on, of all that git keeps."""
+PROGRAM = (".py", ".j2", ".css", ".json")
+"""Kinds of file that the installed package consists of."""
 DATA_NAMES = tuple(BUILDS)
 PACKAGES = ("feast", "great-expectations", "kfp", "lightgbm", "mlflow", "numpy", "polars", "torch")
 
@@ -64,8 +66,22 @@ def start_run(
     registry: str = "",
     ledger: str = "",
     allow_backfill: str = "",
+    installed: dict[str, str] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Make the run's folder and write its `run.json` and `run_manifest.json`.
+
+    Args:
+        data: folder of the data.
+        feature_repo: folder of the feature definitions.
+        runs: where runs are kept.
+        state: folder of what is in service.
+        as_of: instant at which the data ends, "" for its own end.
+        preset_name: of the configuration.
+        seed: of every random draw.
+        registry: address of the model registry, "" for a file in `state`.
+        ledger: folder or address of the ledger, "" for the one that the registry remembers.
+        allow_backfill: why a run with `as_of` may promote.
+        installed: the `versions` that steps find, where they do not run on what is installed here.
 
     Returns:
         The folder, and the workflow's arguments.
@@ -104,7 +120,7 @@ def start_run(
         "seed": seed,
         "code_version": arguments["code_version"],
         "parameters": arguments,
-        "versions": versions(),
+        "versions": installed or versions(),
     }
     (run_dir / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     manifest.begin(
@@ -142,6 +158,12 @@ def code_version(feature_repo: Path) -> str:
     sources = [*reused, *(PROJECT / "lrm").glob("*.py"), *(PROJECT / "components").glob("*.py")]
     project = _digest(PROJECT, sorted(path for path in sources if path.suffix != ".pyc"))
     return hashlib.sha256(f"{project} {declarations_version(feature_repo)}".encode()).hexdigest()
+
+
+def program_version() -> str:
+    """sha256 over all code that steps run, as it is installed here: the same in a checkout and in an image of it."""
+    paths = [path for room in ("lrm", "components") for path in (PROJECT / room).rglob("*.*")]
+    return _digest(PROJECT, sorted(path for path in paths if path.suffix in PROGRAM))
 
 
 def declarations_version(feature_repo: Path) -> str:

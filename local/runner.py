@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from local import kept
+from local import containers, kept
+from local.containers import Containers
 from local.view import follow
 from lrm.errors import LrmError
 from lrm.progress import TERMINAL
@@ -40,7 +41,14 @@ LOG_LINES = 15
 """Lines of the log that are shown when a step failed without a record that says why."""
 
 
-def run(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, *, reuse: bool) -> int:
+def run(
+    workflow: Callable[..., Any],
+    arguments: dict[str, Any],
+    run_dir: Path,
+    *,
+    reuse: bool,
+    within: Containers | None = None,
+) -> int:
     """Run the workflow to its end, whatever that is.
 
     Args:
@@ -48,14 +56,17 @@ def run(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, 
         arguments: its parameters.
         run_dir: the run's folder; the engine's artifacts and cache, of all runs, lie beside it.
         reuse: take completed steps from the cache.
+        within: run every step in a container of its own.
 
     Returns:
         The process's exit code: 0 only when every step that had to run has succeeded.
     """
     check_interpreter(sys.executable)
     engine = multiprocessing.get_context("fork").Process(
-        target=_execute, args=(workflow, arguments, run_dir, reuse), name="engine"
+        target=_execute, args=(workflow, arguments, run_dir, reuse, within), name="engine"
     )
+    if within:
+        containers.remove_leftovers(run_dir.parent)
     kept.remove_leftovers(run_dir.parent)
     with kept.held(run_dir), _interrupts():
         try:
@@ -139,7 +150,9 @@ def _is_over(engine: BaseProcess, group: int) -> bool:
     return False
 
 
-def _execute(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, reuse: bool) -> None:
+def _execute(
+    workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: Path, reuse: bool, within: Containers | None
+) -> None:
     """The child: run the engine, with everything that it and its steps print in the log."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,7 +167,9 @@ def _execute(workflow: Callable[..., Any], arguments: dict[str, Any], run_dir: P
     from kfp import local
 
     local.init(
-        local.SubprocessRunner(use_venv=False),
+        containers.runner(within, run_dir, arguments, environment(run_dir))
+        if within
+        else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(kept.artifacts_of(run_dir)),
         workspace_root=str(run_dir / kept.WORKSPACE),
         enable_caching=reuse,

@@ -44,6 +44,8 @@ def begin(run_dir: Path, *, arguments: Json, configuration: Json, declarations_s
 def complete(run_dir: Path, *, state: str) -> None:
     """Add what the steps found: the snapshot, the feature service, the champion compared with, and the outcome.
 
+    The environment becomes this process's: in a container, the exit step's is that of all steps.
+
     Args:
         run_dir: the run's folder.
         state: how the run ended, `succeeded` or `failed`.
@@ -71,7 +73,8 @@ def complete(run_dir: Path, *, state: str) -> None:
             "metrics": _metrics(evaluation),
             "version": registered.get("version", ""),
         }
-    _write(run_dir, facts | {"state": state, "ended": datetime.now(UTC).isoformat()})
+    ended = {"state": state, "ended": datetime.now(UTC).isoformat(), "environment": _environment()}
+    _write(run_dir, facts | ended)
 
 
 def read(run_dir: Path) -> Json:
@@ -109,15 +112,19 @@ def _skeleton(run_dir: Path) -> Json:
         "configuration": None,
         "seed": None,
         "code": dict.fromkeys(("sha256", "commit", "dirty")),
-        "environment": {
-            "image": os.environ.get(IMAGE),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "threads": os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0))),
-            "packages": packages(),
-        },
+        "environment": _environment(),
         "parent": None,
         "outcome": None,
+    }
+
+
+def _environment() -> Json:
+    return {
+        "image": os.environ.get(IMAGE),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0))),
+        "packages": packages(),
     }
 
 

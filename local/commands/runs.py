@@ -20,6 +20,7 @@ def add_data_options(parser: Any, *, preset: str) -> None:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="files of built-in data that you have downloaded")
     parser.add_argument("--preset", default=preset, metavar="NAME", help="of lrm/config.py (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    parser.add_argument("--image", metavar="IMAGE", help="run each step in a container of this image")
 
 
 def run_workflow(asked: argparse.Namespace, *more: str, runs: Path, state: Path, hold: tuple[int, ...] = ()) -> int:
@@ -38,6 +39,7 @@ def run_workflow(asked: argparse.Namespace, *more: str, runs: Path, state: Path,
     command = [sys.executable, str(PROJECT / "pipeline.py"), "run", "--data", asked.data]
     command += ["--data-root", str(asked.data_root)] if asked.data_root else []
     command += ["--preset", asked.preset, "--seed", str(asked.seed)]
+    command += ["--image", asked.image] if asked.image else []
     command += ["--runs", str(runs), "--state", str(state), *more]
     started = subprocess.Popen(command, pass_fds=hold, start_new_session=True)
     try:
