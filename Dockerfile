@@ -40,11 +40,12 @@ RUN printf '%s\n' 'set -eu; mkdir -p /opt/venv/bom; cd /opt/venv/bom' \
     '/opt/bom/bin/pip-licenses --python /opt/venv/bin/python --format json --with-urls --output-file licences.json' \
     > /opt/bom/write
 
+# What the dependencies' step left in build/ is newer than the sources, and would be installed in their place.
 FROM dependencies AS build-serve
 COPY LICENSE README.md ./
 COPY lrm lrm
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . && sh /opt/bom/write
+    rm -rf build && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . && sh /opt/bom/write
 
 FROM dependencies AS build-train
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -54,7 +55,7 @@ COPY components components
 COPY local local
 COPY lrm lrm
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
+    rm -rf build && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
     && sh /opt/bom/write
 
 FROM base AS train
