@@ -75,24 +75,20 @@ def find(asked: str) -> Containers:
         LrmError: no container engine answers, it has no such image, or the image is of other code.
     """
     with _engine() as client:
-        from docker.errors import APIError, ContainerError, NotFound
+        from docker.errors import APIError, NotFound
 
         user = _user(client.info())
         try:
             image = client.images.get(asked)
-            said = client.containers.run(image.id, ["python", "-c", PROBE], remove=True, **_confined(user))
+            seen = _probe(client, image.id, user)
         except NotFound:
             known = sorted(tag for image in client.images.list() for tag in image.tags)
             raise LrmError(
                 f"the container engine has no image {asked!r}; it has {', '.join(known) or 'none'}; "
                 "build it with `make image`, or pull it"
             ) from None
-        except ContainerError as error:
-            last = error.stderr.decode(errors="replace").strip().rpartition("\n")[-1]
-            raise LrmError(f"{asked!r} cannot run this project's steps ({last}); {BUILD}") from None
         except APIError as error:
             raise LrmError(f"the container engine cannot start {asked!r}: {error.explanation or error}") from error
-    seen = json.loads(said)
     if seen["program"] != program_version():
         raise LrmError(
             f"{asked!r} holds other code (sha256 {seen['program'][:12]}) than this checkout "
@@ -100,6 +96,26 @@ def find(asked: str) -> Containers:
         )
     name = next(iter(image.attrs.get("RepoDigests") or []), image.id)
     return Containers(image.id, name, seen["versions"], user)
+
+
+def _probe(client: Any, image: str, user: str) -> dict[str, Any]:
+    """What an image says of the code and the packages in it.
+
+    Raises:
+        LrmError: it cannot say it.
+    """
+    container = client.containers.create(image, ["python", "-c", PROBE], **_confined(user))
+    try:
+        container.start()
+        status = container.wait()["StatusCode"]
+        said, complained = container.logs(stderr=False), container.logs(stdout=False)
+    finally:
+        container.remove(force=True)
+    if status:
+        last = complained.decode(errors="replace").strip().rpartition("\n")[-1]
+        raise LrmError(f"the image cannot run this project's steps ({last or f'status {status}'}); {BUILD}")
+    seen: dict[str, Any] = json.loads(said)
+    return seen
 
 
 def remove_leftovers(runs: Path) -> None:
@@ -139,7 +155,6 @@ def options(
         folder.mkdir(parents=True, exist_ok=True)  # here, for a container engine would make them its own
     return {
         **_confined(containers.user),
-        "network_mode": "host",
         "labels": {LABEL: str(run_dir)},
         "environment": passed,
         "mounts": [Mount(str(path), str(path), type="bind", read_only=path in read) for path in (*written, *read)],
@@ -154,7 +169,7 @@ def folders(
     places = [Path(named[0]), Path(named[1]).parent]
     here = [place for name, place in zip(named, places, strict=True) if name and "://" not in name]
     written = _outermost([run_dir.parent, Path(arguments["state"]), *here])
-    files = [Path(environment[name]).resolve() for name in (POLICY, CREDENTIALS) if environment.get(name)]
+    files = [Path(environment[name]) for name in (POLICY, CREDENTIALS) if environment.get(name)]
     return written, _outermost([Path(arguments["data"]), Path(arguments["feature_repo"]), *files])
 
 
@@ -170,11 +185,12 @@ def _passed(containers: Containers, environment: Mapping[str, str]) -> dict[str,
         for name, value in environment.items()
         if (name.startswith(PASSED) or name.lower() in PROXIES) and name != TERMINAL
     }
-    policy = Path(passed.get(POLICY) or PROJECT / "policy.toml").resolve()
+    files = {POLICY: passed.get(POLICY) or PROJECT / "policy.toml", CREDENTIALS: passed.get(CREDENTIALS)}
     checkpoints = Path(passed["LRM_CHECKPOINTS"]) / containers.image.removeprefix("sha256:")[:12]
-    return passed | {
+    return {
+        **passed,
+        **{name: str(Path(file).resolve()) for name, file in files.items() if file},
         IMAGE: containers.name,
-        POLICY: str(policy),
         "LRM_CHECKPOINTS": str(checkpoints),  # no training goes on from what another image wrote
         "USER": getpass.getuser(),  # the ledger names who acts, and the image does not know the user's name
     }
@@ -188,13 +204,15 @@ def _confined(user: str) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         # SELinux would deny the folders of the run, or have all files in them relabelled
         "security_opt": ["no-new-privileges", "label=disable"],
+        "network_mode": "host",
         "tmpfs": {"/tmp": "mode=1777"},
     }
 
 
 def _user(facts: Mapping[str, Any]) -> str:
     """Who the caller is inside: root where the engine itself runs as the caller and has root stand for them."""
-    is_rootless = any("rootless" in option for option in facts.get("SecurityOptions") or [])
+    options = facts.get("SecurityOptions") or []
+    is_rootless = facts.get("Rootless") or "name=rootless" in options  # as podman says it, and as Docker does
     return "0:0" if is_rootless else f"{os.getuid()}:{os.getgid()}"
 
 

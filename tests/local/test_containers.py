@@ -86,6 +86,7 @@ def test_a_step_runs_as_the_user_without_capabilities_on_a_root_that_it_cannot_w
 
 def test_where_the_engine_runs_as_the_user_its_root_is_the_user():
     assert containers._user({"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]}) == "0:0"
+    assert containers._user({"SecurityOptions": ["name=seccomp,profile=default"], "Rootless": True}) == "0:0"
     assert containers._user({"SecurityOptions": None}) == f"{os.getuid()}:{os.getgid()}"
 
 
@@ -139,7 +140,7 @@ def test_without_the_docker_package_the_error_says_how_to_get_it(monkeypatch):
 
 @pytest.fixture(scope="module")
 def within() -> Containers:
-    """An image of this checkout in a real container engine; `LRM_IMAGE` names it, `DOCKER_HOST` the engine."""
+    """The image that `make image` builds, in the container engine that `DOCKER_HOST` names, or Docker."""
     try:
         return find(IMAGE)
     except LrmError as error:
@@ -174,7 +175,9 @@ def test_an_image_of_other_code_is_refused(within, monkeypatch):
     with pytest.raises(LrmError, match=r"holds other code \(sha256 0123456789ab\) than this checkout .*build it again"):
         find(IMAGE)
     monkeypatch.setattr(containers, "PROBE", "import nothing_of_the_kind")
-    with pytest.raises(LrmError, match=r"cannot run this project's steps \(ModuleNotFoundError: .*nothing_of_the_kind"):
+    with pytest.raises(
+        LrmError, match=r"the image cannot run this project's steps \(ModuleNotFoundError: .*nothing_of_the_kind"
+    ):
         find(IMAGE)
 
 
