@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,8 +192,15 @@ def _passed(containers: Containers, environment: Mapping[str, str]) -> dict[str,
         **{name: str(Path(file).resolve()) for name, file in files.items() if file},
         IMAGE: containers.name,
         "LRM_CHECKPOINTS": str(checkpoints),  # no training goes on from what another image wrote
-        "USER": getpass.getuser(),  # the ledger names who acts, and the image does not know the user's name
+        "USER": _user_name(),  # the ledger names who acts, and the image does not know the user's name
     }
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # nobody has named this user
+        return f"user {os.getuid()}"
 
 
 def _confined(user: str) -> dict[str, Any]:
@@ -244,8 +251,10 @@ def _run(client: Any, image: str, command: list[str], volumes: dict[str, Any], *
 
 def _interrupt(container: Any) -> None:
     """Interrupt what runs in a container, and give it time to write its record."""
+    from docker.errors import APIError
+
     deadline = time.monotonic() + PATIENCE_SECONDS
-    if container.status == "running":
+    with suppress(APIError):  # it has ended by itself
         container.exec_run(["sh", "-c", INTERRUPT])
     while container.status == "running" and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
