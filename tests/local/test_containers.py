@@ -157,10 +157,10 @@ def first(home) -> Run:
     return run(home, options=("--image", IMAGE))
 
 
-def left() -> list[str]:
-    """The containers of runs that are there, in whatever state."""
+def left(home: Path) -> list[str]:
+    """The states of the containers that are there of runs in a home."""
     with containers._engine() as client:
-        return [container.short_id for container in containers._of_runs(client)]
+        return [one.status for one in containers._of_runs(client) if home in Path(one.labels[LABEL]).parents]
 
 
 @pytest.mark.slow
@@ -182,13 +182,13 @@ def test_an_image_of_other_code_is_refused(within, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_workflow_runs_step_by_step_in_containers(within, first):
+def test_the_whole_workflow_runs_step_by_step_in_containers(within, home, first):
     assert first.exit_code == 0, first.printed
     assert first.summary["verdict"] == "promote"
     assert set(first.states().values()) == {"succeeded"}
     assert read(first.folder)["environment"]["image"] == within.name
     assert json.loads((first.folder / "run.json").read_text())["versions"] == within.versions
-    assert left() == []
+    assert left(home) == []
 
 
 @pytest.mark.slow
@@ -202,9 +202,9 @@ def test_a_second_run_in_containers_reuses_the_training(home, first):
 def test_a_run_in_containers_that_is_killed_and_interrupted_leaves_none_and_ends_in_the_same_model(first, tmp_path):
     write_world(tmp_path)
     wait_for(started(tmp_path), tmp_path, "retrieve_features", signal.SIGKILL)
-    assert running() == []
+    assert not is_running_on(tmp_path)
     assert wait_for(started(tmp_path), tmp_path, "train_lrm", signal.SIGINT) == 130
-    assert left() == []
+    assert left(tmp_path) == []
     record = json.loads((tmp_path / "runs/latest/steps/train_lrm/record.json").read_text())
     assert (record["state"], record["error"]["type"]) == ("failed", "KeyboardInterrupt")
 
@@ -234,13 +234,9 @@ def wait_for(process: subprocess.Popen, home: Path, step: str, number: int) -> i
     return process.wait(timeout=60)
 
 
-def running() -> list[str]:
-    """The containers of runs that still run, once the last of them had the time to end."""
+def is_running_on(home: Path) -> bool:
+    """Whether a container of a killed run still runs once it had the time to end."""
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with containers._engine() as client:
-            found = [one.short_id for one in containers._of_runs(client) if one.status == "running"]
-        if not found:
-            break
+    while (found := "running" in left(home)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
