@@ -72,26 +72,31 @@ class Shed:
 TOO_MANY = Refusal(429, "overload", "too many requests wait; send it again in a moment")
 
 
-def guard(app: App, meters: Meters, limits: Limits, *, is_full: Callable[[str], bool]) -> App:
+def request_ids() -> Callable[[bytes], bytes]:
+    """Gives a request its id: the one that its caller gave it, if it is one, or a new one."""
+    # Drawing each id anew would be a system call, for which this thread lets go of the interpreter in every request.
+    process, numbers = secrets.token_hex(12).encode(), itertools.count()
+    return lambda given: given if _GIVEN_ID.fullmatch(given) else b"%s%08x" % (process, next(numbers))
+
+
+def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Callable[[str], bool]) -> App:
     """Wrap an application.
 
     Args:
         app: the routes.
         meters: where requests are counted.
         limits: what a request may be.
+        shed: what tells the log of requests turned away for overload.
         is_full: whether a request to this path would be turned away for want of room.
     """
-    wanted, shed = sha256(limits.api_key).digest(), Shed()
-    # Drawing each id anew would be a system call, for which this thread lets go of the interpreter in every request.
-    process, numbers = secrets.token_hex(12).encode(), itertools.count()
+    wanted, id_of = sha256(limits.api_key).digest(), request_ids()
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(REQUEST_ID, b"")
-        request_id = given if _GIVEN_ID.fullmatch(given) else b"%s%08x" % (process, next(numbers))
+        request_id = id_of(headers.get(REQUEST_ID, b""))
         start, status = time.perf_counter(), 500
         refusal: Refusal | None = None
 

@@ -18,12 +18,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from lrm.serving.batching import Batcher
-from lrm.serving.guard import Limits, guard
+from lrm.serving.guard import Limits, Shed, guard
 from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
 from lrm.serving.question import Question
 from lrm.serving.release import Release
 from lrm.serving.routes import RECOMMEND_PATH, SCORE_PATH, add_questions, add_refusals, add_status
+from lrm.serving.shedding import shedder, shedding
 from lrm.serving.swap import InService
 
 DRAIN_S = 20
@@ -103,7 +104,9 @@ def make_app(
     def is_full(path: str) -> bool:
         return path in (RECOMMEND_PATH, SCORE_PATH) and batcher.is_full
 
-    app.add_middleware(guard, meters=meters, limits=options.limits, is_full=is_full)
+    shed, asking = Shed(), (RECOMMEND_PATH, SCORE_PATH)
+    app.add_middleware(guard, meters=meters, limits=options.limits, shed=shed, is_full=is_full)
+    app.state.turn_away = shedder(meters, options.limits, shed, paths=asking, is_full=lambda: batcher.is_full)
     add_refusals(app)
     add_questions(app)
     add_status(app)
@@ -130,20 +133,25 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
 
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
     log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
-    config = uvicorn.Config(
+    server = uvicorn.Server(web_config(app, host=host, port=port))
+    server.run()
+    log("stopped")
+    if app.state.held.failure is not None:
+        raise app.state.held.failure
+
+
+def web_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
+    """How the web server runs an application of `make_app`."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=shedding(app.state.turn_away),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # nothing here asks who called, or by which scheme
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = uvicorn.Server(config)
-    server.run()
-    log("stopped")
-    if app.state.held.failure is not None:
-        raise app.state.held.failure
 
 
 @asynccontextmanager

@@ -97,10 +97,10 @@ def serving(release: Release, **options: Any) -> Iterator[str]:
     import uvicorn
 
     from lrm.serving.process import free_port, is_ready
-    from lrm.serving.server import Options, make_app
+    from lrm.serving.server import Options, make_app, web_config
 
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(make_app(release, Options(**options)), port=port, log_level="warning"))
+    server = uvicorn.Server(web_config(make_app(release, Options(**options)), host="127.0.0.1", port=port))
     thread = threading.Thread(target=server.run)
     thread.start()
     address = f"http://127.0.0.1:{port}"

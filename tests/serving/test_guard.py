@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from lrm.serving import guard as guards
-from lrm.serving.guard import Limits, guard
+from lrm.serving.guard import Limits, Shed, guard
 from lrm.serving.meters import new_meters
 
 NO_LIMITS = Limits()
@@ -26,7 +26,9 @@ async def broken(scope, receive, send):
 
 def ask(app=echo, *, headers=(), parts=(b"hello",), limits=NO_LIMITS, is_full=lambda path: False, method="POST"):
     """Status, headers and body of one request to a guarded application."""
-    return send_to(guard(app, new_meters({}), limits, is_full=is_full), headers=headers, parts=parts, method=method)
+    return send_to(
+        guard(app, new_meters({}), limits, Shed(), is_full=is_full), headers=headers, parts=parts, method=method
+    )
 
 
 def send_to(guarded, *, headers=(), parts=(b"hello",), method="POST"):
@@ -74,7 +76,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/recommend", "headers": []}
-    app = guard(echo, new_meters({}), Limits(), is_full=lambda path: False)
+    app = guard(echo, new_meters({}), Limits(), Shed(), is_full=lambda path: False)
     asyncio.run(app(scope, never, send))
     assert sent[0]["status"] == 408
 
@@ -92,7 +94,7 @@ def test_an_overload_is_answered_at_once_and_says_when_to_come_again():
 
 
 def test_an_overload_is_logged_once_a_second_however_many_are_turned_away(caplog):
-    guarded = guard(echo, new_meters({}), NO_LIMITS, is_full=lambda path: True)
+    guarded = guard(echo, new_meters({}), NO_LIMITS, Shed(), is_full=lambda path: True)
     with caplog.at_level(logging.INFO, logger="lrm.serving"):
         for _ in range(100):
             assert send_to(guarded)[0] == 429
