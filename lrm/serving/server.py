@@ -6,7 +6,9 @@ The release is loaded in the background: `/healthz` answers at once, `/readyz` o
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +31,13 @@ from lrm.serving.swap import InService
 
 DRAIN_S = 20
 """Seconds that requests under way are given when the server stops."""
+
+
+SWITCH_S = 0.0005
+"""How long the thread that answers keeps the interpreter while the one that talks to callers waits for it."""
+COLLECT_AFTER = (50_000, 20, 20)
+"""Objects after which garbage is looked for, and how many times so before older ones are looked at: a request makes
+thousands, of which next to none form a circle."""
 
 
 class Options(NamedTuple):
@@ -120,6 +129,8 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
         Exception: whatever kept the release from loading.
     """
     start_logs()
+    sys.setswitchinterval(SWITCH_S)
+    gc.set_threshold(*COLLECT_AFTER)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):  # the web server stops, then raises what stopped it once more
         signal.signal(stop_signal, lambda *_: None)
     start, address = time.monotonic(), f"http://{host}:{port}"

@@ -188,3 +188,13 @@ def until(true, *, seconds=60):
             return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s")
+
+
+def test_a_loaded_model_is_not_looked_at_in_every_garbage_collection(world, tmp_path):
+    import gc
+
+    gc.unfreeze()
+    with serving(copied(world, tmp_path / "release")):
+        assert gc.get_freeze_count() > 100_000
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+    gc.unfreeze()
