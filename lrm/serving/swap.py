@@ -82,6 +82,7 @@ class InService:
         self.service = None
         for pool in (self.loader, self.worker):
             pool.shutdown(wait=True, cancel_futures=True)
+        gc.unfreeze()  # what is still there at the very end is taken for leaked
 
     def _put(self, service: Any) -> None:
         """On the worker: new events go with their users."""
