@@ -48,6 +48,6 @@ def curves_page(
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<body style="font: 14px sans-serif"><h1 style="font-size: 18px">{escape(title)}: {escape(up)}</h1>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="12" role="img" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="12" style="overflow: visible" role="img" '
         f'aria-label="{escape(up)} by {escape(across)}">{"".join(parts)}</svg></body></html>\n'
     )
