@@ -72,7 +72,7 @@ def promote(state: Path, version: str = "2") -> None:
 def _command(state: Path, name: str, **more: str) -> None:
     from local.commands import approve, rollback
 
-    asked = argparse.Namespace(name="", state=state, registry="", reason="returns rose", **more)
+    asked = argparse.Namespace(name="", state=state, registry="", reason="returns rose", runs=state / "runs", **more)
     {"rollback": rollback, "approve": approve}[name].execute(asked)
 
 
