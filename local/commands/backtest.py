@@ -16,6 +16,7 @@ from local.prepare import find_data
 from lrm.errors import DataError, LrmError
 from lrm.features.datasets.prepare import DATASET
 from lrm.record import Metrics
+from lrm.schema import EVENT_TIME, REQUESTS
 
 HELP = "simulate a year of retraining on past data, and show what came of it"
 DESCRIPTION = """Retrain again and again on past data, as if each window's end were today: the whole workflow, gate and
@@ -95,8 +96,10 @@ def window_ends(data: Path, *, n: int, every: timedelta) -> list[datetime]:
     """The instants at which the windows end: the last at the end of the data, the others `every` before.
 
     Raises:
-        DataError: there is nothing to step through.
+        DataError: there is nothing to step through, or the first window has nothing to train on.
     """
+    import polars as pl
+
     dataset = json.loads((data / DATASET).read_text())
     if dataset["protocol"] != "temporal":
         raise DataError(
@@ -104,7 +107,15 @@ def window_ends(data: Path, *, n: int, every: timedelta) -> list[datetime]:
             "simulated on it; take data with the protocol temporal"
         )
     end = datetime.fromisoformat(dataset["as_of"])
-    return [end - every * back for back in reversed(range(n))]
+    ends = [end - every * back for back in reversed(range(n))]
+    judged = timedelta(days=dataset["validation_days"] + dataset["test_days"])
+    begins = pl.scan_parquet(data / f"{REQUESTS}.parquet").select(pl.col(EVENT_TIME).min()).collect().item()
+    if ends[0] - judged <= begins:
+        raise DataError(
+            f"the first of {n} windows would end at {ends[0]:%Y-%m-%d}: its validation and test take {judged.days} "
+            f"days, and requests begin on {begins:%Y-%m-%d}, so nothing is left to train on; ask for fewer windows"
+        )
+    return ends
 
 
 def _begun(asked: argparse.Namespace, data: Path) -> Metrics:

@@ -10,15 +10,13 @@ from typing import Any
 from local import kept
 from lrm import manifest
 
-RUNS = Path("runs")
-
 
 def add_runs_option(parser: argparse.ArgumentParser) -> None:
     """Add `--runs`."""
     parser.add_argument(
         "--runs",
         type=Path,
-        default=RUNS,
+        default=Path("runs"),
         metavar="DIR",
         help="whose latest run says which data a missing release is made from (default: %(default)s)",
     )

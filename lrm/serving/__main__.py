@@ -11,6 +11,15 @@ from pathlib import Path
 from lrm.errors import LrmError, ServingError
 
 CURRENT = "current"
+NUMBERS = (
+    ("--port", 0, 65_535, 8000, "port to listen on"),
+    ("--max-batch", 1, 1_000_000, 32, "questions answered together"),
+    ("--max-wait-ms", 0, 60_000, 0, "a lone question waits so long for company"),
+    ("--max-waiting", 1, 1_000_000, 64, "questions that may wait; more get 429"),
+    ("--deadline-ms", 1, 600_000, 2000, "a question is given up after this"),
+    ("--prefix-mb", 1, 1_000_000, 256, "bound of the decoded histories held"),
+)
+"""Options: name, least, most, default, and what it says."""
 
 EPILOG = """examples:
   python -m lrm.serving
@@ -70,43 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
     parser.add_argument("--state", type=Path, default=Path("state"), help="holds serving/ (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=_between(0, 65_535), default=8000, help="port to listen on (default: %(default)s)"
-    )
     parser.add_argument("--api-key-file", type=Path, help="ask callers of /v1/ for the key that this file holds")
-    parser.add_argument(
-        "--max-batch",
-        type=_between(1, 1_000_000),
-        default=32,
-        help="questions answered together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-wait-ms",
-        type=_between(0, 60_000),
-        default=0,
-        help="a lone question waits so long for company (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-waiting",
-        type=_between(1, 1_000_000),
-        default=64,
-        help="questions that may wait; more get 429 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--deadline-ms",
-        type=_between(1, 600_000),
-        default=2000,
-        help="a question is given up after this (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--prefix-mb",
-        type=_between(1, 1_000_000),
-        default=256,
-        help="bound of the decoded histories held (default: %(default)s)",
-    )
+    for name, least, most, default, says in NUMBERS:
+        help_text = f"{says} (default: %(default)s)"
+        parser.add_argument(name, type=_between(least, most), default=default, metavar="N", help=help_text)
     parser.add_argument(
         "--search-effort",
         type=_between(0, 1_000_000),
+        metavar="N",
         help="lists of a large catalogue's index that are searched for a request; 0: no index, every item is scored "
         "(default: as measured when the release was built; /v1/model has it, and the recall)",
     )

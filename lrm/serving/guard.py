@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -72,6 +72,16 @@ class Shed:
 TOO_MANY = Refusal(429, "overload", "too many requests wait; send it again in a moment")
 
 
+def key_check(limits: Limits) -> Callable[[Mapping[bytes, bytes]], bool]:
+    """Whether the headers of a request hold the API key, compared in constant time; always true where none is asked."""
+    wanted = sha256(limits.api_key).digest()
+
+    def has_key(headers: Mapping[bytes, bytes]) -> bool:
+        return not limits.api_key or hmac.compare_digest(sha256(headers.get(API_KEY, b"")).digest(), wanted)
+
+    return has_key
+
+
 def request_ids() -> Callable[[bytes], bytes]:
     """Gives a request its id: the one that its caller gave it, if it is one, or a new one."""
     # Drawing each id anew would be a system call, for which this thread lets go of the interpreter in every request.
@@ -89,7 +99,7 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
         shed: what tells the log of requests turned away for overload.
         is_full: whether a request to this path would be turned away for want of room.
     """
-    wanted, id_of = sha256(limits.api_key).digest(), request_ids()
+    has_key, id_of = key_check(limits), request_ids()
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,7 +119,7 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
 
         meters.in_flight.inc()
         try:
-            refusal, replay = await _admitted(scope, headers, receive, limits, wanted, is_full)
+            refusal, replay = await _admitted(scope, headers, receive, limits, has_key, is_full)
             if refusal is None:
                 await app(scope, replay, send_marked)
             else:
@@ -123,7 +133,7 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
         finally:
             seconds = time.perf_counter() - start
             found = scope.get("route")
-            route = found.path if found is not None else "unknown"
+            route = found.path if found is not None else scope["path"] if refusal is TOO_MANY else "unknown"
             meters.in_flight.dec()
             meters.requests.labels(route, str(status)).inc()
             meters.seconds.labels(route).observe(seconds)
@@ -141,12 +151,11 @@ async def _admitted(
     headers: dict[bytes, bytes],
     receive: Receive,
     limits: Limits,
-    wanted: bytes,
+    has_key: Callable[[Mapping[bytes, bytes]], bool],
     is_full: Callable[[str], bool],
 ) -> tuple[Refusal | None, Receive]:
     """Why a request goes no further, or None and its whole body."""
-    is_open = not (limits.api_key and scope["path"].startswith("/v1/"))
-    if not is_open and not hmac.compare_digest(sha256(headers.get(API_KEY, b"")).digest(), wanted):
+    if scope["path"].startswith("/v1/") and not has_key(headers):
         return Refusal(401, "key", "send the API key in the header x-api-key"), receive
     if is_full(scope["path"]):
         return TOO_MANY, receive

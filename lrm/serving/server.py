@@ -110,10 +110,11 @@ def make_app(
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
     app.state.served = {}
 
-    def is_full(path: str) -> bool:
-        return path in (RECOMMEND_PATH, SCORE_PATH) and batcher.is_full
-
     shed, asking = Shed(), (RECOMMEND_PATH, SCORE_PATH)
+
+    def is_full(path: str) -> bool:
+        return path in asking and batcher.is_full
+
     app.add_middleware(guard, meters=meters, limits=options.limits, shed=shed, is_full=is_full)
     app.state.turn_away = shedder(meters, options.limits, shed, paths=asking, is_full=lambda: batcher.is_full)
     add_refusals(app)

@@ -19,7 +19,11 @@ END = datetime(2024, 2, 10, tzinfo=UTC)
 
 def dataset(folder, **changed):
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"name": "world", "protocol": "temporal", "as_of": END.isoformat()} | changed
+    told = {"name": "world", "protocol": "temporal", "as_of": END.isoformat(), "validation_days": 2, "test_days": 3}
+    told |= changed
+    pl.DataFrame({"event_time": [END - timedelta(days=day) for day in range(20)]}).write_parquet(
+        folder / "requests.parquet"
+    )
     (folder / "dataset.json").write_text(json.dumps(told))
     return folder
 
@@ -32,6 +36,12 @@ def test_windows_end_at_equal_steps_the_last_where_the_data_end(tmp_path):
 def test_data_that_are_not_cut_by_time_cannot_be_stepped_through(tmp_path):
     with pytest.raises(DataError, match="world is cut by leave-one-out, not by time"):
         window_ends(dataset(tmp_path, protocol="leave-one-out"), n=3, every=timedelta(days=2))
+
+
+def test_a_first_window_with_nothing_to_train_on_is_refused_before_anything_runs(tmp_path):
+    assert len(window_ends(dataset(tmp_path), n=14, every=timedelta(days=1))) == 14
+    with pytest.raises(DataError, match=r"first of 15 windows would end at 2024-01-27: .* take 5 days, .* 2024-01-22"):
+        window_ends(dataset(tmp_path), n=15, every=timedelta(days=1))
 
 
 def test_a_folder_with_another_backtest_is_refused(tmp_path):
