@@ -22,7 +22,7 @@ LOOK_EVERY_S = 1.0
 
 
 class InService:
-    """What a server serves now. Only the worker thread changes `service`, so reading it never waits."""
+    """What a server serves now: `service` is set once it is fit to answer, and reading it never waits."""
 
     def __init__(self, release: Release, **opened: Any) -> None:
         """Hold a release that is not loaded yet; `opened` is how it, and each that follows, is opened."""
@@ -39,8 +39,9 @@ class InService:
     async def start(self) -> None:
         """Load the first release; a failure is kept in `failure`."""
         try:
-            self.service = await _on(self.worker, _loaded, self.release, self.opened)
+            service = await _on(self.worker, _loaded, self.release, self.opened)
             await _on(self.worker, settle)
+            self.service = service
         except Exception as error:
             self.failure = error
 
