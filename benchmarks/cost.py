@@ -38,7 +38,8 @@ from lrm.training.optimizer import make_optimizer, step
 
 N_HEADS = 4
 ARMS: dict[str, TokensConfig] = {
-    "soft": TokensConfig(n_query_tokens=4),
+    "soft": TokensConfig(),
+    "twice the query tokens": TokensConfig(n_query_tokens=4),
     "no signals": TokensConfig(arm=NONE, n_query_tokens=1),
     "one token a signal": TokensConfig(n_query_tokens=30),
     "signals as text": TokensConfig(arm=TEXT, text_events=False),
@@ -83,7 +84,7 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     @torch.inference_mode()
     def answer() -> None:
         one = scoring_segments(corpus, np.array([0]), max_history=options.events)
-        recommender.eval()(build_batch(corpus, one, shape))
+        recommender(build_batch(corpus, one, shape))
 
     n_cached = options.events * shape.per_event + shape.per_query
     return Arm(recommender, train, tokens_only, answer, n_cached + shape.per_candidate, n_cached)
@@ -143,6 +144,7 @@ def main() -> None:
     for round_ in range(options.rounds + 1):  # the first warms up
         for name, arm in arms.items():
             taken = {"train": seconds(arm.train), "factory": seconds(arm.tokens_only)}
+            arm.recommender.eval()
             taken["latency"] = statistics.median(seconds(arm.answer) for _ in range(5))
             for what, value in taken.items() if round_ else ():
                 times[name][what].append(value)

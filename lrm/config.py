@@ -132,7 +132,7 @@ class TrainingConfig:
     max_steps: int = 350
     """About how many optimizer steps, in whole epochs and at least one; early stopping on validation ends it sooner."""
     patience: int = 2
-    """Epochs without a better validation loss before training stops."""
+    """Epochs that are no better in validation before training stops (`lrm.training.validation`)."""
     batch_tokens: int = 8192
     """Valid tokens in a step: history, query and candidate together, in any arm counted as if they were soft."""
     learning_rate: float = 2e-3
@@ -244,6 +244,17 @@ def sequential() -> RunConfig:
     )
 
 
+def sequential_sparse() -> RunConfig:
+    """`sequential` for short histories over items seen a handful of times: more dropout, and more and smaller steps."""
+    base = sequential()
+    return replace(
+        base,
+        name="sequential-sparse",
+        model=replace(base.model, max_history=50, dropout=0.5),
+        training=replace(base.training, batch_tokens=1024, learning_rate=1e-3, average=0.999),
+    )
+
+
 def small_data() -> RunConfig:
     """Ranking from fewer than about 100,000 outcomes, mostly of users never trained on: what can be learned by heart is
     left out, and the ranking loss leads. A minute."""
@@ -259,6 +270,7 @@ def small_data() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "default": default,
     "sequential": sequential,
+    "sequential-sparse": sequential_sparse,
     "small-data": small_data,
     "tiny": tiny,
     **{arm: partial(of_arm, arm) for arm in ARMS},

@@ -21,17 +21,16 @@ from lrm.config import BUDGETS, TrainingConfig
 from lrm.errors import TrainingDiverged
 from lrm.model.device import seeded
 from lrm.model.recommender import Recommender
-from lrm.model.scoring import SCORING_TOKENS
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import Batch, build_batch
-from lrm.tokens.segments import Segments, scoring_segments, segment_tokens, token_batches, training_segments
+from lrm.tokens.prompt import build_batch
+from lrm.tokens.segments import Segments, segment_tokens, token_batches, training_segments
 from lrm.training import checkpoint
 from lrm.training.loss import Negatives, forget, ranking_loss, retrieval_losses
 from lrm.training.optimizer import learning_rate, make_optimizer, step
+from lrm.training.validation import judged, validate
 from lrm.training.windows import shifted_windows
 
-MAX_VALIDATION_REQUESTS = 4000
 Curves = dict[str, list[list[float]]]
 
 
@@ -54,7 +53,7 @@ class Progress:
 
 
 def fit(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: Path | None) -> Progress:
-    """Train in place until the validation loss stops falling; the weights end as those of the best epoch."""
+    """Train in place until validation gets no better; the weights end as those of the best epoch."""
     *_, state = epochs(recommender, corpus, seed=seed, checkpoints=checkpoints)
     return state
 
@@ -109,17 +108,17 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
                 save()
         trained = copy.deepcopy(recommender.state_dict())
         recommender.load_state_dict(average or trained)
-        for name, value in validate(recommender, corpus, negatives).items():
-            state.log(f"validation/{name}_loss", value)
+        found = validate(recommender, corpus, negatives)
+        for name, value in found.items():
+            state.log(f"validation/{name}", value)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
-        judged = _judged_loss(state.curves)
-        if math.isnan(judged):
+        if not all(math.isfinite(value) for value in found.values()):
             raise TrainingDiverged(
                 f"the validation loss is not a number after epoch {state.epoch} (step {state.step}); look for extreme "
                 "values in the validation report, or lower training.learning_rate in the preset"
             )
-        if judged <= state.best_loss:
-            state.best_loss, state.best_epoch = judged, state.epoch - 1
+        if judged(found) <= state.best_loss:
+            state.best_loss, state.best_epoch = judged(found), state.epoch - 1
             best = copy.deepcopy(recommender.state_dict())
         yield state
         recommender.load_state_dict(trained)
@@ -141,12 +140,6 @@ def _follow(average: dict[str, Tensor], recommender: Recommender, *, decay: floa
     """Move a running average of the weights towards the weights."""
     for name, value in recommender.state_dict().items():
         average[name].lerp_(value, 1 - decay)
-
-
-def _judged_loss(curves: Curves) -> float:
-    """Early stopping reads the ranking loss where there is a ranking task, else the retrieval loss."""
-    series = curves.get("validation/ranking_loss") or curves.get("validation/retrieval_loss")
-    return series[-1][1] if series else float("inf")
 
 
 def negatives_of(corpus: Corpus, config: TrainingConfig) -> Negatives:
@@ -175,29 +168,3 @@ def train_step(
 def _budget(recommender: Recommender, rng: np.random.Generator) -> int | None:
     """Tokens of a query and of a candidate in this step: all, or for elastic tokens one of the budgets, all alike."""
     return int(rng.choice(BUDGETS)) if recommender.config.tokens.elastic else None
-
-
-@torch.inference_mode()
-def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> dict[str, float]:
-    """Mean losses over the validation window: each task that has validation targets."""
-    recommender.eval()
-    requests = np.flatnonzero(corpus.split_R == 1)
-    requests = requests[:: max(1, len(requests) // MAX_VALIDATION_REQUESTS)]
-    totals = {"retrieval": [0.0, 0.0], "ranking": [0.0, 0.0]}
-    for batch in _scoring_batches(recommender, corpus, requests):
-        states = recommender(batch)
-        rng = np.random.default_rng(0)
-        n = int(np.count_nonzero(np.diff(corpus.target_offset_R)[batch.requests]))
-        loss = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng)["retrieval"]
-        totals["retrieval"] = [totals["retrieval"][0] + loss.item() * n, totals["retrieval"][1] + n]
-        loss, n = ranking_loss(states, batch, corpus), len(batch.candidates)
-        totals["ranking"] = [totals["ranking"][0] + loss.item() * n, totals["ranking"][1] + n]
-    return {task: total / weight for task, (total, weight) in totals.items() if weight}
-
-
-def _scoring_batches(recommender: Recommender, corpus: Corpus, requests: np.ndarray) -> Iterator[Batch]:
-    shape = recommender.prompt_shape()
-    segments = scoring_segments(corpus, requests, max_history=shape.max_history)
-    lengths = segment_tokens(corpus, segments, shape)
-    for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
-        yield build_batch(corpus, segments.pick(rows), shape)

@@ -97,7 +97,7 @@ def test_a_weight_that_is_not_finite_is_named():
 
 def test_a_validation_loss_that_is_not_a_number_stops_the_run(world, monkeypatch):
     recommender, corpus, _ = build(world)
-    monkeypatch.setattr(loop, "validate", lambda *_: {"ranking": float("nan")})
+    monkeypatch.setattr(loop, "validate", lambda *_: {"ranking_loss": float("nan")})
     with pytest.raises(TrainingDiverged, match="the validation loss is not a number after epoch 1"):
         loop.fit(recommender, corpus, seed=0, checkpoints=None)
 

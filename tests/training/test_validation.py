@@ -1,0 +1,47 @@
+"""What training is judged by is what evaluation would say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lrm.config import preset
+from lrm.features.tables import read, read_declared
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.training import loop
+from lrm.training.validation import judged, validate
+from tests.worlds import write_examples
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    return write_examples(tmp_path_factory.mktemp("world"), n_users=60)
+
+
+def test_ndcg_in_validation_is_that_of_the_scores_of_every_item(examples):
+    torch.manual_seed(0)
+    config, tables, signals = preset("tiny"), read(examples), read_declared(examples)
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
+    loop.fit(recommender, corpus, seed=0, checkpoints=None)
+    gain = 1 / np.log2(np.arange(2, 12))
+    expected = []
+    asked = np.flatnonzero((corpus.split_R == 1) & (np.diff(corpus.target_offset_R) > 0))
+    for request, scores in zip(asked, Scorer(recommender, tables).item_scores(asked), strict=True):
+        targets = corpus.target_row_T[corpus.target_offset_R[request] : corpus.target_offset_R[request + 1]]
+        is_target = np.isin(np.argsort(-scores, kind="stable")[:10], targets)
+        expected.append(gain[is_target].sum() / gain[: len(targets)].sum())
+    found = validate(recommender, corpus, loop.negatives_of(corpus, config.training))
+    assert found["retrieval_ndcg"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert 0.1 < found["retrieval_ndcg"] < 1
+
+
+def test_the_ranking_decides_and_where_nothing_is_ranked_what_is_retrieved():
+    assert judged({"ranking_loss": 0.4, "retrieval_loss": 7.0, "retrieval_ndcg": 0.3}) == 0.4
+    assert judged({"retrieval_loss": 8.0, "retrieval_ndcg": 0.3}) < judged(
+        {"retrieval_loss": 7.0, "retrieval_ndcg": 0.2}
+    )
+    assert judged({}) == math.inf
