@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from lrm.model.causal import causal_attention
+from lrm.model.packed import packed_attention
 from lrm.tokens.prompt import Layout
 
 LOWEST = -1e4
@@ -53,23 +55,38 @@ class Attention(nn.Module):
         self.out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(
-        self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, past: KeysValues | None = None
+        self,
+        x_ND: Tensor,
+        rotation_NZ: Tensor,
+        layout: Layout,
+        past: KeysValues | None = None,
+        mask: BlockMask | None = None,
     ) -> tuple[Tensor, KeysValues]:
-        """Attend."""
+        """Attend: packed if given the mask of `lrm.model.packed` (and no `past`), else padded."""
         heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
         q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
         q_NHZ, k_NJZ = rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ)
-        n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
-        n_asking = n_history if past is None else 0
+        n_history = len(layout.history_slot_H)
         if past is not None:
             k_NJZ, v_NJZ = torch.cat([past.keys_HJZ, k_NJZ]), torch.cat([past.values_HJZ, v_NJZ])
+        if mask is not None:
+            mixed_NHZ = packed_attention(q_NHZ, k_NJZ, v_NJZ, mask)
+        else:
+            mixed_NHZ = self._padded(q_NHZ, k_NJZ, v_NJZ, layout)
+        mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
+        return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
+
+    def _padded(self, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, layout: Layout) -> Tensor:
+        """All tokens' keys and values; the queries of the last tokens, or of all."""
+        n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
+        n_asking = n_history if len(q_NHZ) == len(k_NJZ) else 0
         past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
         k_GJUZ, v_GJUZ = (
             pad(x_NJZ[:n_prefix], layout.prefix_slot_N, past_shape).transpose(1, 2).contiguous()
             for x_NJZ in (k_NJZ, v_NJZ)
         )
         mixed_NHZ = q_NHZ[:0]
-        if past is None:
+        if n_asking:
             mixed_NHZ = self._attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
         if len(q_NHZ) > n_asking:
             before = self._attend_past(q_NHZ[n_asking:], k_GJUZ, v_GJUZ, layout)
@@ -77,8 +94,7 @@ class Attention(nn.Module):
             own = (own_q_NHZ, k_NJZ[n_prefix:], v_NJZ[n_prefix:])
             suffix_NHZ = self._join_own(before, *own, per_candidate=layout.shape.per_candidate)
             mixed_NHZ = torch.cat([mixed_NHZ, suffix_NHZ])
-        mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
-        return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
+        return mixed_NHZ
 
     def _attend_history(self, q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
         longest = layout.history_shape[1]

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 
 from lrm.config import ModelConfig
 from lrm.model.attention import Attention, KeysValues, rotations
 from lrm.model.causal import Dropout, RmsNorm
+from lrm.model.packed import is_packed, packed_mask
 from lrm.tokens.prompt import Layout
 
 
@@ -45,10 +47,15 @@ class Block(nn.Module):
             nn.init.zeros_(last.weight)
 
     def forward(
-        self, x_ND: Tensor, rotation_NZ: Tensor, layout: Layout, past: KeysValues | None = None
+        self,
+        x_ND: Tensor,
+        rotation_NZ: Tensor,
+        layout: Layout,
+        past: KeysValues | None = None,
+        mask: BlockMask | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """(N, D) to (N, D), and what the attention kept."""
-        attended_ND, kept = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, past)
+        attended_ND, kept = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, past, mask)
         x_ND = x_ND + self.dropout(attended_ND)
         mixed_ND: Tensor = x_ND + self.dropout(self.ffn(self.ffn_norm(x_ND)))
         return mixed_ND, kept
@@ -75,9 +82,10 @@ class Decoder(nn.Module):
             past: each layer's keys and values of the history, from an earlier call.
         """
         rotation_NZ = rotations(layout.position_N, width=self.head_width)[len(layout.position_N) - len(x_ND) :]
+        mask = packed_mask(layout) if past is None and is_packed(x_ND, width=self.head_width) else None
         x_ND, kept = self.dropout(x_ND), []
         for layer, block in enumerate(self.blocks):
-            x_ND, history = block(x_ND, rotation_NZ, layout, past[layer] if past else None)
+            x_ND, history = block(x_ND, rotation_NZ, layout, past[layer] if past else None, mask)
             kept.append(history)
         states_ND: Tensor = self.norm(x_ND)
         return states_ND, kept

@@ -11,7 +11,8 @@ candidate, never another request. So one pass scores any number of candidates, e
 nothing known at a request reaches an earlier event. For that last reason the query stands after the history and not, as
 in 2606.19635, before it: next-item losses at the events would otherwise read counters from the future.
 
-Projections and feed-forward layers work on the flat valid tokens; only attention pads.
+Projections and feed-forward layers work on the flat valid tokens; only attention pads, and not where it trains on a GPU
+(`lrm.model.packed`).
 
 Shape suffixes: G segments, O older events, E events, R requests, C candidates of a batch (flat); T history tokens of
 the longest segment; Q query tokens, S query and candidate tokens of the longest segment; U = T + Q; H, N flat tokens.
@@ -42,6 +43,10 @@ class Layout(NamedTuple):
     """Place of each query token (all requests first), then of each candidate's, in the padded (G, S)."""
     position_N: Tensor
     """Rotary position of every token: memory, events, query tokens, candidates."""
+    request_N: Tensor
+    """Request of each query token, then of each candidate's."""
+    shown_N: Tensor
+    """How many tokens of its segment's history, memory included, each of them sees."""
     bias_GSU: Tensor
     """0 where a query or candidate token sees a token of the prefix, else minus infinity."""
     event_slot_E: Tensor
@@ -201,6 +206,8 @@ def lay_out(
         ),
         suffix_slot_N=torch.as_tensor(suffix_slot),
         position_N=torch.as_tensor(np.concatenate([history_place, shown + within])),
+        request_N=torch.as_tensor(token_request),
+        shown_N=torch.as_tensor(shown),
         bias_GSU=_bias(
             _padded(shown, suffix_slot, (n_segments, widest), empty=0),
             _padded(token_request, suffix_slot, (n_segments, widest), empty=-1),

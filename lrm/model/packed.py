@@ -1,0 +1,113 @@
+"""Attention over the flat tokens themselves, for training on a GPU: one fused kernel, no padding (2412.05496).
+
+The rule of `lrm.tokens.prompt` is stated once, as a function of two tokens; blocks of tokens of which none sees another
+are never computed. One mask serves all layers of a batch. On a processor padding is quicker (`lrm.model.attention`),
+and the kernel has no gradient there.
+
+Shape suffixes: N flat tokens, H heads, J key-value heads, Z head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
+
+from lrm.tokens.prompt import Layout
+
+NARROWEST = 16
+"""Least head width that the kernel takes."""
+MULTIPLE = 1024
+"""Tokens are made up to a multiple of this, so that shapes repeat and no block of the mask is cut."""
+FAR = 2**30
+"""Stands for the place in the history of a token that is not of the history."""
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def is_packed(x_ND: Tensor, *, width: int) -> bool:
+    """Whether attention over whole prompts is packed, `width` being that of a head.
+
+    It is for gradients on a GPU, where the kernel can be had: it takes no narrower heads than 16 numbers, and is built
+    when first used, for which Triton needs a C compiler.
+    """
+    return x_ND.device.type == "cuda" and torch.is_grad_enabled() and width >= NARROWEST and _has_compiler()
+
+
+def packed_mask(layout: Layout) -> BlockMask:
+    """Who sees whom among the flat tokens of a batch, and among those that make their number up to a multiple."""
+    device, n_tokens = layout.position_N.device, len(layout.position_N)
+    n_all = -(-n_tokens // MULTIPLE) * MULTIPLE
+    # Compiled, so that the N x N answers of the rule are never held.
+    create = _compiled(create_block_mask) if device.type == "cuda" else create_block_mask
+    mask: BlockMask = create(prompt_rule(layout, n_all=n_all), None, None, n_all, n_all, device=device)
+    return mask
+
+
+def prompt_rule(layout: Layout, *, n_all: int) -> Rule:
+    """The rule as flex attention wants it: whether token `q` sees token `k`, of `n_all` with those past the last.
+
+    Every token has a number of its own kind, and sees all tokens of that number: those of a candidate share one, any
+    other token is alone with its own. So every token sees itself, and those that make up the number nothing else.
+    """
+    history_H, request_N = layout.history_slot_H, layout.request_N
+    n_history, n_query = len(history_H), len(layout.prefix_slot_N) - len(history_H)
+    n_prefix, n_tokens = n_history + n_query, n_history + len(request_N)
+    place_H = history_H % layout.history_shape[1]
+    flat_N = torch.arange(n_all, device=history_H.device)
+    candidate_N = (flat_N[n_prefix:n_tokens] - n_prefix) // layout.shape.per_candidate
+
+    def full(*parts: Tensor, rest: int) -> Tensor:
+        flat = torch.cat(parts)
+        return functional.pad(flat, (0, n_all - len(flat)), value=rest).int()
+
+    segment_N = full(history_H // layout.history_shape[1], layout.segment_R[request_N], rest=-1)
+    place_N = full(place_H, rest=FAR)
+    horizon_N = full(place_H + 1, layout.shown_N, rest=0)
+    asks_N = full(torch.full_like(history_H, -1), request_N, rest=-1)
+    told_N = full(torch.full_like(history_H, -2), request_N[:n_query], rest=-2)
+    own_N = torch.cat([flat_N[:n_prefix], n_all + candidate_N, flat_N[n_tokens:]]).int()
+
+    def sees(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        history = (segment_N[q] == segment_N[k]) & (place_N[k] < horizon_N[q])
+        return history | (asks_N[q] == told_N[k]) | (own_N[q] == own_N[k])
+
+    return sees
+
+
+def packed_attention(q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, mask: BlockMask) -> Tensor:
+    """(N, H, Z): what every token takes from those that it sees.
+
+    Anywhere but on a GPU the mask is written out, N x N: a reference to test the rule by, with gradients.
+    """
+    n_tokens, n_all = len(q_NHZ), mask.shape[-1]
+    q_1HNZ, k_1JNZ, v_1JNZ = (
+        functional.pad(x, (0, 0, 0, 0, 0, n_all - n_tokens)).transpose(0, 1).unsqueeze(0) for x in (q_NHZ, k_NJZ, v_NJZ)
+    )
+    is_grouped = q_NHZ.shape[1] != k_NJZ.shape[1]
+    if q_NHZ.device.type == "cuda":
+        mixed_1HNZ = _compiled(flex_attention)(q_1HNZ, k_1JNZ, v_1JNZ, block_mask=mask, enable_gqa=is_grouped)
+    else:
+        sees_11NN = create_mask(mask.mask_mod, 1, 1, n_all, n_all, device=str(q_NHZ.device))
+        mixed_1HNZ = functional.scaled_dot_product_attention(
+            q_1HNZ, k_1JNZ, v_1JNZ, attn_mask=sees_11NN, enable_gqa=is_grouped
+        )
+    mixed_NHZ: Tensor = mixed_1HNZ.squeeze(0).transpose(0, 1)[:n_tokens]
+    return mixed_NHZ
+
+
+@functools.cache
+def _has_compiler() -> bool:
+    return any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once for all lengths."""
+    return torch.compile(function, dynamic=True)
