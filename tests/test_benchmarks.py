@@ -8,9 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import arms, cost, elastic, large_catalogue, pretraining
+from benchmarks import arms, cost, elastic, large_catalogue, mfu, pretraining
 from benchmarks.common import PROJECT
 from benchmarks.curves import curves_page
+from lrm.errors import SchemaError
 from tests.data_worlds import write_data_folder
 
 
@@ -60,6 +61,7 @@ def test_pretraining_reaches_parity_in_fewer_steps(table, data):
         (("cost", "--d-model=7"), "error: --d-model 7 must be an even multiple of the 4 heads"),
         (("large_catalogue", "--items=0"), "'0' is not a whole number above 0"),
         (("serving", "--clients=0"), "'0' is not a whole number above 0"),
+        (("mfu", "--steps=1"), "error: --steps 1 is too few for quartiles"),
         (("training_speed", "--data", "nowhere"), "nowhere/events.parquet is missing; prepare it"),
     ],
 )
@@ -91,6 +93,24 @@ def test_a_large_catalogue_trains_with_either_kind_of_gradient(table):
     _, *rows = table(large_catalogue, "--items=500", "--events=3000", "--steps=2")
     assert [row[1] for row in rows] == ["sparse", "dense"]
     assert all(float(row[2].split()[0].replace(",", "")) > 0 for row in rows)
+
+
+def test_utilisation_counts_what_each_token_sees_and_no_more(table):
+    """Two users of 5 events, 4 query tokens and a candidate, d16, one layer, hidden width 32, 2,000 items."""
+    _, row = table(mfu, "--d-model=16", "--layers=1", "--events=5", "--users=2", "--steps=2", "--peak-tflops=1")
+    pairs = (1 + 2 + 3 + 4 + 5) + 4 * (5 + 4) + (5 + 4 + 1)
+    layers = 3 * 2 * 20 * (16 * 48 + 16 * 16 + 3 * 16 * 32)
+    attention, catalogue = 3 * 4 * 16 * 2 * pairs, 3 * 2 * 2 * (4 + 1) * 16 * 2000
+    assert int(row[0]) == 20
+    assert [float(cell) * 1e12 for cell in row[1:4]] == pytest.approx([layers, attention, catalogue], rel=1e-3)
+    seconds = float(row[4].split()[0]) / 1e3
+    assert float(row[5]) * 1e12 == pytest.approx((layers + attention + catalogue) / seconds, rel=0.05)
+
+
+def test_a_gpu_is_known_by_a_word_of_its_name_and_no_other_is_taken_for_it():
+    assert mfu.stated_peak("NVIDIA A100-SXM4-80GB") == 312e12
+    with pytest.raises(SchemaError, match="the peak of 'NVIDIA L40S' is not known here"):
+        mfu.stated_peak("NVIDIA L40S")
 
 
 def test_a_curve_by_decade_has_a_tick_at_each_power_of_ten():
