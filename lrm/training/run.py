@@ -36,6 +36,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     from lrm.model.recommender import Recommender
     from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+    from lrm.tokens.mapped import mapped
     from lrm.training.pretrain import pretrain
 
     use_device()
@@ -44,7 +45,8 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
-    corpus = as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm)
+    corpus = mapped(as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm))
+    del tables
     curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
     _leave(factory, examples, curves, metrics)
@@ -74,6 +76,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
     from lrm.model.device import use_device
     from lrm.tokens.arms import as_the_arm_sees
     from lrm.tokens.corpus import encode_corpus
+    from lrm.tokens.mapped import mapped
     from lrm.training import checkpoint
     from lrm.training.loop import fit
 
@@ -86,7 +89,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
             "run pretrain_token_factory again with the same preset"
         )
     corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
-    corpus = as_the_arm_sees(corpus, config.tokens.arm)
+    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm))
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
     kept = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights

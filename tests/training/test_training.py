@@ -181,8 +181,10 @@ def test_a_pretrained_recommender_already_ranks_before_its_decoder_has_learned_a
 
 
 def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_weights(world, tmp_path, monkeypatch):
+    """Bit for bit, and whether the corpus is in memory or in files."""
     monkeypatch.setenv(checkpoint.CHECKPOINT_ROOT, str(tmp_path / "checkpoints"))
-    for run in ("a", "b"):
+    for run, mapped_from in (("a", 2**60), ("b", 1)):
+        monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", mapped_from)
         pretrain_token_factory(world, tmp_path / run / "factory", preset="tiny", seed=3)
         metrics = train_lrm(world, tmp_path / run / "factory", tmp_path / run / "model", preset="tiny", seed=3)
     assert metrics["parameters"] > metrics["factory_parameters"] > 0

@@ -1,0 +1,41 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lrm.config import preset
+from lrm.features.tables import read, read_declared
+from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
+from lrm.tokens.mapped import mapped
+from tests.worlds import write_examples
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    folder = write_examples(tmp_path_factory.mktemp("world"), n_users=5)
+    tables, signals = read(folder), read_declared(folder)
+    return encode_corpus(tables, signals, fit_vocabulary(tables, signals, preset("tiny").tokens))
+
+
+def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    in_files = mapped(corpus)
+    assert list(tmp_path.iterdir()) == []
+    for before, after in (
+        (corpus.event_identity_E, in_files.event_identity_E),
+        (corpus.history_E.sparse_NS, in_files.history_E.sparse_NS),
+        *zip(corpus.query_R.bags, in_files.query_R.bags, strict=True),
+    ):
+        assert isinstance(after.base, np.memmap)
+        assert (after.dtype, after.tolist()) == (before.dtype, before.tolist())
+
+
+def test_a_small_corpus_stays_in_memory(corpus):
+    assert mapped(corpus) is corpus
+
+
+def test_names_of_items_that_are_text_stay_in_memory(corpus, monkeypatch):
+    monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
+    named = replace(corpus, item_ids=np.array(["tea", "milk"], dtype=object))
+    assert mapped(named).item_ids is named.item_ids
