@@ -7,6 +7,9 @@ step or the server begins, moves all of the model's work. A bundle written on on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -40,3 +43,22 @@ def use_device() -> torch.device:
 def seeded(seed: int) -> torch.Generator:
     """A generator of random numbers on the default device."""
     return torch.Generator(device=torch.get_default_device()).manual_seed(seed)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Within it the same work gives the same numbers to the last bit, on a processor with any number of threads.
+
+    Otherwise the gradients of rows that were read more than once are added up in the order in which threads come to
+    them. On a GPU nothing is changed: what it would cost there is not known.
+    """
+    memory: Any = torch.utils.deterministic
+    was = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    if torch.get_default_device().type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was[0])
+        memory.fill_uninitialized_memory = was[1]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lrm.config import TrainingConfig
 from lrm.errors import TrainingDiverged
+from lrm.model.device import repeatable
 
 BETAS = (0.9, 0.98)
 FINAL_RATE = 0.1
@@ -87,7 +88,8 @@ def step(model: nn.Module, optimizer: Optimizers, loss: Tensor, *, rate: float, 
             "training.learning_rate in the preset"
         )
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    with repeatable():
+        loss.backward()  # type: ignore[no-untyped-call]
     norm = clip_gradients(model, clip)
     if not math.isfinite(norm):
         bad = [name for name, p in model.named_parameters() if p.grad is not None and not _values(p).isfinite().all()]

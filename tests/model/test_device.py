@@ -10,7 +10,7 @@ from lrm.config import preset
 from lrm.errors import SchemaError
 from lrm.features.tables import read, read_declared
 from lrm.model import artifact
-from lrm.model.device import DEVICE, use_device
+from lrm.model.device import DEVICE, repeatable, use_device
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
@@ -75,3 +75,23 @@ def test_a_gpu_gives_the_scores_of_the_processor(examples, tmp_path):
     with np.load(tmp_path / "scores.npz") as there:
         assert there["items"] == pytest.approx(scorer.item_scores(np.arange(40)), abs=1e-3)
         assert there["candidates"] == pytest.approx(scorer.candidate_logits(np.arange(40)), abs=1e-3)
+
+
+def test_gradients_of_rows_read_many_times_are_the_same_to_the_last_bit_on_several_threads():
+    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    row = torch.randint(0, 50, (40_000,), generator=generator)
+    weight = torch.randn(40_000, 16, generator=generator)
+
+    def gradient() -> torch.Tensor:
+        x = torch.ones(50, 16, requires_grad=True)
+        with repeatable():
+            (x[row] * weight).sum().backward()
+        return x.grad
+
+    torch.set_num_threads(4)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(10))
+    finally:
+        torch.set_num_threads(threads)
+    assert not torch.are_deterministic_algorithms_enabled()
