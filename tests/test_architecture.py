@@ -38,6 +38,8 @@ EDGES = {
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
     "faiss": ("lrm/model/index.py",),
+    "onnx": ("lrm/model/graph.py",),
+    "onnxruntime": ("lrm/model/exported.py",),
     "fastapi": ("lrm/serving/server.py", "lrm/serving/routes.py"),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from lrm.features.sources import COLUMN_TYPES
-from lrm.model.prefix import Suffix, decode_over
+from lrm.model.prefix import Prefix, Suffix, decode_over
 from lrm.model.recommender import States
 from lrm.model.retrieval import Wanted, best_items
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
@@ -76,7 +76,7 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
     for requests, chosen in _passes(batch.offset):
         asked = [batch.asked[r] for r in requests]
         suffix = _suffix(service, batch, requests, chosen)
-        states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix)
+        states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix, service.exported)
         logits[chosen] = states.candidate_logit_C.cpu().numpy()
         wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
@@ -95,12 +95,17 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
 @torch.inference_mode()
 def request_states(service: Service, questions: Sequence[Question]) -> tuple[States, list[np.ndarray]]:
     """What the model makes of questions for recommendations: the states, and the catalogue rows of each history."""
+    prefixes, suffix = one_pass(service, questions)
+    states, _ = decode_over(service.recommender, prefixes, suffix, service.exported)
+    return states, [prefix.row_T for prefix in prefixes]
+
+
+def one_pass(service: Service, questions: Sequence[Question]) -> tuple[list[Prefix], Suffix]:
+    """What the model is given for questions that are decoded together."""
     users = recall(service, [question.user_id for question in questions])
     batch = _batch(service, [_asked(service, question, users[question.user_id]) for question in questions])
-    suffix = _suffix(service, batch, list(range(len(questions))), np.arange(0))
-    prefixes = [one.user.prefix for one in batch.asked]
-    states, _ = decode_over(service.recommender, prefixes, suffix)
-    return states, [prefix.row_T for prefix in prefixes]
+    suffix = _suffix(service, batch, list(range(len(questions))), np.arange(batch.offset[-1]))
+    return [one.user.prefix for one in batch.asked], suffix
 
 
 def _asked(service: Service, question: Question, user: Remembered) -> Asked:

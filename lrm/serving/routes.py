@@ -123,6 +123,7 @@ def add_status(app: FastAPI) -> None:
                 "lineage": service.lineage,
                 "n_items": len(service.items.item_ids),
                 "index": service.index_facts,
+                "decoder": service.decoder_facts,
                 "keys": service.fields.key_types,
                 "context": {signal.name: signal.kind for signal in service.fields.request},
                 "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},

@@ -113,12 +113,13 @@ def _loaded(release: Release, opened: dict[str, Any]) -> Any:
     import torch
 
     from lrm.model.device import use_device
+    from lrm.serving.decoding import with_quickest_decoder
     from lrm.serving.probe import prove
     from lrm.serving.service import open_service
 
     use_device()  # each thread has its own
     torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
-    service = open_service(release, **opened)
+    service = with_quickest_decoder(open_service(release, **opened))
     prove(service)
     return service
 

@@ -152,6 +152,17 @@ class Index(BaseModel):
     n_requests: int = Field(description="on which recall and error were measured")
 
 
+class Decoder(BaseModel):
+    """What decodes requests over kept histories, as measured when the release was loaded."""
+
+    runtime: str = Field(description="torch or onnxruntime")
+    reason: str
+    difference: float | None = Field(None, description="of a number, between the two")
+    torch_ms: float | None = Field(None, description="milliseconds of one request alone")
+    onnxruntime_ms: float | None = Field(None, description="milliseconds of one request alone")
+    speed: float | None = Field(None, description="times that onnxruntime is quicker, alone and several together")
+
+
 class Model(BaseModel):
     """Which model answers, where it came from, and what a request may carry."""
 
@@ -162,6 +173,7 @@ class Model(BaseModel):
     lineage: dict[str, Any] = Field(default_factory=dict)
     n_items: int | None = None
     index: Index | None = Field(None, description="null: the best items are found among all, exactly")
+    decoder: Decoder | None = None
     keys: dict[str, str] = Field(default_factory=dict)
     context: dict[str, str] = Field(default_factory=dict, description="signals of a request, and their kinds")
     candidate_fields: dict[str, str] = Field(default_factory=dict)

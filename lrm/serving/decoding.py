@@ -1,0 +1,102 @@
+"""Which runtime decodes requests over kept histories: torch, or ONNX Runtime where that is measured to be quicker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrm.model.exported import Exported, export
+from lrm.model.prefix import decode_over
+from lrm.model.recommender import States
+from lrm.schema import ITEM_ID
+from lrm.serving.answer import one_pass
+from lrm.serving.histories import spread_users
+from lrm.serving.logs import log
+from lrm.serving.question import RECOMMEND, SCORE, Question
+from lrm.serving.service import Service
+
+TORCH, ONNX = "torch", "onnxruntime"
+TOGETHER, N_CANDIDATES = 8, 2
+"""Users of the larger measured passes, and candidates of each: what a server under load decodes at once."""
+ROUNDS = 5
+TOLERANCE = 1e-4
+"""Difference up to which an export is the same model, of numbers up to 1; of greater ones, in proportion."""
+WORTH = 1.1
+"""Times quicker from which on it is used."""
+
+
+def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
+    """Let ONNX Runtime decode if it can, gives torch's numbers and is quicker; the log says what was found.
+
+    Args:
+        service: just opened.
+        worth: times quicker from which on it is used.
+
+    Returns:
+        The service with `decoder_facts`: `runtime` and `reason`; where both ran also the `difference` of their numbers,
+        the milliseconds of a request alone (`torch_ms`, `onnxruntime_ms`), and `speed`, how many times quicker ONNX
+        Runtime was over single requests and several together.
+    """
+    exported, facts = None, _by_torch("the model is on a GPU")
+    if service.items.catalogue.vectors_VD.device.type == "cpu":
+        try:
+            exported = export(
+                service.recommender.decoder, per_candidate=service.recommender.prompt_shape().per_candidate
+            )
+            facts = judge(service, exported, worth=worth)
+        except Exception as error:  # whatever keeps it from running, torch does the same work
+            facts = _by_torch(f"ONNX Runtime cannot run it: {type(error).__name__}: {error}")
+    log("decoder", **facts)
+    return service._replace(exported=exported if facts["runtime"] == ONNX else None, decoder_facts=facts)
+
+
+def judge(service: Service, exported: Exported, *, worth: float = WORTH) -> dict[str, Any]:
+    """Compare an export with torch over requests of the release's own users; the facts that are given above."""
+    users = spread_users(service.histories, TOGETHER)
+    if not users:
+        return _by_torch("no user has a history to measure it with")
+    some = tuple({ITEM_ID: item} for item in service.items.item_ids[:N_CANDIDATES].tolist())
+    best = [Question(RECOMMEND, user) for user in users]
+    passes = [
+        one_pass(service, questions)
+        for questions in (best[:1], best, [Question(SCORE, user, None, {}, some) for user in users])
+    ]
+    ways: dict[str, Exported | None] = {TORCH: None, ONNX: exported}
+    states = {name: [decode_over(service.recommender, *one, way)[0] for one in passes] for name, way in ways.items()}
+    difference = max(_difference(*both) for both in zip(*states.values(), strict=True))
+    found: dict[str, Any] = {"difference": float(f"{difference:.1e}")}
+    if not difference <= TOLERANCE:
+        return _by_torch("ONNX Runtime gives other numbers") | found
+    seconds = {name: [float("inf")] * len(passes) for name in ways}
+    for _ in range(ROUNDS):
+        for number, one in enumerate(passes):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                decode_over(service.recommender, *one, way)
+                seconds[name][number] = min(seconds[name][number], time.perf_counter() - began)
+    found |= {f"{name}_ms": round(1000 * spent[0], 3) for name, spent in seconds.items()}
+    speed = sum(seconds[TORCH]) / sum(seconds[ONNX])
+    found["speed"] = round(speed, 2)
+    if speed < worth:
+        return _by_torch(f"ONNX Runtime is not {worth:g} times as quick") | found
+    return {"runtime": ONNX, "reason": "it is quicker"} | found
+
+
+def _by_torch(reason: str) -> dict[str, Any]:
+    return {"runtime": TORCH, "reason": reason}
+
+
+def _difference(one: States, other: States) -> float:
+    """The largest difference of a number, in proportion where the numbers are above 1."""
+
+    def largest(x: Tensor, y: Tensor) -> float:
+        differing = torch.where(x == y, 0.0, (x - y).abs() / x.abs().clamp(min=1))
+        return float(differing.max()) if x.numel() else 0.0
+
+    pointed = max(largest(*both) for both in zip(one.pointed, other.pointed, strict=True))
+    return max(
+        largest(one.request_RD, other.request_RD), largest(one.candidate_logit_C, other.candidate_logit_C), pointed
+    )
