@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrm.model.exported import Exported, export
-from lrm.model.prefix import decode_over
-from lrm.model.recommender import States
-from lrm.schema import ITEM_ID
+from lrm.model.prefix import Prefix, Suffix, decode_over
+from lrm.model.recommender import Recommender, States
+from lrm.schema import ITEM_ID, USER_ID
 from lrm.serving.answer import one_pass
 from lrm.serving.histories import spread_users
 from lrm.serving.logs import log
@@ -26,6 +27,8 @@ TOLERANCE = 1e-4
 """Difference up to which an export is the same model, of numbers up to 1; of greater ones, in proportion."""
 WORTH = 1.1
 """Times quicker from which on it is used."""
+Pass = tuple[list[Prefix], Suffix]
+"""Kept histories, and what is decoded over them."""
 
 
 def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
@@ -42,30 +45,31 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
     """
     exported, facts = None, _by_torch("the model is on a GPU")
     if service.items.catalogue.vectors_VD.device.type == "cpu":
+        passes, per_candidate = probes(service), service.recommender.prompt_shape().per_candidate
         try:
-            exported = export(
-                service.recommender.decoder, per_candidate=service.recommender.prompt_shape().per_candidate
-            )
-            facts = judge(service, exported, worth=worth)
+            exported = export(service.recommender.decoder, per_candidate=per_candidate)
+            facts = judge(service.recommender, exported, passes, worth=worth)
         except Exception as error:  # whatever keeps it from running, torch does the same work
             facts = _by_torch(f"ONNX Runtime cannot run it: {type(error).__name__}: {error}")
     log("decoder", **facts)
     return service._replace(exported=exported if facts["runtime"] == ONNX else None, decoder_facts=facts)
 
 
-def judge(service: Service, exported: Exported, *, worth: float = WORTH) -> dict[str, Any]:
-    """Compare an export with torch over requests of the release's own users; the facts that are given above."""
-    users = spread_users(service.histories, TOGETHER)
-    if not users:
-        return _by_torch("no user has a history to measure it with")
+def probes(service: Service) -> list[Pass]:
+    """What is decoded to compare: a request alone, several together, and several with candidates."""
+    users = spread_users(service.histories, TOGETHER) or ["" if service.release.key_types[USER_ID] == "string" else 0]
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:N_CANDIDATES].tolist())
     best = [Question(RECOMMEND, user) for user in users]
-    passes = [
-        one_pass(service, questions)
-        for questions in (best[:1], best, [Question(SCORE, user, None, {}, some) for user in users])
-    ]
+    scored = [Question(SCORE, user, candidates=some) for user in users]
+    return [one_pass(service, questions) for questions in (best[:1], best, scored)]
+
+
+def judge(
+    recommender: Recommender, exported: Exported, passes: Sequence[Pass], *, worth: float = WORTH
+) -> dict[str, Any]:
+    """Compare an export with torch; the facts that are given above."""
     ways: dict[str, Exported | None] = {TORCH: None, ONNX: exported}
-    states = {name: [decode_over(service.recommender, *one, way)[0] for one in passes] for name, way in ways.items()}
+    states = {name: [decode_over(recommender, *one, way)[0] for one in passes] for name, way in ways.items()}
     difference = max(_difference(*both) for both in zip(*states.values(), strict=True))
     found: dict[str, Any] = {"difference": float(f"{difference:.1e}")}
     if not difference <= TOLERANCE:
@@ -75,7 +79,7 @@ def judge(service: Service, exported: Exported, *, worth: float = WORTH) -> dict
         for number, one in enumerate(passes):
             for name, way in ways.items():
                 began = time.perf_counter()
-                decode_over(service.recommender, *one, way)
+                decode_over(recommender, *one, way)
                 seconds[name][number] = min(seconds[name][number], time.perf_counter() - began)
     found |= {f"{name}_ms": round(1000 * spent[0], 3) for name, spent in seconds.items()}
     speed = sum(seconds[TORCH]) / sum(seconds[ONNX])
