@@ -100,7 +100,7 @@ def milliseconds(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[
 def main() -> None:
     """Print one table."""
     options, began = parsed(), time.monotonic()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     rows, kept, furthest = [], [], 0.0
     for model in MODELS:
         for n_events in EVENTS:
@@ -143,6 +143,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--compiled", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--threads", type=positive, default=1, help="of torch; ONNX Runtime has one")
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import arms, cost, elastic, large_catalogue, mfu, pretraining
+from benchmarks import arms, cost, elastic, large_catalogue, mfu, pretraining, serving_export
 from benchmarks.common import PROJECT
 from benchmarks.curves import curves_page
 from lrm.errors import SchemaError
@@ -87,6 +87,15 @@ def test_text_costs_more_than_soft_tokens(table):
     tokens = {row[0]: int(row[1]) for row in rows}
     assert tokens["soft"] == 5 + 4 + 1
     assert tokens["signals as text"] > 10 * tokens["soft"]
+
+
+def test_a_pass_of_a_server_is_measured_by_both_runtimes(table, monkeypatch):
+    for name, values in {"MODELS": ((16, 1, 2),), "EVENTS": (3,), "PASSES": ((1, 0), (2, 3))}.items():
+        monkeypatch.setattr(serving_export, name, values)
+    header, *rows = table(serving_export, "--rounds=2")
+    assert [row[:4] for row in rows] == [["d16 L1", "3", "1", "0"], ["d16 L1", "3", "2", "3"]]
+    assert header[4:] == ["torch ms", "onnxruntime ms", "onnxruntime is x times quicker"]
+    assert all(float(row[6].split()[0]) > 0 for row in rows)
 
 
 def test_a_large_catalogue_trains_with_either_kind_of_gradient(table):

@@ -46,6 +46,7 @@ def export(decoder: Decoder, *, per_candidate: int) -> Exported:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # it would keep a plan of memory for every shape of a batch
     graph, attention = decoder_graph(decoder, per_candidate=per_candidate), cast(Block, decoder.blocks[0]).attention
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return Exported(session, decoder.head_width, attention.n_heads // attention.n_kv_heads)
