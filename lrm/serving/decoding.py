@@ -44,14 +44,15 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
         Runtime was over single requests and several together.
     """
     exported, facts = None, _by_torch("the model is on a GPU")
+    detail: dict[str, Any] = {}
     if service.items.catalogue.vectors_VD.device.type == "cpu":
         passes, per_candidate = probes(service), service.recommender.prompt_shape().per_candidate
         try:
             exported = export(service.recommender.decoder, per_candidate=per_candidate)
             facts = judge(service.recommender, exported, passes, worth=worth)
         except Exception as error:  # whatever keeps it from running, torch does the same work
-            facts = _by_torch(f"ONNX Runtime cannot run it: {type(error).__name__}: {error}")
-    log("decoder", **facts)
+            facts, detail = _by_torch(f"ONNX Runtime cannot run it ({type(error).__name__})"), {"detail": str(error)}
+    log("decoder", **facts, **detail)
     return service._replace(exported=exported if facts["runtime"] == ONNX else None, decoder_facts=facts)
 
 
