@@ -96,9 +96,10 @@ def stated_peak(name: str) -> float:
     Raises:
         SchemaError: no such GPU is known here.
     """
-    for word in name.replace("-", " ").split():
-        if word in PEAK_TFLOPS:
-            return PEAK_TFLOPS[word] * 1e12
+    words = name.replace("-", " ").split()
+    known = [PEAK_TFLOPS[word] for word in words if word in PEAK_TFLOPS]
+    if known and not {"PCIe", "NVL"} & set(words):  # slower forms of the same chips
+        return known[0] * 1e12
     raise SchemaError(f"the peak of {name!r} is not known here; give its dense bfloat16 rate as --peak-tflops")
 
 

@@ -245,7 +245,7 @@ def sequential() -> RunConfig:
 
 
 def sequential_sparse() -> RunConfig:
-    """`sequential` for short histories over items seen a handful of times: more dropout, and more and smaller steps."""
+    """`sequential` for short histories over items seen a handful of times: more dropout, and smaller steps."""
     base = sequential()
     return replace(
         base,

@@ -118,8 +118,9 @@ def test_utilisation_counts_what_each_token_sees_and_no_more(table):
 
 def test_a_gpu_is_known_by_a_word_of_its_name_and_no_other_is_taken_for_it():
     assert mfu.stated_peak("NVIDIA A100-SXM4-80GB") == 312e12
-    with pytest.raises(SchemaError, match="the peak of 'NVIDIA L40S' is not known here"):
-        mfu.stated_peak("NVIDIA L40S")
+    for other in ("NVIDIA L40S", "NVIDIA H100 PCIe", "NVIDIA H100 NVL"):
+        with pytest.raises(SchemaError, match=f"the peak of '{other}' is not known here"):
+            mfu.stated_peak(other)
 
 
 def test_a_curve_by_decade_has_a_tick_at_each_power_of_ten():

@@ -47,18 +47,20 @@ def seeded(seed: int) -> torch.Generator:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Within it the same work gives the same numbers to the last bit, on a processor with any number of threads.
+    """Within it the same work on the same number of threads gives the same numbers to the last bit, on a processor.
 
     Otherwise the gradients of rows that were read more than once are added up in the order in which threads come to
-    them. On a GPU nothing is changed: what it would cost there is not known.
+    them. One thread of a process may be within it at a time: what it sets is the whole process'. On a GPU nothing is
+    changed: what it would cost there is not known.
     """
     memory: Any = torch.utils.deterministic
-    was = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    was, filled = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     if torch.get_default_device().type == "cpu":
         torch.use_deterministic_algorithms(True)
         memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was[0])
-        memory.fill_uninitialized_memory = was[1]
+        torch.use_deterministic_algorithms(was, warn_only=warns)
+        memory.fill_uninitialized_memory = filled

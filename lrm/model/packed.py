@@ -12,7 +12,9 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ def is_packed(x_ND: Tensor, *, width: int) -> bool:
     """Whether attention over whole prompts is packed, `width` being that of a head.
 
     It is for gradients on a GPU, where the kernel can be had: it takes no narrower heads than 16 numbers, and is built
-    when first used, for which Triton needs a C compiler.
+    when first used, for which Triton needs a C compiler and Python's headers.
     """
     return x_ND.device.type == "cuda" and torch.is_grad_enabled() and width >= NARROWEST and _has_compiler()
 
@@ -104,7 +106,9 @@ def packed_attention(q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, mask: BlockMas
 
 @functools.cache
 def _has_compiler() -> bool:
-    return any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang")))
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    headers = Path(sysconfig.get_path("include"))
+    return any(map(shutil.which, compilers)) and (headers / "Python.h").is_file()
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +13,12 @@ from torch import Tensor
 from lrm.model.exported import Exported, export
 from lrm.model.prefix import Prefix, Suffix, decode_over
 from lrm.model.recommender import Recommender, States
-from lrm.schema import ITEM_ID, USER_ID
+from lrm.schema import ITEM_ID
 from lrm.serving.answer import one_pass
 from lrm.serving.histories import spread_users
 from lrm.serving.logs import log
 from lrm.serving.question import RECOMMEND, SCORE, Question
-from lrm.serving.service import Service
+from lrm.serving.service import Service, nobody
 
 TORCH, ONNX = "torch", "onnxruntime"
 TOGETHER, N_CANDIDATES = 8, 2
@@ -57,8 +58,8 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
 
 
 def probes(service: Service) -> list[Pass]:
-    """What is decoded to compare: a request alone, several together, and several with candidates."""
-    users = spread_users(service.histories, TOGETHER) or ["" if service.release.key_types[USER_ID] == "string" else 0]
+    """What is decoded to compare: a request alone, several with one of nobody known, and all with candidates."""
+    users = [*spread_users(service.histories, TOGETHER - 1), nobody(service)]
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:N_CANDIDATES].tolist())
     best = [Question(RECOMMEND, user) for user in users]
     scored = [Question(SCORE, user, candidates=some) for user in users]
@@ -72,16 +73,16 @@ def judge(
     ways: dict[str, Exported | None] = {TORCH: None, ONNX: exported}
     states = {name: [decode_over(recommender, *one, way)[0] for one in passes] for name, way in ways.items()}
     difference = max(_difference(*both) for both in zip(*states.values(), strict=True))
-    found: dict[str, Any] = {"difference": float(f"{difference:.1e}")}
-    if not difference <= TOLERANCE:
+    found: dict[str, Any] = {"difference": float(f"{difference:.1e}") if math.isfinite(difference) else None}
+    if not difference <= TOLERANCE:  # also where it is not a number
         return _by_torch("ONNX Runtime gives other numbers") | found
     seconds = {name: [float("inf")] * len(passes) for name in ways}
     for _ in range(ROUNDS):
         for number, one in enumerate(passes):
             for name, way in ways.items():
-                began = time.perf_counter()
+                began = time.thread_time()  # the release in service may be answering beside
                 decode_over(recommender, *one, way)
-                seconds[name][number] = min(seconds[name][number], time.perf_counter() - began)
+                seconds[name][number] = min(seconds[name][number], time.thread_time() - began)
     found |= {f"{name}_ms": round(1000 * spent[0], 3) for name, spent in seconds.items()}
     speed = sum(seconds[TORCH]) / sum(seconds[ONNX])
     found["speed"] = round(speed, 2)
@@ -99,9 +100,8 @@ def _difference(one: States, other: States) -> float:
 
     def largest(x: Tensor, y: Tensor) -> float:
         differing = torch.where(x == y, 0.0, (x - y).abs() / x.abs().clamp(min=1))
-        return float(differing.max()) if x.numel() else 0.0
+        found = float(differing.max()) if x.numel() else 0.0
+        return math.inf if math.isnan(found) else found
 
-    pointed = max(largest(*both) for both in zip(one.pointed, other.pointed, strict=True))
-    return max(
-        largest(one.request_RD, other.request_RD), largest(one.candidate_logit_C, other.candidate_logit_C), pointed
-    )
+    mine, theirs = ((x.request_RD, x.candidate_logit_C, *x.pointed) for x in (one, other))
+    return max(largest(*both) for both in zip(mine, theirs, strict=True))

@@ -8,14 +8,14 @@ import numpy as np
 
 from lrm.errors import ServingError
 from lrm.model.index import Index
-from lrm.schema import ITEM_ID, QUERY, USER_ID
+from lrm.schema import ITEM_ID, QUERY
 from lrm.serving.answer import answer
 from lrm.serving.features import Row, describe
 from lrm.serving.histories import Key, some_users
 from lrm.serving.indexing import measure
 from lrm.serving.question import RECOMMEND, SCORE, Question
 from lrm.serving.recommend import retrieve
-from lrm.serving.service import Service, ask_of, catalogue_rows, user_keys
+from lrm.serving.service import Service, ask_of, catalogue_rows, nobody, user_keys
 
 PROBED = 4
 """Users whose answers are compared."""
@@ -34,10 +34,9 @@ def prove(service: Service) -> None:
             the items, by more than its measured error allows, or the index does not find them.
     """
     users = some_users(service.histories, PROBED)
-    nobody = 0 if service.release.key_types[USER_ID] == "int64" else ""
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
-    answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody, *users]])
-    answers = answer(service, [Question(RECOMMEND, user) for user in [nobody, *users]])
+    answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
+    answers = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
     error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
     for user, found in zip(users, answers[1:], strict=True):
         time = datetime.fromisoformat(found["time"])

@@ -220,6 +220,11 @@ def _size(held: Remembered) -> int:
     return held.prefix.n_bytes + held.seen.nbytes + 500
 
 
+def nobody(service: Service) -> Key:
+    """The key of a user of whom nothing is known."""
+    return 0 if service.release.key_types[USER_ID] == "int64" else ""
+
+
 def user_keys(service: Service, asked: Question | Event) -> dict[str, Key]:
     """The join keys of a question or an event: the user's, and those that it brought."""
     given = asked.context if isinstance(asked, Question) else asked.signals

@@ -42,7 +42,8 @@ class Progress:
     step_in_epoch: int = 0
     step: int = 0
     best_epoch: int = -1
-    best_loss: float = float("inf")
+    best_judged: float = float("inf")
+    """What `lrm.training.validation` says of the best epoch."""
     cpu_seconds: float = 0.0
     """Of training alone: without validation, and without what the caller does between epochs."""
     curves: Curves = field(default_factory=dict)
@@ -117,8 +118,8 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
                 f"the validation loss is not a number after epoch {state.epoch} (step {state.step}); look for extreme "
                 "values in the validation report, or lower training.learning_rate in the preset"
             )
-        if judged(found) <= state.best_loss:
-            state.best_loss, state.best_epoch = judged(found), state.epoch - 1
+        if judged(found) < state.best_judged or math.isinf(judged(found)):
+            state.best_judged, state.best_epoch = judged(found), state.epoch - 1
             best = copy.deepcopy(recommender.state_dict())
         yield state
         recommender.load_state_dict(trained)

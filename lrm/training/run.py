@@ -45,7 +45,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
-    corpus = mapped(as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm))
+    corpus = mapped(as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm), factory)
     del tables
     curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
@@ -89,7 +89,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
             "run pretrain_token_factory again with the same preset"
         )
     corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
-    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm))
+    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm), model)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
     kept = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights

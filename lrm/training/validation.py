@@ -31,11 +31,16 @@ RANKING_LOSS, RETRIEVAL_LOSS, RETRIEVAL_NDCG = "ranking_loss", "retrieval_loss",
 
 @torch.inference_mode()
 def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> dict[str, float]:
-    """Means over the validation window, of each task that has validation targets: losses in nats, and NDCG@10."""
+    """Means over the validation window, of each task that has validation targets: losses in nats, and NDCG@10.
+
+    Only where nothing is ranked is NDCG@10 measured: it takes a score for every item.
+    """
     recommender.eval()
     requests = np.flatnonzero(corpus.split_R == 1)
     requests = requests[:: max(1, len(requests) // MAX_REQUESTS)]
-    vectors_VD = item_vectors(recommender, corpus) if len(corpus.target_row_T) else None
+    is_ranked = np.diff(corpus.candidate_offset_R)[requests].any()
+    is_asked = np.diff(corpus.target_offset_R)[requests].any()
+    vectors_VD = item_vectors(recommender, corpus) if is_asked and not is_ranked else None
     totals = {name: [0.0, 0] for name in (RETRIEVAL_LOSS, RANKING_LOSS, RETRIEVAL_NDCG)}
 
     def add(name: str, mean: float, n: int) -> None:

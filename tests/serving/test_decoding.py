@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lrm.model.exported import export
+from lrm.model.prefix import decode_over
 from lrm.schema import ITEM_ID
 from lrm.serving.answer import answer
 from lrm.serving.decoding import judge, probes, with_quickest_decoder
@@ -59,6 +60,22 @@ def test_a_runtime_that_gives_other_numbers_is_not_used(world, service):
     facts = judge(service.recommender, exported, probes(service), worth=0.0)
     assert (facts["runtime"], facts["reason"]) == ("torch", "ONNX Runtime gives other numbers")
     assert facts["difference"] > 1e-4
+
+
+@pytest.mark.parametrize("field", ["request_RD", "candidate_logit_C", "pointed"])
+def test_a_runtime_that_gives_what_is_no_number_is_not_used(service, monkeypatch, field):
+    exported = export(service.recommender.decoder, per_candidate=service.recommender.prompt_shape().per_candidate)
+
+    def broken(recommender, prefixes, suffix, way):
+        states, layout = decode_over(recommender, prefixes, suffix, way)
+        nan = torch.tensor(float("nan"))
+        spoilt = states.pointed._replace(gate_R=states.pointed.gate_R * nan) if field == "pointed" else None
+        value = spoilt if spoilt is not None else getattr(states, field) * nan
+        return (states._replace(**{field: value}) if way is not None else states), layout
+
+    monkeypatch.setattr("lrm.serving.decoding.decode_over", broken)
+    facts = judge(service.recommender, exported, probes(service), worth=0.0)
+    assert facts == {"runtime": "torch", "reason": "ONNX Runtime gives other numbers", "difference": None}
 
 
 def test_an_operator_sees_which_runtime_decodes(address):

@@ -196,5 +196,18 @@ def test_a_loaded_model_is_not_looked_at_in_every_garbage_collection(world, tmp_
     gc.unfreeze()
     with serving(copied(world, tmp_path / "release")):
         assert gc.get_freeze_count() > 100_000
-        assert len(gc.get_objects()) < gc.get_freeze_count() / 2
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10
     gc.unfreeze()
+
+
+def test_a_server_is_ready_only_once_its_model_is_settled(world, monkeypatch):
+    import asyncio
+
+    from lrm.serving import swap
+
+    held, when_settled = swap.InService(world.release), []
+    monkeypatch.setattr(swap, "settle", lambda: when_settled.append(held.service))
+    asyncio.run(held.start())
+    assert held.failure is None
+    assert (when_settled, held.service is None) == ([None], False)
+    held.close()

@@ -19,8 +19,7 @@ def corpus(tmp_path_factory) -> Corpus:
 
 def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    in_files = mapped(corpus)
+    in_files = mapped(corpus, tmp_path)
     assert list(tmp_path.iterdir()) == []
     for before, after in (
         (corpus.event_identity_E, in_files.event_identity_E),
@@ -31,11 +30,11 @@ def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_p
         assert (after.dtype, after.tolist()) == (before.dtype, before.tolist())
 
 
-def test_a_small_corpus_stays_in_memory(corpus):
-    assert mapped(corpus) is corpus
+def test_a_small_corpus_stays_in_memory(corpus, tmp_path):
+    assert mapped(corpus, tmp_path) is corpus
 
 
-def test_names_of_items_that_are_text_stay_in_memory(corpus, monkeypatch):
+def test_names_of_items_that_are_text_stay_in_memory(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
     named = replace(corpus, item_ids=np.array(["tea", "milk"], dtype=object))
-    assert mapped(named).item_ids is named.item_ids
+    assert mapped(named, tmp_path).item_ids is named.item_ids

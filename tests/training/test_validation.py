@@ -9,7 +9,7 @@ import torch
 from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.model.recommender import Recommender
-from lrm.model.scoring import Scorer
+from lrm.model.scoring import Scorer, without_candidates
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.training import loop
 from lrm.training.validation import judged, validate
@@ -25,7 +25,10 @@ def test_ndcg_in_validation_is_that_of_the_scores_of_every_item(examples):
     torch.manual_seed(0)
     config, tables, signals = preset("tiny"), read(examples), read_declared(examples)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
-    recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
+    recommender, corpus = (
+        Recommender(config, signals, vocabulary),
+        without_candidates(encode_corpus(tables, signals, vocabulary)),
+    )
     loop.fit(recommender, corpus, seed=0, checkpoints=None)
     gain = 1 / np.log2(np.arange(2, 12))
     expected = []
@@ -45,3 +48,12 @@ def test_the_ranking_decides_and_where_nothing_is_ranked_what_is_retrieved():
         {"retrieval_loss": 7.0, "retrieval_ndcg": 0.2}
     )
     assert judged({}) == math.inf
+
+
+def test_epochs_that_are_equally_good_are_no_better(examples, monkeypatch):
+    config, tables, signals = preset("tiny"), read(examples), read_declared(examples)
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"retrieval_ndcg": 0.0})
+    done = loop.fit(recommender, corpus, seed=0, checkpoints=None)
+    assert (done.best_epoch, done.epoch) == (0, config.training.patience + 1)
