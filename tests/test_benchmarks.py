@@ -85,7 +85,8 @@ def test_text_costs_more_than_soft_tokens(table):
     small = ["--d-model=16", "--layers=1", "--events=5", "--users=2", "--rounds=2"]
     _, *rows = table(cost, *small)
     tokens = {row[0]: int(row[1]) for row in rows}
-    assert tokens["soft"] == 5 + 4 + 1
+    assert tokens["soft"] == 5 + 2 + 1
+    assert tokens["twice the query tokens"] == 5 + 4 + 1
     assert tokens["signals as text"] > 10 * tokens["soft"]
 
 
