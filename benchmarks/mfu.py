@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.command import positive, run
+from benchmarks.command import positive, rate, run
 from benchmarks.common import machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import ModelConfig, RunConfig, TokensConfig, TrainingConfig
@@ -103,12 +103,17 @@ def stated_peak(name: str) -> float:
     raise SchemaError(f"the peak of {name!r} is not known here; give its dense bfloat16 rate as --peak-tflops")
 
 
+def heads(d_model: int) -> int:
+    """Of `HEAD_WIDTH` numbers or more each."""
+    return max(1, d_model // HEAD_WIDTH)
+
+
 def main() -> None:
     """Time the step and print the table."""
     options = parsed()
     torch.set_num_threads(options.threads)
     device, began = use_device(), time.monotonic()
-    n_heads = max(1, options.d_model // HEAD_WIDTH)
+    n_heads = heads(options.d_model)
     model = ModelConfig(
         d_model=options.d_model,
         n_layers=options.layers,
@@ -136,10 +141,10 @@ def main() -> None:
     peak = options.peak_tflops * 1e12 if options.peak_tflops else peak_flops()
     low, middle, high = statistics.quantiles(seconds(joint_step, times=options.steps), n=4)
     parts = (f"{part / 1e12:.4g}" for part in counted)
-    rate = sum(counted) / middle
+    reached = sum(counted) / middle
     header = ("tokens", "TFLOPs: layers", "attention", "catalogue", "ms a step", "TFLOP/s", "peak", "utilisation")
     spread = f"{middle * 1e3:.1f} [{low * 1e3:.1f}, {high * 1e3:.1f}]"
-    row = (batch.n_tokens, *parts, spread, f"{rate / 1e12:.4g}", f"{peak / 1e12:.4g}", f"{rate / peak:.1%}")
+    row = (batch.n_tokens, *parts, spread, f"{reached / 1e12:.4g}", f"{peak / 1e12:.4g}", f"{reached / peak:.1%}")
     print(markdown(header, [row]))
     where = torch.cuda.get_device_name() if device.type == "cuda" else "a processor"
     print(
@@ -157,9 +162,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--events", type=positive, default=512)
     parser.add_argument("--users", type=positive, default=16, help="in a step")
     parser.add_argument("--steps", type=positive, default=20)
-    parser.add_argument("--peak-tflops", type=positive, help="of the device; known for H100, H200, A100 and L4")
+    parser.add_argument("--peak-tflops", type=rate, help="of the device; known for H100, H200, A100 and L4")
     parser.add_argument("--threads", type=positive, default=1, help="of torch")
     options = parser.parse_args()
+    if options.d_model % (2 * heads(options.d_model)):
+        parser.error(f"--d-model {options.d_model} must be an even multiple of its {heads(options.d_model)} heads")
     if options.steps < 2:
         parser.error(f"--steps {options.steps} is too few for quartiles; take 2 or more")
     return options

@@ -215,7 +215,7 @@ def main() -> None:
     """Train, rank, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=DATA, default=DATA[0])
-    parser.add_argument("--preset", default="sequential")
+    parser.add_argument("--preset", choices=configuration.PRESETS, default="sequential")
     parser.add_argument("--epochs", type=int, default=0, help="of ours; 0: as the preset says")
     parser.add_argument("--minutes", type=float, default=math.inf, help="CPU-minutes of training for each model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
