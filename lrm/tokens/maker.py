@@ -164,16 +164,18 @@ class TokenMaker(nn.Module):
             VectorEmbedding(dim=signal.dim or 0, width=width) for signal in of_kind(signals, EMBEDDING)
         )
         self.constant_KD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02)
-        hidden = 2 * d_model
+        n_inputs = len(signals) * width
+        hidden = min(2 * d_model, 4 * n_inputs)
         self.mix = (
-            nn.Sequential(nn.Linear(len(signals) * width, hidden), nn.SiLU(), nn.Linear(hidden, n_tokens * d_model))
+            nn.Sequential(nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_tokens * d_model))
             if signals
             else None
         )
 
     def embed(self, signals: SignalTensors) -> Tensor:
         """`concat(t_i(f_i))` as (N, M, W): dense signals first, then sparse, bags, embeddings."""
-        parts = [self.dense(signals.bucket_NF, signals.value_NF), self.sparse(signals.sparse_NS)]
+        parts = [self.dense(signals.bucket_NF, signals.value_NF)] if signals.bucket_NF.shape[1] else []
+        parts += [self.sparse(signals.sparse_NS)] if self.sparse_sizes else []
         parts += [bag(values).unsqueeze(1) for bag, values in zip(self.bags, signals.bags, strict=True)]
         parts += [vector(values).unsqueeze(1) for vector, values in zip(self.vectors, signals.embeddings, strict=True)]
         return torch.cat(parts, dim=1)
