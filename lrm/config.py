@@ -94,7 +94,7 @@ class ModelConfig:
     """Key and value heads; fewer than `n_heads` is grouped-query attention (2305.13245)."""
     ffn_multiple: float = 2.0
     """Hidden width of the SwiGLU feed-forward layer over `d_model`."""
-    max_history: int = 256
+    max_history: int = 512
     """Events of a user that the decoder reads at most: the most recent ones."""
     dropout: float = 0.1
     repeats: bool = True
@@ -139,14 +139,14 @@ class TrainingConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 50
     clip_norm: float = 1.0
-    ranking_weight: float = 10.0
+    ranking_weight: float = 20.0
     """Weight of the ranking loss, a fraction of a nat; next item and retrieval, of several nats each, have 1."""
     events_only: bool = False
     """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
     For data whose requests ask just that: what comes next."""
     forget_share: float = 0.1
     """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
-    average: float = 0.0
+    average: float = 0.98
     """Decay a step of a running average of the weights, which is what is validated and kept; 0 keeps the last ones."""
     bfloat16: bool = False
     """Matrix products of a step in bfloat16; weights, sums and the optimizer stay in float32."""
@@ -208,6 +208,7 @@ def tiny() -> RunConfig:
             learning_rate=1e-2,
             warmup_steps=5,
             ranking_weight=1.0,
+            average=0.0,
             checkpoint_every_steps=10,
         ),
         evaluation=EvaluationConfig(n_trees=20, ledger_tokens=20_000),
@@ -255,6 +256,17 @@ def sequential_sparse() -> RunConfig:
     )
 
 
+def large_data() -> RunConfig:
+    """Ranking from a million outcomes and more: many more steps, the ranking loss leads, and no item is learned by
+    heart. Half an hour."""
+    return RunConfig(
+        name="large-data",
+        tokens=TokensConfig(item_identity="content"),
+        pretrain=PretrainConfig(steps=500),
+        training=TrainingConfig(max_steps=1600, ranking_weight=30.0, average=0.99),
+    )
+
+
 def small_data() -> RunConfig:
     """Ranking from fewer than about 100,000 outcomes, mostly of users never trained on: what can be learned by heart is
     left out, and the ranking loss leads. A minute."""
@@ -263,7 +275,7 @@ def small_data() -> RunConfig:
         tokens=TokensConfig(item_identity="content"),
         model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, repeats=False),
         pretrain=PretrainConfig(steps=0),
-        training=TrainingConfig(max_steps=150, learning_rate=1e-3, ranking_weight=100.0, average=0.98),
+        training=TrainingConfig(max_steps=150, learning_rate=1e-3, ranking_weight=100.0),
     )
 
 
@@ -271,6 +283,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "default": default,
     "sequential": sequential,
     "sequential-sparse": sequential_sparse,
+    "large-data": large_data,
     "small-data": small_data,
     "tiny": tiny,
     **{arm: partial(of_arm, arm) for arm in ARMS},

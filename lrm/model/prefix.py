@@ -103,6 +103,7 @@ def decode_over(
         n_candidates=suffix.n_candidates_R,
         now_R=n_events,
         start_G=np.zeros(len(prefixes), dtype=np.int64),
+        row_E=np.concatenate([prefix.row_T for prefix in prefixes]),
     )
     factory = recommender.factory
     query_ND = factory.query_tokens(suffix.query_R, shape.per_query).flatten(0, 1)

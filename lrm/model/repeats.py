@@ -3,7 +3,8 @@
 One state vector can name a taste, but not forty products that a household buys again and again, least of all rare
 ones. So what follows a request is a mixture: with a learned probability an item of the user's own history, where each
 past event holds a share learned from the request's state, the event's state and how long ago it was; otherwise any item
-of the catalogue. (Pointer-generator networks, 1704.04368; for recommendation RepeatNet, 1812.02646.)
+of the catalogue. (Pointer-generator networks, 1704.04368; for recommendation RepeatNet, 1812.02646.) The weight of an
+item's events together is raised to a learned power: a habit is more, or less, than the sum of its instances.
 
 Shape suffixes: G segments, T events of the longest segment, E flat events, R requests, V items, D model width,
 W pointer width.
@@ -54,6 +55,8 @@ class Repeats(nn.Module):
         self.gate = nn.Linear(d_model, 1)
         self.fading = nn.Parameter(torch.tensor(0.05))
         """Weight lost per hundred events since, in units of `REACH`."""
+        self.habit = nn.Parameter(torch.tensor(0.0))
+        """Log of the power of an item's weight, in units of `REACH`."""
 
     def forward(self, request_RD: Tensor, event_ED: Tensor, layout: Layout) -> Pointed:
         """Point."""
@@ -65,7 +68,21 @@ class Repeats(nn.Module):
         is_hidden_RT = since_RT < 1
         lowest = torch.finfo(weight_RT.dtype).min
         share_RT = weight_RT.masked_fill(is_hidden_RT, lowest).softmax(-1).masked_fill(is_hidden_RT, 0.0)
-        return Pointed(share_RT, self.gate(request_RD).squeeze(-1))
+        power = torch.exp(REACH * self.habit)
+        return Pointed(raised(share_RT, layout.first_GT[layout.segment_R], power), self.gate(request_RD).squeeze(-1))
+
+
+def raised(share_RT: Tensor, first_RT: Tensor, power: Tensor) -> Tensor:
+    """(R, T) shares where those of an item's events together are raised to a power, and sum to 1 again (or to 0).
+
+    Args:
+        share_RT: shares of events.
+        first_RT: for each event, the place of the first one of its item.
+        power: above 0; 1 changes nothing.
+    """
+    of_item_RT = torch.zeros_like(share_RT).scatter_add(1, first_RT, share_RT).gather(1, first_RT)
+    raised_RT = share_RT * of_item_RT.clamp(min=NEVER) ** (power - 1)
+    return raised_RT / raised_RT.sum(-1, keepdim=True).clamp(min=NEVER)
 
 
 def nowhere(layout: Layout) -> Pointed:

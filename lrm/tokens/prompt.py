@@ -51,6 +51,8 @@ class Layout(NamedTuple):
     """0 where a query or candidate token sees a token of the prefix, else minus infinity."""
     event_slot_E: Tensor
     """Place of each event in the padded (G, events of the longest segment)."""
+    first_GT: Tensor
+    """Place in the segment of the first event of the same item, for each event in that padded form."""
     segment_R: Tensor
     visible_R: Tensor
     """How many of its segment's events each request sees."""
@@ -118,6 +120,7 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
         n_candidates=np.diff(candidate_offset),
         now_R=corpus.user_start_R[segments.requests] + corpus.visible_R[segments.requests],
         start_G=segments.start_G,
+        row_E=corpus.event_row_E[events],
     )
     return Batch(
         torch.as_tensor(corpus.event_identity_E[events]),
@@ -155,6 +158,7 @@ def lay_out(
     n_candidates: np.ndarray,
     now_R: np.ndarray,
     start_G: np.ndarray,
+    row_E: np.ndarray,
 ) -> Layout:
     """The places of all tokens.
 
@@ -166,6 +170,7 @@ def lay_out(
         n_candidates: (R,) candidates of each request.
         now_R: (R,) the first event that a request does not see.
         start_G: (G,) the first event of each segment; counted as `now_R` is.
+        row_E: (E,) catalogue row of each event's item, -1 where it is not there.
     """
     n_segments = len(n_events)
     segment = np.arange(n_segments)
@@ -215,6 +220,7 @@ def lay_out(
             longest,
         ),
         event_slot_E=torch.as_tensor(event_segment * most_events + event_place),
+        first_GT=_firsts(row_E, event_segment, event_place, (n_segments, most_events)),
         segment_R=torch.as_tensor(request_segment),
         visible_R=torch.as_tensor(visible),
         last_event_R=torch.as_tensor(last_event),
@@ -222,6 +228,14 @@ def lay_out(
         suffix_shape=(n_segments, widest),
         events_shape=(n_segments, most_events),
     )
+
+
+def _firsts(row_E: np.ndarray, segment_E: np.ndarray, place_E: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """(G, T) the place of the first event of the same item; items that are not in the catalogue are like no other."""
+    item_E = np.where(row_E < 0, -1 - np.arange(len(row_E)), row_E)
+    item_E = segment_E * (len(row_E) + item_E.max(initial=0) + 1) + item_E
+    _, first_E, same_E = np.unique(item_E, return_index=True, return_inverse=True)
+    return _padded(place_E[first_E[same_E]], segment_E * shape[1] + place_E, shape, empty=0)
 
 
 def _bias(shown_GS: Tensor, request_GS: Tensor, query_request_GQ: Tensor, longest: int) -> Tensor:

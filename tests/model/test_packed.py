@@ -58,6 +58,7 @@ def layout_of(shape: PromptShape, *, n_requests: tuple[int, ...] = (2, 0, 3)) ->
         n_candidates=np.arange(total),
         now_R=np.repeat(start, asked) + np.arange(total) % (np.repeat(n_events, asked) + 1),
         start_G=start,
+        row_E=np.arange(n_events.sum()),
     )
 
 
@@ -77,6 +78,7 @@ def test_who_sees_whom_is_the_rule_of_the_prompt():
         n_candidates=np.array([2]),
         now_R=np.array([1]),
         start_G=np.array([0, 2]),
+        row_E=np.arange(3),
     )
     sees = create_mask(packed_mask(layout).mask_mod, 1, 1, MULTIPLE, MULTIPLE, device="cpu")[0, 0]
     assert ["".join(".x"[int(k)] for k in row) for row in sees[:9, :9]] == [
