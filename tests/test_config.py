@@ -26,7 +26,7 @@ def test_a_preset_carries_its_name_and_survives_json_unchanged(name):
 def test_an_unknown_preset_is_refused_with_the_names_that_exist():
     with pytest.raises(
         SchemaError,
-        match=r"no preset is called 'huge'; lrm/config.py has default, sequential, sequential-sparse, large-data, small-data, tiny",
+        match=r"no preset is called 'huge'; lrm/config.py has default, sequential, sequential-sparse, large-data",
     ):
         preset("huge")
 
