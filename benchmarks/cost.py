@@ -143,6 +143,7 @@ def main() -> None:
     times: dict[str, dict[str, list[float]]] = {name: {"train": [], "factory": [], "latency": []} for name in arms}
     for round_ in range(options.rounds + 1):  # the first warms up
         for name, arm in arms.items():
+            arm.train()  # what the arm before left behind, a long prompt's memory above all, is not this one's cost
             taken = {"train": seconds(arm.train), "factory": seconds(arm.tokens_only)}
             arm.recommender.eval()
             taken["latency"] = statistics.median(seconds(arm.answer) for _ in range(5))
