@@ -258,7 +258,7 @@ def sequential_sparse() -> RunConfig:
 
 def large_data() -> RunConfig:
     """Ranking from a million outcomes and more: many more steps, the ranking loss leads, and no item is learned by
-    heart. Half an hour."""
+    heart. A quarter of an hour."""
     return RunConfig(
         name="large-data",
         tokens=TokensConfig(item_identity="content"),
