@@ -207,6 +207,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if options.d_model % (2 * N_HEADS):
         parser.error(f"--d-model {options.d_model} must be an even multiple of the {N_HEADS} heads")
+    if options.rounds < 2:
+        parser.error(f"--rounds {options.rounds} is too few for quartiles; take 2 or more")
     return options
 
 

@@ -59,6 +59,7 @@ def test_pretraining_reaches_parity_in_fewer_steps(table, data):
         (("elastic", "--data", "nowhere"), "error: 'nowhere' is neither built-in data"),
         (("pretraining", "--preset", "huge"), "error: no preset is called 'huge'"),
         (("cost", "--d-model=7"), "error: --d-model 7 must be an even multiple of the 4 heads"),
+        (("cost", "--rounds=1"), "error: --rounds 1 is too few for quartiles"),
         (("large_catalogue", "--items=0"), "'0' is not a whole number above 0"),
         (("serving", "--clients=0"), "'0' is not a whole number above 0"),
         (("mfu", "--peak-tflops=0"), "'0' is not a number above 0"),

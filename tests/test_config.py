@@ -26,7 +26,8 @@ def test_a_preset_carries_its_name_and_survives_json_unchanged(name):
 def test_an_unknown_preset_is_refused_with_the_names_that_exist():
     with pytest.raises(
         SchemaError,
-        match=r"no preset is called 'huge'; lrm/config.py has default, sequential, sequential-sparse, large-data",
+        match=r"no preset is called 'huge'; "
+        r"lrm/config.py has default, sequential, sequential-sparse, large-data, small-data, tiny, soft",
     ):
         preset("huge")
 

@@ -165,7 +165,7 @@ class TokenMaker(nn.Module):
         )
         self.constant_KD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02)
         n_inputs = len(signals) * width
-        hidden = min(2 * d_model, 4 * n_inputs)
+        hidden = min(2 * d_model, 4 * n_inputs)  # few signals need no wide layer, and a wide model has many events
         self.mix = (
             nn.Sequential(nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_tokens * d_model))
             if signals

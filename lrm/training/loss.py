@@ -98,11 +98,10 @@ def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
 
 def seen_before(batch: Batch, corpus: Corpus, events: np.ndarray) -> Seen:
     """The items of each target's segment before it, at their first occurrence there. Targets are rows of the batch."""
-    row_E = corpus.event_row_E[batch.events]
+    row_E, slot_E = corpus.event_row_E[batch.events], batch.layout.event_slot_E
     start_E = np.maximum.accumulate(np.where(batch.is_first_E, np.arange(len(row_E)), 0))
-    _, first = np.unique(start_E * len(corpus.item_ids) + row_E, return_index=True)
-    is_new_E = np.zeros(len(row_E), dtype=bool)
-    is_new_E[first] = True
+    first_E = batch.layout.first_GT.flatten()[slot_E]
+    is_new_E = (first_E == slot_E % batch.layout.events_shape[1]).cpu().numpy()
     new, before_E = np.flatnonzero(is_new_E), np.concatenate([[0], np.cumsum(is_new_E)])
     begin_P, count_P = before_E[start_E[events]], before_E[events] - before_E[start_E[events]]
     offset = np.concatenate([[0], np.cumsum(count_P)])

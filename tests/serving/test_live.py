@@ -78,9 +78,7 @@ def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(
             status, answer = ask(address, "/v1/recommend", user_id=user)
             (versions if status == 200 else failed).append(answer.get("model", answer))
 
-    # What is asked here is that a swap fails no request, not how long one takes on a busy machine.
-    options = {"follow": root / "current", "deadline_s": 30.0}
-    with serving(read_release(root / "one"), **options) as address, ThreadPoolExecutor(3) as pool:
+    with serving(read_release(root / "one"), follow=root / "current") as address, ThreadPoolExecutor(3) as pool:
         ask(address, "/v1/events", events=[{"user_id": 1, "item_id": 107}])
         mine = scores(address, 1)
         asking = [pool.submit(keep_asking, user) for user in (1, 2, 3)]
