@@ -1,11 +1,13 @@
-"""One pass of a server over kept histories: by torch, by ONNX Runtime and, if asked, by a compiled decoder.
+"""One pass of a server over kept histories: by torch, by what a server might use in its place, and compiled.
 
     python -m benchmarks.serving_export [--rounds 15 --compiled]
 
 A pass is what `lrm.model.prefix.decode_over` does for requests that wait together: lay out, make their tokens of 30
 signals, decode them and their candidates over the kept histories, read the states off. One thread, random weights, all
-ways in one process and in turn, so that ratios are of one run. ONNX Runtime takes the decoder alone; so does
-`torch.compile`, which needs a C++ compiler where the server runs, and a minute for each model.
+ways in one process and in turn, so that ratios are of one run. On a processor it is ONNX Runtime, and time is that of
+the processor; on a GPU (`LRM_DEVICE`) it is captured CUDA graphs, time is that of the clock, and the model is d512 L8
+over 500 events. Both take the decoder alone; so does `torch.compile`, which needs a compiler where the server runs, and
+a minute for each model.
 """
 
 from __future__ import annotations
@@ -24,19 +26,22 @@ from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import ModelConfig, RunConfig, TokensConfig
-from lrm.model.exported import Exported, export
+from lrm.model.decoder import Decode
+from lrm.model.device import use_device
 from lrm.model.prefix import Prefix, Suffix, decode_over, remember
 from lrm.model.recommender import Recommender
+from lrm.serving.decoding import GRAPHS, ONNX, TORCH, decoder_of
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 
 MODELS = ((64, 2, 2), (128, 4, 4))
 """Width, layers and heads: the preset `default`, and one that costs eight times as much."""
 EVENTS = (50, 200)
+GPU_MODELS, GPU_EVENTS = ((512, 8, 8),), (500,)
 PASSES = ((1, 0), (1, 200), (8, 0), (8, 20), (32, 0), (32, 20))
 """Requests together, and candidates of each; 0: the best of the catalogue is asked for."""
 AT_LEAST_S = 0.02
 """Each way repeats its pass for so long in a round."""
-TORCH, ONNX, COMPILED = "torch", "onnxruntime", "torch.compile"
+COMPILED = "torch.compile"
 Pass = tuple[list[Prefix], Suffix]
 
 
@@ -44,7 +49,7 @@ class Way(NamedTuple):
     """A model, and what decodes in it."""
 
     recommender: Recommender
-    exported: Exported | None = None
+    decode: Decode | None = None
 
 
 def ready(d_model: int, n_layers: int, n_heads: int, n_events: int) -> tuple[Recommender, dict[tuple[int, int], Pass]]:
@@ -56,12 +61,12 @@ def ready(d_model: int, n_layers: int, n_heads: int, n_events: int) -> tuple[Rec
     torch.manual_seed(0)
     recommender = Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)).eval()
     for weight in recommender.decoder.parameters():  # blocks begin as the identity
-        weight.data += 0.05 * torch.randn(weight.shape)
+        weight.data += 0.05 * torch.randn_like(weight)
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
     prefixes, passes = remember(recommender, corpus), {}
     for together, each in PASSES:
         rows = np.arange(together * each) % n_users
-        identity = torch.from_numpy(corpus.candidate_identity_C[rows])
+        identity = torch.as_tensor(corpus.candidate_identity_C[rows])
         queries = corpus.query_R.take(np.arange(together))
         suffix = Suffix(queries, corpus.candidate_C.take(rows), identity, np.full(together, each))
         passes[together, each] = (prefixes[:together], suffix)
@@ -70,9 +75,8 @@ def ready(d_model: int, n_layers: int, n_heads: int, n_events: int) -> tuple[Rec
 
 def ways_of(recommender: Recommender, *, compiled: bool) -> dict[str, Way]:
     """The ways to decode."""
-    per_candidate = recommender.prompt_shape().per_candidate
-    exported = export(recommender.decoder, per_candidate=per_candidate)
-    ways = {TORCH: Way(recommender), ONNX: Way(recommender, exported)}
+    other = ONNX if torch.get_default_device().type == "cpu" else GRAPHS
+    ways = {TORCH: Way(recommender), other: Way(recommender, decoder_of(recommender, other))}
     if compiled:
         ways[COMPILED] = Way(deepcopy(recommender))
         ways[COMPILED].recommender.decoder.compile(dynamic=True)
@@ -80,7 +84,7 @@ def ways_of(recommender: Recommender, *, compiled: bool) -> dict[str, Way]:
 
 
 def milliseconds(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds of each way, in every round."""
+    """Milliseconds of each way, in every round."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     repeats = {}
     for name, work in ways.items():
@@ -90,20 +94,29 @@ def milliseconds(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[
         repeats[name] = max(1, round(AT_LEAST_S / (time.perf_counter() - began)))
     for _ in range(rounds):
         for name, work in ways.items():
-            began = time.process_time()
+            began = _now()
             for _ in range(repeats[name]):
                 work()
-            taken[name].append(1000 * (time.process_time() - began) / repeats[name])
+            taken[name].append(1000 * (_now() - began) / repeats[name])
     return taken
+
+
+def _now() -> float:
+    """Seconds: of the processor's work, or of the clock where a GPU does it."""
+    if torch.get_default_device().type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def main() -> None:
     """Print one table."""
     options, began = parsed(), time.monotonic()
     torch.set_num_threads(options.threads)
+    on_gpu = use_device().type == "cuda"
     rows, kept, furthest = [], [], 0.0
-    for model in MODELS:
-        for n_events in EVENTS:
+    for model in GPU_MODELS if on_gpu else MODELS:
+        for n_events in GPU_EVENTS if on_gpu else EVENTS:
             recommender, passes = ready(*model, n_events)
             ways = ways_of(recommender, compiled=options.compiled)
             for (together, each), one in passes.items():
@@ -117,18 +130,19 @@ def main() -> None:
     names = list(ways)
     header = ("model", "events", "requests", "candidates each", *(f"{name} ms" for name in names))
     print(markdown((*header, *(f"{name} is x times quicker" for name in names[1:])), rows))
-    told = f"CPU time, median [least, most] of {options.rounds} rounds; largest difference of a number {furthest:.0e}"
+    told = f"{'Time' if on_gpu else 'CPU time'}, median [least, most] of {options.rounds} rounds"
+    told += f"; largest difference of a number {furthest:.0e}"
     print(f"\n{told}; {machine()}; {time.monotonic() - began:.0f} s")
     keep_table("serving_export", {"cells": kept})
 
 
 def _work(way: Way, one: Pass) -> Callable[[], object]:
-    return lambda: decode_over(way.recommender, *one, way.exported)
+    return lambda: decode_over(way.recommender, *one, way.decode)
 
 
 def _difference(one: Way, other: Way, of: Pass) -> float:
     """The largest difference of a number of the states."""
-    mine, theirs = (decode_over(way.recommender, *of, way.exported)[0] for way in (one, other))
+    mine, theirs = (decode_over(way.recommender, *of, way.decode)[0] for way in (one, other))
     pairs = ((mine.request_RD, theirs.request_RD), (mine.candidate_logit_C, theirs.candidate_logit_C))
     return max(float((x - y).abs().max()) for x, y in pairs if x.numel())
 

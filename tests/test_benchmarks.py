@@ -95,6 +95,7 @@ def test_text_costs_more_than_soft_tokens(table):
 
 
 def test_a_pass_of_a_server_is_measured_by_both_runtimes(table, monkeypatch):
+    monkeypatch.setenv("LRM_DEVICE", "cpu")
     for name, values in {"MODELS": ((16, 1, 2),), "EVENTS": (3,), "PASSES": ((1, 0), (2, 3))}.items():
         monkeypatch.setattr(serving_export, name, values)
     header, *rows = table(serving_export, "--rounds=2")

@@ -63,9 +63,7 @@ class Attention(nn.Module):
         mask: BlockMask | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Attend: packed if given the mask of `lrm.model.packed` (and no `past`), else padded."""
-        heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
-        q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
-        q_NHZ, k_NJZ = rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ)
+        q_NHZ, k_NJZ, v_NJZ = self.heads(x_ND, rotation_NZ)
         n_history = len(layout.history_slot_H)
         if past is not None:
             k_NJZ, v_NJZ = torch.cat([past.keys_HJZ, k_NJZ]), torch.cat([past.values_HJZ, v_NJZ])
@@ -75,6 +73,12 @@ class Attention(nn.Module):
             mixed_NHZ = self._padded(q_NHZ, k_NJZ, v_NJZ, layout)
         mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
         return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
+
+    def heads(self, x_ND: Tensor, rotation_NZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, heads, Z) of tokens; the first two turned by their positions."""
+        heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
+        q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+        return rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ), v_NJZ
 
     def _padded(self, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, layout: Layout) -> Tensor:
         """All tokens' keys and values; the queries of the last tokens, or of all."""

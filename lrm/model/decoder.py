@@ -5,7 +5,7 @@ Shape suffixes: N flat tokens, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +16,9 @@ from lrm.model.attention import Attention, KeysValues, rotations
 from lrm.model.causal import Dropout, RmsNorm
 from lrm.model.packed import is_packed, packed_mask
 from lrm.tokens.prompt import Layout
+
+Decode = Callable[[Tensor, Layout, Sequence[KeysValues]], Tensor]
+"""Makes states (N, D) of query and candidate tokens (N, D), given what each layer kept of the histories before them."""
 
 
 class FeedForward(nn.Module):

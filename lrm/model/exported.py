@@ -10,7 +10,8 @@ length of query and candidate tokens, K tokens of a candidate, J key-value heads
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from lrm.model.graph import decoder_graph
 from lrm.tokens.prompt import Layout
 
 
-class Exported(NamedTuple):
+@dataclass(frozen=True)
+class Exported:
     """A decoder that ONNX Runtime runs, on one core."""
 
     session: Any
@@ -30,6 +32,18 @@ class Exported(NamedTuple):
     head_width: int
     shared: int
     """Heads that share their keys and values with one another."""
+
+    def __call__(self, x_ND: Tensor, layout: Layout, past: Sequence[KeysValues]) -> Tensor:
+        """(N, D) query and candidate tokens to (N, D) states, as the decoder gives them."""
+        if not len(x_ND):
+            return x_ND
+        turn_NZ2 = torch.view_as_real(rotations(layout.position_N[-len(x_ND) :], width=self.head_width))
+        cos_NZ, sin_NZ = turn_NZ2.unsqueeze(0).unbind(-1)
+        fed = {"x": x_ND.numpy(), "cos": cos_NZ.numpy(), "sin": sin_NZ.numpy()}
+        fed |= _places(layout, len(x_ND), len(past[0].keys_HJZ), shared=self.shared)
+        for layer, (keys_EJZ, values_EJZ) in enumerate(past):
+            fed |= {f"keys_{layer}": keys_EJZ.numpy(), f"values_{layer}": values_EJZ.numpy()}
+        return torch.from_numpy(self.session.run(["states"], fed)[0])
 
 
 def export(decoder: Decoder, *, per_candidate: int) -> Exported:
@@ -50,19 +64,6 @@ def export(decoder: Decoder, *, per_candidate: int) -> Exported:
     graph, attention = decoder_graph(decoder, per_candidate=per_candidate), cast(Block, decoder.blocks[0]).attention
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return Exported(session, decoder.head_width, attention.n_heads // attention.n_kv_heads)
-
-
-def run_exported(exported: Exported, x_ND: Tensor, layout: Layout, past: Sequence[KeysValues]) -> Tensor:
-    """(N, D) query and candidate tokens to (N, D) states, as the decoder gives them."""
-    if not len(x_ND):
-        return x_ND
-    turn_NZ2 = torch.view_as_real(rotations(layout.position_N[-len(x_ND) :], width=exported.head_width))
-    cos_NZ, sin_NZ = turn_NZ2.unsqueeze(0).unbind(-1)
-    fed = {"x": x_ND.numpy(), "cos": cos_NZ.numpy(), "sin": sin_NZ.numpy()}
-    fed |= _places(layout, len(x_ND), len(past[0].keys_HJZ), shared=exported.shared)
-    for layer, (keys_EJZ, values_EJZ) in enumerate(past):
-        fed |= {f"keys_{layer}": keys_EJZ.numpy(), f"values_{layer}": values_EJZ.numpy()}
-    return torch.from_numpy(exported.session.run(["states"], fed)[0])
 
 
 def _places(layout: Layout, n_tokens: int, n_history: int, *, shared: int) -> dict[str, np.ndarray]:

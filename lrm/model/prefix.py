@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lrm.model.attention import KeysValues
-from lrm.model.exported import Exported, run_exported
+from lrm.model.decoder import Decode
 from lrm.model.recommender import Recommender, States
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Layout, build_batch, lay_out
@@ -83,7 +83,7 @@ def remember(recommender: Recommender, corpus: Corpus) -> list[Prefix]:
 
 @torch.inference_mode()
 def decode_over(
-    recommender: Recommender, prefixes: Sequence[Prefix], suffix: Suffix, exported: Exported | None = None
+    recommender: Recommender, prefixes: Sequence[Prefix], suffix: Suffix, decode: Decode | None = None
 ) -> tuple[States, Layout]:
     """Decode one request over each prefix, and its candidates; request r stands over prefix r.
 
@@ -91,7 +91,7 @@ def decode_over(
         recommender: the model.
         prefixes: one for each request.
         suffix: the requests and their candidates.
-        exported: of the recommender's decoder, to run in its place.
+        decode: what does the work of the recommender's decoder, in its place.
     """
     shape = recommender.prompt_shape()
     n_events = np.array([len(prefix.row_T) for prefix in prefixes], dtype=np.int64)
@@ -116,10 +116,7 @@ def decode_over(
         for layer in range(len(recommender.decoder.blocks))
     ]
     x_ND = torch.cat([query_ND, candidate_ND])
-    if exported is None:
-        states_ND, _ = recommender.decoder(x_ND, layout, past)
-    else:
-        states_ND = run_exported(exported, x_ND, layout, past)
+    states_ND = recommender.decoder(x_ND, layout, past)[0] if decode is None else decode(x_ND, layout, past)
     event_ED = torch.cat([prefix.event_TD for prefix in prefixes])
     return recommender.states(event_ED, states_ND[: len(query_ND)], states_ND[len(query_ND) :], layout), layout
 

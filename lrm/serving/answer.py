@@ -76,7 +76,7 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
     for requests, chosen in _passes(batch.offset):
         asked = [batch.asked[r] for r in requests]
         suffix = _suffix(service, batch, requests, chosen)
-        states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix, service.exported)
+        states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix, service.decode)
         logits[chosen] = states.candidate_logit_C.cpu().numpy()
         wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
@@ -96,7 +96,7 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
 def request_states(service: Service, questions: Sequence[Question]) -> tuple[States, list[np.ndarray]]:
     """What the model makes of questions for recommendations: the states, and the catalogue rows of each history."""
     prefixes, suffix = one_pass(service, questions)
-    states, _ = decode_over(service.recommender, prefixes, suffix, service.exported)
+    states, _ = decode_over(service.recommender, prefixes, suffix, service.decode)
     return states, [prefix.row_T for prefix in prefixes]
 
 

@@ -1,4 +1,7 @@
-"""Which runtime decodes requests over kept histories: torch, or ONNX Runtime where that is measured to be quicker."""
+"""What decodes requests over kept histories: torch, or what is measured to be quicker.
+
+On a processor that may be ONNX Runtime, on a GPU passes of torch captured as CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrm.model.exported import Exported, export
+from lrm.model.captured import Captured, Size
+from lrm.model.decoder import Decode
+from lrm.model.exported import export
 from lrm.model.prefix import Prefix, Suffix, decode_over
 from lrm.model.recommender import Recommender, States
 from lrm.schema import ITEM_ID
-from lrm.serving.answer import one_pass
+from lrm.serving.answer import AT_ONCE, one_pass
+from lrm.serving.answer import TOGETHER as SHARING
 from lrm.serving.histories import spread_users
 from lrm.serving.logs import log
 from lrm.serving.question import RECOMMEND, SCORE, Question
 from lrm.serving.service import Service, nobody
 
-TORCH, ONNX = "torch", "onnxruntime"
+TORCH, ONNX, GRAPHS = "torch", "onnxruntime", "cuda_graphs"
+TITLES = {ONNX: "ONNX Runtime", GRAPHS: "CUDA graphs"}
+CANDIDATES = {1: (0, SHARING, 256, AT_ONCE), 8: (0, SHARING), 32: (0, SHARING)}
+"""Requests together, and candidates of the one with most, for which a pass is captured; 0: the best are asked for."""
+SHARES = (0.25, 1.0)
+"""Of the longest history: passes are captured for both."""
 TOGETHER, N_CANDIDATES = 8, 2
 """Users of the larger measured passes, and candidates of each: what a server under load decodes at once."""
 ROUNDS = 5
 TOLERANCE = 1e-4
-"""Difference up to which an export is the same model, of numbers up to 1; of greater ones, in proportion."""
+"""Difference up to which it is the same model, of numbers up to 1; of greater ones, in proportion."""
+TF32_TOLERANCE = 4e-3
+"""The same where products on a GPU are of numbers rounded to eleven bits: a few of such roundings."""
 WORTH = 1.1
 """Times quicker from which on it is used."""
 Pass = tuple[list[Prefix], Suffix]
@@ -33,7 +46,7 @@ Pass = tuple[list[Prefix], Suffix]
 
 
 def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
-    """Let ONNX Runtime decode if it can, gives torch's numbers and is quicker; the log says what was found.
+    """Let another runtime decode if it can, gives torch's numbers and is quicker; the log says what was found.
 
     Args:
         service: just opened.
@@ -41,20 +54,36 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
 
     Returns:
         The service with `decoder_facts`: `runtime` and `reason`; where both ran also the `difference` of their numbers,
-        the milliseconds of a request alone (`torch_ms`, `onnxruntime_ms`), and `speed`, how many times quicker ONNX
-        Runtime was over single requests and several together.
+        the milliseconds of a request alone (`torch_ms`, and `onnxruntime_ms` or `cuda_graphs_ms`), and `speed`, how
+        many times quicker than torch the other was over single requests and several together.
     """
-    exported, facts = None, _by_torch("the model is on a GPU")
+    recommender, decode = service.recommender, None
+    name = ONNX if service.items.catalogue.vectors_VD.device.type == "cpu" else GRAPHS
     detail: dict[str, Any] = {}
-    if service.items.catalogue.vectors_VD.device.type == "cpu":
-        passes, per_candidate = probes(service), service.recommender.prompt_shape().per_candidate
-        try:
-            exported = export(service.recommender.decoder, per_candidate=per_candidate)
-            facts = judge(service.recommender, exported, passes, worth=worth)
-        except Exception as error:  # whatever keeps it from running, torch does the same work
-            facts, detail = _by_torch(f"ONNX Runtime cannot run it ({type(error).__name__})"), {"detail": str(error)}
+    try:
+        decode = decoder_of(recommender, name)
+        facts = judge(recommender, decode, probes(service), name=name, worth=worth)
+    except Exception as error:  # whatever keeps it from running, torch does the same work
+        facts = _by_torch(f"{TITLES[name]} cannot run it ({type(error).__name__})")
+        detail = {"detail": str(error)}
     log("decoder", **facts, **detail)
-    return service._replace(exported=exported if facts["runtime"] == ONNX else None, decoder_facts=facts)
+    return service._replace(decode=decode if facts["runtime"] == name else None, decoder_facts=facts)
+
+
+def decoder_of(recommender: Recommender, name: str) -> Decode:
+    """A model's decoder, made ready for a runtime: `onnxruntime` or `cuda_graphs`."""
+    shape = recommender.prompt_shape()
+    if name == ONNX:
+        return export(recommender.decoder, per_candidate=shape.per_candidate)
+    longest = shape.memory_tokens + shape.max_history * shape.per_event
+    sizes = {
+        Size(requests, math.ceil(share * longest), shape.per_query + most * shape.per_candidate)
+        for requests, candidates in CANDIDATES.items()
+        for most in candidates
+        for share in SHARES
+        if shape.per_query + most
+    }
+    return Captured(recommender.decoder, list(sizes), shape)
 
 
 def probes(service: Service) -> list[Pass]:
@@ -67,28 +96,37 @@ def probes(service: Service) -> list[Pass]:
 
 
 def judge(
-    recommender: Recommender, exported: Exported, passes: Sequence[Pass], *, worth: float = WORTH
+    recommender: Recommender, decode: Decode, passes: Sequence[Pass], *, name: str = ONNX, worth: float = WORTH
 ) -> dict[str, Any]:
-    """Compare an export with torch; the facts that are given above."""
-    ways: dict[str, Exported | None] = {TORCH: None, ONNX: exported}
-    states = {name: [decode_over(recommender, *one, way)[0] for one in passes] for name, way in ways.items()}
+    """Compare what `name` made of the decoder with torch; the facts that are given above."""
+    ways: dict[str, Decode | None] = {TORCH: None, name: decode}
+    states = {way: [decode_over(recommender, *one, does)[0] for one in passes] for way, does in ways.items()}
     difference = max(_difference(*both) for both in zip(*states.values(), strict=True))
     found: dict[str, Any] = {"difference": float(f"{difference:.1e}") if math.isfinite(difference) else None}
-    if not difference <= TOLERANCE:  # also where it is not a number
-        return _by_torch("ONNX Runtime gives other numbers") | found
-    seconds = {name: [float("inf")] * len(passes) for name in ways}
+    is_rounded = name == GRAPHS and torch.get_float32_matmul_precision() != "highest"
+    if not difference <= (TF32_TOLERANCE if is_rounded else TOLERANCE):  # also where it is not a number
+        return _by_torch(f"{TITLES[name]} gives other numbers") | found
+    seconds = {way: [float("inf")] * len(passes) for way in ways}
     for _ in range(ROUNDS):
         for number, one in enumerate(passes):
-            for name, way in ways.items():
-                began = time.thread_time()  # the release in service may be answering beside
-                decode_over(recommender, *one, way)
-                seconds[name][number] = min(seconds[name][number], time.thread_time() - began)
-    found |= {f"{name}_ms": round(1000 * spent[0], 3) for name, spent in seconds.items()}
-    speed = sum(seconds[TORCH]) / sum(seconds[ONNX])
+            for way, does in ways.items():
+                began = _now()
+                decode_over(recommender, *one, does)
+                seconds[way][number] = min(seconds[way][number], _now() - began)
+    found |= {f"{way}_ms": round(1000 * spent[0], 3) for way, spent in seconds.items()}
+    speed = sum(seconds[TORCH]) / sum(seconds[name])
     found["speed"] = round(speed, 2)
     if speed < worth:
-        return _by_torch(f"ONNX Runtime is not {worth:g} times as quick") | found
-    return {"runtime": ONNX, "reason": "it is quicker"} | found
+        return _by_torch(f"{TITLES[name]} is not {worth:g} times as quick") | found
+    return {"runtime": name, "reason": "it is quicker"} | found
+
+
+def _now() -> float:
+    """Seconds: of this thread's work, as the release in service may be answering beside; of the clock on a GPU."""
+    if torch.get_default_device().type == "cpu":
+        return time.thread_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _by_torch(reason: str) -> dict[str, Any]:

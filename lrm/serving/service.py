@@ -15,7 +15,7 @@ import polars as pl
 from lrm.content import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError
 from lrm.model.artifact import load as load_recommender
-from lrm.model.exported import Exported
+from lrm.model.decoder import Decode
 from lrm.model.index import Index
 from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
@@ -72,8 +72,8 @@ class Service(NamedTuple):
     """How often a decoded history was at hand (`hit`) and was not (`miss`)."""
     pushed: set[Key]
     """Users whose new events came through this service."""
-    exported: Exported | None = None
-    """What decodes over kept histories in torch's place, where `lrm.serving.decoding` found it quicker."""
+    decode: Decode | None = None
+    """What decodes over kept histories in the decoder's place, where `lrm.serving.decoding` found it quicker."""
     decoder_facts: Mapping[str, Any] | None = None
     """What `/v1/model` says of it; None: torch decodes, nothing was measured."""
 

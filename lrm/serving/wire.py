@@ -155,12 +155,15 @@ class Index(BaseModel):
 class Decoder(BaseModel):
     """What decodes requests over kept histories, as measured when the release was loaded."""
 
-    runtime: str = Field(description="torch or onnxruntime")
+    runtime: str = Field(description="torch, onnxruntime or cuda_graphs")
     reason: str
     difference: float | None = Field(None, description="of a number, between the two")
     torch_ms: float | None = Field(None, description="milliseconds of one request alone")
     onnxruntime_ms: float | None = Field(None, description="milliseconds of one request alone")
-    speed: float | None = Field(None, description="times that onnxruntime is quicker, alone and several together")
+    cuda_graphs_ms: float | None = Field(None, description="milliseconds of one request alone")
+    speed: float | None = Field(
+        None, description="times that the other is quicker than torch, alone and several together"
+    )
 
 
 class Model(BaseModel):

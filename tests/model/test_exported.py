@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.features.tables import read, read_declared
 from lrm.model.exported import export
 from lrm.model.prefix import Suffix, decode_over, remember
 from lrm.tokens.corpus import encode_corpus
 from tests.model.test_prefix import SHAPES, recommender_of
-from tests.worlds import write_examples
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = write_examples(tmp_path_factory.mktemp("world"), n_users=9, n_items=12, n_events=14)
-    return read(folder), read_declared(folder)
 
 
 def nobody(prefix):
@@ -32,7 +24,7 @@ def nobody(prefix):
 def suffix_of(corpus, counts):
     """One request for each count, with so many candidates."""
     rows = np.arange(sum(counts))
-    identity = torch.from_numpy(corpus.candidate_identity_C[rows])
+    identity = torch.as_tensor(corpus.candidate_identity_C[rows])
     requests = corpus.query_R.take(np.arange(len(counts)))
     return Suffix(requests, corpus.candidate_C.take(rows), identity, np.array(counts, dtype=np.int64))
 

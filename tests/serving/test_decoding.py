@@ -9,8 +9,8 @@ import torch
 from lrm.model.exported import export
 from lrm.model.prefix import decode_over
 from lrm.schema import ITEM_ID
-from lrm.serving.answer import answer
-from lrm.serving.decoding import judge, probes, with_quickest_decoder
+from lrm.serving.answer import AT_ONCE, TOGETHER, answer
+from lrm.serving.decoding import GRAPHS, decoder_of, judge, probes, with_quickest_decoder
 from lrm.serving.histories import spread_users
 from lrm.serving.process import running
 from lrm.serving.question import RECOMMEND, SCORE, Question
@@ -45,9 +45,21 @@ def test_answers_do_not_depend_on_the_runtime(service):
             assert one == pytest.approx(other, abs=1e-5)
 
 
+def test_the_sizes_of_a_gpu_hold_what_a_server_is_asked(service):
+    """On a processor they are run as they are, so numbers can be compared, and which are too large."""
+    decode = decoder_of(service.recommender, GRAPHS)
+    facts = judge(service.recommender, decode, probes(service), name=GRAPHS, worth=0.0)
+    assert (facts["runtime"], facts["cuda_graphs_ms"] > 0, facts["difference"] < 1e-4) == ("cuda_graphs", True, True)
+    held = {(one.size.requests, one.size.suffix) for one in decode._passes}
+    shape = service.recommender.prompt_shape()
+    for n_requests, n_candidates in ((1, AT_ONCE), (32, TOGETHER), (32, 0)):
+        assert (n_requests, shape.per_query + n_candidates * shape.per_candidate) in held
+    assert max(one.size.history for one in decode._passes) >= shape.max_history * shape.per_event
+
+
 def test_a_runtime_that_is_no_quicker_is_left_alone(service):
     slow = with_quickest_decoder(service, worth=1e9)
-    assert slow.exported is None
+    assert slow.decode is None
     assert (slow.decoder_facts["runtime"], slow.decoder_facts["speed"] > 0) == ("torch", True)
     assert "not 1e+09 times as quick" in slow.decoder_facts["reason"]
 
