@@ -168,7 +168,7 @@ class EvaluationConfig:
     """Test requests ranked against the whole catalogue; a seeded sample above that."""
     n_trees: int = 300
     """Boosting rounds at most of the gradient-boosted-trees baseline."""
-    ledger_tokens: int = 40_000
+    ledger_tokens: int = 160_000
     """Prompt tokens of test requests that are scored once more for each signal of the signal ledger; 0: no ledger."""
 
 

@@ -8,8 +8,9 @@ of the cost.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -68,13 +69,15 @@ def signal_ledger(
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )
+    measured = [
+        found[task][metric] for found in worths.values() for task, metric in that_matter(config.k) if task in found
+    ]
+    bar = clear_from(measured, policy.decision.confidence)
     rows = []
     for signal in signals:
         found, share = worths[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
-        verdict, reason = judge(
-            signal, found, base=trial.base, alone=area, k=config.k, policy=policy, n_signals=len(signals)
-        )
+        verdict, reason = judge(signal, found, base=trial.base, alone=area, k=config.k, policy=policy, bar=bar)
         value = share_of_lift(found, trial.base, k=config.k) if verdict in (KEEP, SUSPICIOUS) else 0.0
         rows.append(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
@@ -122,7 +125,7 @@ def judge(
     alone: float,
     k: int,
     policy: Policy,
-    n_signals: int,
+    bar: float,
 ) -> tuple[str, str]:
     """The verdict on a signal, and why.
 
@@ -137,7 +140,7 @@ def judge(
         alone: the area under the curve of the signal by itself, or NaN.
         k: length of the list that a user sees.
         policy: the intervals' confidence, the margins by which a metric may fall, and the bars of leaks.
-        n_signals: signals that are judged.
+        bar: deviations above zero from which a worth is clear (see `clear_from`).
     """
     ndcg = f"ndcg@{k}"
     whole = base[RETRIEVAL][ndcg].value if RETRIEVAL in found else 0.0
@@ -149,7 +152,7 @@ def judge(
     measured = {key: interval(each, confidence=confidence) for key, each in matters.items()}
     known = {key: each for key, each in measured.items() if np.isfinite(each.low)}
     said = {key: f"{_name(*key)} {value:+.4f} ({low:+.4f} to {high:+.4f})" for key, (value, low, high) in known.items()}
-    needed = [said[key] for key in known if is_clear(matters[key], confidence, n_signals=n_signals)]
+    needed = [said[key] for key in known if is_clear(matters[key], bar)]
     if needed:
         return KEEP, f"worse without it: {'; '.join(needed)}"
     if not known:
@@ -165,14 +168,28 @@ def _margin(policy: Policy, task: str, metric: str) -> float:
     return margins.get(metric.partition("@")[0], min(margins.values(), default=0.0))
 
 
-def is_clear(worth: Statistic, confidence: float, *, n_signals: int) -> bool:
-    """Whether a worth is above zero beyond doubt, and not negligible.
+def clear_from(worths: Iterable[Statistic], confidence: float) -> float:
+    """How many deviations above zero a worth must be to be clear (Benjamini and Hochberg, 1995).
 
-    The confidence is that of all signals together (Bonferroni): among fifty, one or two worthless ones would else seem
-    to be worth something. So far out the draws are few, hence their deviation is taken and the normal distribution.
+    Among many signals a few worthless ones would else seem to be worth something. Of the worths that are clear, the
+    worthless are held to half of 1 - confidence, on average; the other half is that of harm, which is not looked for.
+    So far out the draws are few, hence their deviation is taken and the normal distribution.
     """
-    reach = NormalDist().inv_cdf(1 - (1 - confidence) / 2 / n_signals)
-    return bool(worth.value > reach * worth.draws.std()) and worth.value >= NEGLIGIBLE
+    normal, level = NormalDist(), (1 - confidence) / 2
+    reached = sorted((_deviations(worth) for worth in worths if np.isfinite(worth.value)), reverse=True)
+    by_chance = [len(reached) * (1 - normal.cdf(each)) / n for n, each in enumerate(reached, start=1)]
+    n_clear = max((n for n, share in enumerate(by_chance, start=1) if share <= level), default=1)
+    return normal.inv_cdf(1 - level * n_clear / max(1, len(reached)))
+
+
+def is_clear(worth: Statistic, bar: float) -> bool:
+    """Whether a worth is so many deviations above zero, and not negligible."""
+    return _deviations(worth) > bar and worth.value >= NEGLIGIBLE
+
+
+def _deviations(worth: Statistic) -> float:
+    deviation = float(worth.draws.std())
+    return worth.value / deviation if deviation > 0 else math.copysign(math.inf, worth.value) if worth.value else 0.0
 
 
 def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], *, k: int) -> float:
@@ -194,15 +211,11 @@ def spare_together(
     Signals that say the same can each be spared, but not all of them. The number is found by bisection, as though each
     further signal could only cost more.
     """
-    n_spare, n_too_many = 0, len(signals) + 1
+    n_spare, n_too_many, bar = 0, len(signals) + 1, clear_from([], policy.decision.confidence)
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
-        if any(
-            is_clear(lost[task][metric], policy.decision.confidence, n_signals=1)
-            for task, metric in that_matter(trial.k)
-            if task in lost
-        ):
+        if any(is_clear(lost[task][metric], bar) for task, metric in that_matter(trial.k) if task in lost):
             n_too_many = n
         else:
             n_spare, found = n, lost

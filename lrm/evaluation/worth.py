@@ -8,6 +8,7 @@ signals that seem worthless are shuffled once more, together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,13 @@ from lrm.evaluation.statistics import Draws, Statistic, draw_users, minus
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
-from lrm.schema import CANDIDATE, REQUEST_ID, USER_ID, Signal
+from lrm.schema import CANDIDATE, LABEL, REQUEST_ID, USER_ID, Signal
+
+OTHERS = 3
+"""Candidates that were not taken, for each that was: a rare outcome is what limits how much can be told, and any more
+of the others than a few times as many cost work and tell little."""
+KEPT_BYTES = 2**29
+"""Bound of the decoded histories that are held."""
 
 
 class Trial(NamedTuple):
@@ -37,6 +44,8 @@ class Trial(NamedTuple):
     draws: Draws
     base: dict[str, Statistics]
     """{task: {metric: statistic}} with every signal in its place."""
+    prior: float
+    """What the log-odds of a candidate gain where the others are fewer than they were (King and Zeng, 2001)."""
     k: int
     seed: int
 
@@ -55,13 +64,15 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     task = exam.ranking if exam.ranking is not None else exam.retrieval
     assert task is not None, "an exam has a task"
     mixed = spread(task.request_ids, user_rows(exam.tables), rng)
-    n_chosen = np.searchsorted(np.cumsum(_prompt_tokens(exam, recommender)[mixed]), config.ledger_tokens, side="right")
-    tables = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
+    share = _share_of_others(exam)
+    lengths = _prompt_tokens(exam, recommender, share)[mixed]
+    n_chosen = np.searchsorted(np.cumsum(lengths), config.ledger_tokens, side="right")
+    tables = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]), share=share, rng=rng)
     small = prepare(tables, exam.signals, config, seed=seed)
-    scorer = Scorer(recommender, tables)
+    scorer = _with_histories(Scorer(recommender, tables))
     draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
     groups = strata(tables, scorer.corpus, recommender.vocabulary)
-    trial = Trial(small, scorer, groups, draws, {}, config.k, seed)
+    trial = Trial(small, scorer, groups, draws, {}, -math.log(share), config.k, seed)
     return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
 
 
@@ -73,8 +84,11 @@ def spread(request_ids: Ints, user_of_request: Ints, rng: np.random.Generator) -
     return ordered
 
 
-def only(tables: Tables, request_ids: Ints) -> Tables:
-    """The tables of some requests (ascending) and their users, the requests numbered anew from 0."""
+def only(tables: Tables, request_ids: Ints, *, share: float, rng: np.random.Generator) -> Tables:
+    """The tables of some requests (ascending) and their users, the requests numbered anew from 0.
+
+    Of the candidates stay all that were taken, and a share of the others.
+    """
     new = pl.DataFrame({REQUEST_ID: request_ids}).with_row_index("new").cast(pl.Int64)
     requests, candidates, targets = (
         table.join(new, on=REQUEST_ID, how="inner", maintain_order="left")
@@ -82,6 +96,7 @@ def only(tables: Tables, request_ids: Ints) -> Tables:
         .drop("new")
         for table in (tables.requests, tables.candidates, tables.targets)
     )
+    candidates = candidates.filter((pl.col(LABEL) > 0) | pl.Series(rng.random(candidates.height) < share))
     events = tables.events.filter(pl.col(USER_ID).is_in(requests[USER_ID].unique().implode()))
     return tables._replace(events=events, requests=requests, candidates=candidates, targets=targets)
 
@@ -99,18 +114,32 @@ def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
         corpus = shuffled(corpus, signal, trial.exam.signals, trial.strata, rng=rng)
     reaches = any(set(signal.makers) != {CANDIDATE} for signal in signals)
     tasks = [task for task in trial.base if task == RANKING or reaches]
-    without = _answers(trial, trial.scorer.over(corpus), tasks=tasks)
+    without = _answers(trial, _with_histories(trial.scorer.over(corpus)), tasks=tasks)
     return {
         task: {metric: _loss(metric, trial.base[task][metric], changed) for metric, changed in without[task].items()}
         for task in tasks
     }
 
 
-def _prompt_tokens(exam: Exam, recommender: Recommender) -> Ints:
-    """(R,) prompt length of each request of the table."""
+def _with_histories(scorer: Scorer) -> Scorer:
+    """The scorer, that has decoded what its requests see of the past: both tasks read it, and most signals leave it."""
+    scorer.keep_histories(most_bytes=KEPT_BYTES)
+    return scorer
+
+
+def _share_of_others(exam: Exam) -> float:
+    """The share of the candidates not taken that makes `OTHERS` of each that was; 1 where they are no more."""
+    n_taken = int(exam.ranking.label.sum()) if exam.ranking is not None else 0
+    n_others = exam.ranking.label.size - n_taken if exam.ranking is not None else 0
+    return min(1.0, OTHERS * n_taken / n_others) if n_taken and n_others else 1.0
+
+
+def _prompt_tokens(exam: Exam, recommender: Recommender, share: float) -> Ints:
+    """(R,) prompt length of each request of the table, with a share of the candidates that were not taken."""
     shape = recommender.prompt_shape()
     n_events = np.minimum(exam.seen.stop - exam.seen.start, shape.max_history)
-    n_candidates = np.bincount(exam.tables.candidates[REQUEST_ID].to_numpy(), minlength=len(n_events))
+    request, taken = (exam.tables.candidates[column].to_numpy() for column in (REQUEST_ID, LABEL))
+    n_candidates = np.bincount(request, weights=np.where(taken > 0, 1.0, share), minlength=len(n_events))
     lengths: Ints = n_events * shape.per_event + shape.per_query + n_candidates * shape.per_candidate
     return lengths
 
@@ -118,7 +147,7 @@ def _prompt_tokens(exam: Exam, recommender: Recommender) -> Ints:
 def _answers(trial: Trial, scorer: Scorer, *, tasks: Sequence[str]) -> dict[str, Statistics]:
     exam, found = trial.exam, {}
     if exam.ranking is not None and RANKING in tasks:
-        logits = scorer.candidate_logits(exam.ranking.request_ids)
+        logits = scorer.candidate_logits(exam.ranking.request_ids) + trial.prior
         found[RANKING] = ranking_statistics(trial.draws, exam.ranking, logits, k=trial.k)
     if exam.retrieval is not None and RETRIEVAL in tasks:
         ranks = rank_targets(scorer, exam.retrieval, exam.seen, tables=exam.tables, name="ledger", is_shown=False)

@@ -55,11 +55,21 @@ class Suffix(NamedTuple):
 
 
 @torch.inference_mode()
-def remember(recommender: Recommender, corpus: Corpus) -> list[Prefix]:
-    """Decode the history of every user of a corpus, as a request after the last event sees it."""
+def remember(recommender: Recommender, corpus: Corpus, requests: np.ndarray | None = None) -> list[Prefix]:
+    """Decode the history of every user of a corpus, as a request after the last event sees it.
+
+    Args:
+        recommender: the model.
+        corpus: whose events are read.
+        requests: rows of requests; where given, the history is decoded as each of them sees it, and U counts them.
+    """
     shape = recommender.prompt_shape()
-    end_U = corpus.user_offset_U[1:]
-    start_U = np.maximum(corpus.user_offset_U[:-1], end_U - shape.max_history)
+    if requests is None:
+        first_U, end_U = corpus.user_offset_U[:-1], corpus.user_offset_U[1:]
+    else:
+        first_U = corpus.user_start_R[requests]
+        end_U = first_U + corpus.visible_R[requests]
+    start_U = np.maximum(first_U, end_U - shape.max_history)
     nothing = np.zeros(len(end_U) + 1, dtype=np.int64)
     batch = build_batch(corpus, Segments(start_U, end_U, end_U, nothing, nothing[:0]), shape)
     prompt = recommender.tokens(batch)
@@ -68,7 +78,7 @@ def remember(recommender: Recommender, corpus: Corpus) -> list[Prefix]:
     event_ED = states_HD[all_memory:][shape.per_event - 1 :: shape.per_event]
     keys_LHJZ, values_LHJZ = (torch.stack(of_layers) for of_layers in zip(*kept, strict=True))
     n_events = end_U - start_U
-    has_older = (start_U > corpus.user_offset_U[:-1]) & (shape.older_events > 0)
+    has_older = (start_U > first_U) & (shape.older_events > 0)
     n_memory = np.where(has_older, shape.memory_tokens, 0)
     counts = zip(np.cumsum(n_memory) - n_memory, n_memory, np.cumsum(n_events) - n_events, n_events, strict=True)
     prefixes = []

@@ -1,6 +1,6 @@
 """Scores from a trained recommender: the one path that evaluation and the server share.
 
-Shape suffixes: R requests, V items of the catalogue, D model width.
+Shape suffixes: R requests, T events, V items of the catalogue, D model width.
 """
 
 from __future__ import annotations
@@ -15,18 +15,31 @@ import torch
 from torch import Tensor
 
 from lrm.features.tables import Tables
+from lrm.model.prefix import Prefix, Suffix, decode_over, remember
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
-from lrm.tokens.prompt import Batch, build_batch, event_rows
-from lrm.tokens.segments import scoring_segments, segment_tokens, token_batches
+from lrm.tokens.prompt import build_batch, event_rows
+from lrm.tokens.segments import gather, scoring_segments, segment_tokens, token_batches
 from lrm.tokens.vocabulary import rows_of
 
 CATALOGUE_CHUNK = 16_384
 SCORING_TOKENS = 32_768
 """Valid tokens scored at a time: bounds memory, changes no score."""
+
+
+class Read(NamedTuple):
+    """What was read off one batch."""
+
+    requests: np.ndarray
+    """(R,) rows in the corpus."""
+    candidates: np.ndarray
+    """Rows in the corpus, request by request."""
+    row_RT: np.ndarray
+    """Catalogue row of each event that a request sees, -1 elsewhere."""
+    states: States
 
 
 class Catalogue(NamedTuple):
@@ -63,6 +76,7 @@ class Scorer:
         corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
         self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm)
         self._item_vectors_VD: Tensor | None = None
+        self._kept: dict[int, Prefix] = {}
         if catalogue is not None:
             rows_E = rows_of(tables.events[ITEM_ID].to_numpy(), catalogue.item_ids)
             self._corpus = replace(self._corpus, item_ids=catalogue.item_ids, event_row_E=rows_E)
@@ -78,10 +92,31 @@ class Scorer:
         """The tables, encoded."""
         return self._corpus
 
+    def keep_histories(self, *, most_bytes: int) -> None:
+        """Decode what each request sees of the past once, for this scorer and those made from it by `over`.
+
+        Args:
+            most_bytes: bound of what is held; requests beyond it are decoded whole each time, as without.
+        """
+        if self._kept or self._shape != self._recommender.prompt_shape():
+            return
+        n_events = np.minimum(self._corpus.visible_R, self._shape.max_history)
+        lengths = self._shape.memory_tokens + n_events * self._shape.per_event
+        for requests in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
+            for request, prefix in zip(requests, remember(self._recommender, self._corpus, requests), strict=True):
+                most_bytes -= prefix.n_bytes
+                if most_bytes < 0:
+                    return
+                self._kept[int(request)] = prefix
+
     def over(self, corpus: Corpus) -> Scorer:
         """The same recommender over other signals of the same requests and items."""
-        other = copy(self)
-        other._corpus, other._item_vectors_VD = corpus, None
+        other, mine = copy(self), self._corpus
+        other._corpus = corpus
+        if corpus.history_E is not mine.history_E or corpus.event_identity_E is not mine.event_identity_E:
+            other._kept = {}
+        if corpus.content_V is not mine.content_V or corpus.item_identity_V is not mine.item_identity_V:
+            other._item_vectors_VD = None
         return other
 
     @torch.inference_mode()
@@ -91,15 +126,15 @@ class Scorer:
             self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
         distinct, place = np.unique(request_ids, return_inverse=True)
         scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
-        for batch, states in self._run(request_ids, with_candidates=False):
-            rows_RT = torch.as_tensor(event_rows(batch, self._corpus))
+        for requests, _, row_RT, states in self._run(request_ids, with_candidates=False):
+            rows_RT = torch.as_tensor(row_RT)
             share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
             logit_RV = states.request_RD @ self._item_vectors_VD.T
             if self._recommender.seen_bias is not None:
-                logit_RV = logit_RV + self._recommender.seen_bias * seen_items(batch, self._corpus)
+                logit_RV = logit_RV + self._recommender.seen_bias * seen_items(rows_RT, n_items=len(self.item_ids))
             log_generated_RV = logit_RV.log_softmax(-1)
             log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
-            scores_RV[np.searchsorted(distinct, batch.requests)] = log_p_RV.cpu().numpy()
+            scores_RV[np.searchsorted(distinct, requests)] = log_p_RV.cpu().numpy()
         wanted: np.ndarray = scores_RV[place]
         return wanted
 
@@ -109,26 +144,47 @@ class Scorer:
         n_candidates = len(self._corpus.candidate_order_C)
         logits = np.full(n_candidates, np.nan, dtype=np.float32)
         is_wanted = np.zeros(n_candidates, dtype=bool)
-        for batch, states in self._run(request_ids, with_candidates=True):
-            rows = self._corpus.candidate_order_C[batch.candidates]
+        for _, candidates, _, states in self._run(request_ids, with_candidates=True):
+            rows = self._corpus.candidate_order_C[candidates]
             logits[rows] = states.candidate_logit_C.cpu().numpy()
             is_wanted[rows] = True
         return logits[is_wanted]
 
-    def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> Iterator[tuple[Batch, States]]:
+    def _run(self, request_ids: np.ndarray, *, with_candidates: bool) -> Iterator[Read]:
         corpus = self._corpus if with_candidates else without_candidates(self._corpus)
-        segments = scoring_segments(corpus, np.unique(request_ids), max_history=self._shape.max_history)
+        is_kept = np.array([int(request) in self._kept for request in request_ids], dtype=bool)
+        yield from self._over_kept(corpus, np.unique(request_ids[is_kept]))
+        whole = np.unique(request_ids[~is_kept])
+        segments = scoring_segments(corpus, whole, max_history=self._shape.max_history)
         lengths = segment_tokens(corpus, segments, self._shape)
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
             batch = build_batch(corpus, segments.pick(rows), self._shape)
-            yield batch, self._recommender(batch)
+            row_RT = event_rows(batch, corpus)
+            row_RT[np.arange(row_RT.shape[1]) >= batch.layout.visible_R.cpu().numpy()[:, np.newaxis]] = -1
+            yield Read(batch.requests, batch.candidates, row_RT, self._recommender(batch))
+
+    def _over_kept(self, corpus: Corpus, requests: np.ndarray) -> Iterator[Read]:
+        prefixes, n_candidates = [self._kept[int(request)] for request in requests], np.diff(corpus.candidate_offset_R)
+        n_past = np.array([prefix.keys_LHJZ.shape[1] for prefix in prefixes], dtype=np.int64)
+        lengths = n_past + self._shape.per_query + self._shape.per_candidate * n_candidates[requests]
+        for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
+            offset, candidates = gather(corpus.candidate_offset_R, requests[rows])
+            suffix = Suffix(
+                corpus.query_R.take(requests[rows]),
+                corpus.candidate_C.take(candidates),
+                torch.as_tensor(corpus.candidate_identity_C[candidates]),
+                np.diff(offset),
+            )
+            chosen = [prefixes[row] for row in rows]
+            states, layout = decode_over(self._recommender, chosen, suffix)
+            row_RT = np.full(layout.events_shape, -1, dtype=np.int64)
+            row_RT.flat[layout.event_slot_E.cpu().numpy()] = np.concatenate([prefix.row_T for prefix in chosen])
+            yield Read(requests[rows], candidates, row_RT, states)
 
 
-def seen_items(batch: Batch, corpus: Corpus) -> Tensor:
-    """(R, V) 1 where the history that a request sees in its segment holds the item, else 0."""
-    rows_RT = torch.as_tensor(event_rows(batch, corpus))
-    is_seen_RT = torch.arange(rows_RT.shape[1]) < batch.layout.visible_R.unsqueeze(1)
-    return (share_of_items(is_seen_RT.float(), rows_RT, n_items=len(corpus.item_ids)) > 0).float()
+def seen_items(rows_RT: Tensor, *, n_items: int) -> Tensor:
+    """(R, V) 1 where the history that a request sees holds the item, else 0; -1 is no event."""
+    return (share_of_items(torch.ones(rows_RT.shape), rows_RT, n_items=n_items) > 0).float()
 
 
 @torch.inference_mode()

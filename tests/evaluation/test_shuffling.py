@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from lrm.config import preset
+from lrm.evaluation.exam import prepare
 from lrm.evaluation.shuffling import columns, donors, shuffled, strata, stratum
-from lrm.evaluation.worth import only, spread
+from lrm.evaluation.worth import _answers, only, set_up, spread, worth
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import CANDIDATE, HISTORY, QUERY
@@ -92,7 +96,54 @@ def test_requests_are_spread_over_users_before_a_user_is_asked_twice():
 def test_a_sample_of_requests_is_scored_as_it_is_among_all(world):
     tables, recommender, _, _ = world
     chosen = np.array([5, 40, 301, 302, 700])
-    whole, part = Scorer(recommender, tables), Scorer(recommender, only(tables, chosen))
+    whole, part = (
+        Scorer(recommender, tables),
+        Scorer(recommender, only(tables, chosen, share=1.0, rng=np.random.default_rng(0))),
+    )
     renumbered = np.arange(len(chosen))
     assert np.allclose(part.candidate_logits(renumbered), whole.candidate_logits(chosen), atol=1e-5)
     assert np.allclose(part.item_scores(renumbered), whole.item_scores(chosen), atol=1e-5)
+
+
+def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_times_as_many_others(world):
+    tables, recommender, _, _ = world
+    rare = pl.Series(np.random.default_rng(0).random(tables.candidates.height) < 0.05).cast(pl.Float32)
+    tables = tables._replace(candidates=tables.candidates.with_columns(label=rare))
+    config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
+    exam = prepare(tables, SIGNALS, config, seed=0)
+    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
+    asked = trial.exam.ranking.label
+    assert asked.sum() == exam.ranking.label.sum()
+    assert (asked.size - asked.sum()) / asked.sum() == pytest.approx(3, rel=0.15)
+    kept = (asked.size - asked.sum()) / (exam.ranking.label.size - exam.ranking.label.sum())
+    assert np.exp(-trial.prior) == pytest.approx(kept, rel=0.15)
+
+
+def test_probabilities_stay_right_where_others_are_left_out(world):
+    """Whoever knows that one in twenty is taken is as right among all as he is where others were left out."""
+    tables, recommender, _, _ = world
+    is_taken = np.random.default_rng(0).random(tables.candidates.height) < 0.05
+    tables = tables._replace(candidates=tables.candidates.with_columns(label=pl.Series(is_taken).cast(pl.Float32)))
+    config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
+    trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
+
+    class Knowing:
+        def candidate_logits(self, request_ids):
+            rate = is_taken.mean()
+            return np.full(trial.exam.ranking.label.size, np.log(rate / (1 - rate)))
+
+    found = _answers(trial, Knowing(), tasks=["ranking"])["ranking"]["log_loss"].value
+    share = trial.exam.ranking.label.mean()
+    least = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    assert found == pytest.approx(least, abs=0.002)
+
+
+def test_a_signal_of_candidates_alone_is_weighed_over_the_histories_that_are_kept(world):
+    tables, recommender, _, _ = world
+    config = replace(preset("tiny").evaluation, ledger_tokens=20_000)
+    exam = prepare(tables, SIGNALS, config, seed=0)
+    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
+    assert set(trial.scorer._kept) == set(trial.exam.tables.requests["request_id"])
+    kept = worth(trial, [named("affinity")])
+    whole = worth(trial._replace(scorer=Scorer(recommender, trial.exam.tables)), [named("affinity")])
+    assert kept["ranking"]["auc"].value == pytest.approx(whole["ranking"]["auc"].value, abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from lrm.evaluation.leakage import suspicion
 from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signal_costs import value_bytes
-from lrm.evaluation.signal_ledger import is_clear, judge, share_of_lift
+from lrm.evaluation.signal_ledger import clear_from, is_clear, judge, share_of_lift
 from lrm.evaluation.statistics import Statistic
 from lrm.schema import Signal
 from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
@@ -118,15 +118,37 @@ BASE = worth_of(auc=0.8, ndcg=0.2)
     ],
 )
 def test_a_verdict_follows_from_the_intervals(found, verdict, reason):
-    given = judge(NOISE, found, base=BASE, alone=0.6, k=10, policy=Policy(), n_signals=1)
+    given = judge(NOISE, found, base=BASE, alone=0.6, k=10, policy=Policy(), bar=clear_from([], 0.95))
     assert given[0] == verdict
     assert re.search(reason, given[1])
 
 
 def test_the_more_signals_are_judged_the_clearer_a_worth_must_be():
-    worth = worth_of(auc=0.0018)["ranking"]["auc"]  # about three deviations
-    assert is_clear(worth, 0.95, n_signals=10)
-    assert not is_clear(worth, 0.95, n_signals=50)
+    worth, none = (worth_of(auc=auc)["ranking"]["auc"] for auc in (0.0018, 0.0))  # about three deviations, and none
+    assert is_clear(worth, clear_from([worth] + [none] * 9, 0.95))
+    assert not is_clear(worth, clear_from([worth] + [none] * 49, 0.95))
+
+
+def test_the_more_signals_are_worth_something_the_less_clear_each_must_be():
+    """Three deviations are found by chance once in 740: of a hundred worths that is little of thirty, much of one."""
+    worth, none = (worth_of(auc=auc)["ranking"]["auc"] for auc in (0.0018, 0.0))
+    bars = [clear_from([worth] * n + [none] * (100 - n), 0.95) for n in (0, 1, 30, 100)]
+    assert bars == sorted(bars, reverse=True)
+    assert [is_clear(worth, bar) for bar in bars] == [False, False, True, True]
+    assert bars[-1] == pytest.approx(1.96, abs=0.01)
+
+
+def test_of_the_worths_that_are_clear_few_are_worthless():
+    rng, truth = np.random.default_rng(0), np.repeat([0.0, 3.0], [80, 20])
+    worthless, found, noise = [], [], np.array([-1.0, 1.0])
+    for _ in range(2000):
+        worths = [Statistic(value, value + noise, 60) for value in rng.standard_normal(100) + truth]
+        bar = clear_from(worths, 0.95)
+        clear = np.array([is_clear(worth, bar) for worth in worths])
+        worthless.append(clear[:80].sum() / max(1, clear.sum()))
+        found.append(clear.sum())
+    assert np.mean(worthless) < 0.025
+    assert np.mean(found) > 10  # of twenty; by Bonferroni fewer than seven
 
 
 def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():

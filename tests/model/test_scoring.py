@@ -53,6 +53,43 @@ def test_candidates_scored_together_score_as_if_each_were_alone(recommender, tab
     assert together[::6] == pytest.approx(alone, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["all kept", "some kept"])
+def test_scores_over_kept_histories_are_those_of_whole_prompts(recommender, tables, share):
+    whole, kept, all_kept = (Scorer(recommender, tables) for _ in range(3))
+    all_kept.keep_histories(most_bytes=2**30)
+    n_bytes = sum(prefix.n_bytes for prefix in all_kept._kept.values())
+    kept.keep_histories(most_bytes=int(share * n_bytes))
+    assert len(all_kept._kept) == tables.requests.height
+    assert share / 2 < len(kept._kept) / tables.requests.height <= (1 + share) / 2
+    assert kept.candidate_logits(REQUESTS) == pytest.approx(whole.candidate_logits(REQUESTS), abs=1e-5)
+    assert kept.item_scores(REQUESTS) == pytest.approx(whole.item_scores(REQUESTS), abs=1e-5)
+
+
+def turned(signals):
+    """The same rows, the last one first."""
+    return signals._replace(
+        bucket_NF=signals.bucket_NF[::-1], value_NF=signals.value_NF[::-1], sparse_NS=signals.sparse_NS[::-1]
+    )
+
+
+def test_histories_and_catalogue_are_read_anew_where_they_changed(recommender, tables):
+    scorer = Scorer(recommender, tables)
+    scorer.keep_histories(most_bytes=2**30)
+    before = scorer.item_scores(REQUESTS)
+    corpus = scorer.corpus
+    for changed in (
+        {"history_E": turned(corpus.history_E)},
+        {"event_identity_E": corpus.event_identity_E[::-1].copy()},
+        {"item_identity_V": corpus.item_identity_V[::-1].copy()},
+        {"query_R": turned(corpus.query_R)},
+    ):
+        other = replace(corpus, **changed)
+        anew = Scorer(recommender, tables).over(other).item_scores(REQUESTS)
+        assert scorer.over(other).item_scores(REQUESTS) == pytest.approx(anew, abs=1e-5)
+        is_read = "query_R" not in changed or recommender.prompt_shape().per_query
+        assert np.allclose(anew, before, atol=1e-3) != bool(is_read)
+
+
 def test_a_later_event_never_moves_an_earlier_score(recommender, tables):
     before = tables.requests["event_time"][6]
     past = tables._replace(events=tables.events.filter(pl.col("event_time") < before))
