@@ -37,7 +37,7 @@ def costs(recommender: Recommender, corpus: Corpus, tables: Tables) -> dict[str,
 
     Args:
         recommender: the model.
-        corpus: the tables, encoded.
+        corpus: the same requests, encoded.
         tables: requests to answer, with their candidates and their users' events.
     """
     max_history = recommender.prompt_shape().max_history

@@ -65,7 +65,7 @@ def signal_ledger(
     signals = recommender.signals
     trial = set_up(exam, recommender, config, n_resamples=policy.decision.n_resamples, seed=seed)
     worths = {signal.name: worth(trial, [signal]) for signal in progress(signals, what="signal ledger", unit="signal")}
-    spent = costs(recommender, trial.scorer.corpus, trial.exam.tables)
+    spent = costs(recommender, trial.scorer.corpus, trial.asked)
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )

@@ -38,6 +38,8 @@ KEPT_BYTES = 2**29
 class Trial(NamedTuple):
     """A small exam, encoded, with the model's own answers to it."""
 
+    asked: Tables
+    """The requests with all of their candidates."""
     exam: Exam
     scorer: Scorer
     strata: Strata
@@ -67,12 +69,13 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     share = _share_of_others(exam)
     lengths = _prompt_tokens(exam, recommender, share)[mixed]
     n_chosen = np.searchsorted(np.cumsum(lengths), config.ledger_tokens, side="right")
-    tables = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]), share=share, rng=rng)
+    asked = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
+    tables = with_fewer_others(asked, share=share, rng=rng)
     small = prepare(tables, exam.signals, config, seed=seed)
     scorer = _with_histories(Scorer(recommender, tables))
     draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
     groups = strata(tables, scorer.corpus, recommender.vocabulary)
-    trial = Trial(small, scorer, groups, draws, {}, -math.log(share), config.k, seed)
+    trial = Trial(asked, small, scorer, groups, draws, {}, -math.log(share), config.k, seed)
     return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
 
 
@@ -84,11 +87,8 @@ def spread(request_ids: Ints, user_of_request: Ints, rng: np.random.Generator) -
     return ordered
 
 
-def only(tables: Tables, request_ids: Ints, *, share: float, rng: np.random.Generator) -> Tables:
-    """The tables of some requests (ascending) and their users, the requests numbered anew from 0.
-
-    Of the candidates stay all that were taken, and a share of the others.
-    """
+def only(tables: Tables, request_ids: Ints) -> Tables:
+    """The tables of some requests (ascending) and their users, the requests numbered anew from 0."""
     new = pl.DataFrame({REQUEST_ID: request_ids}).with_row_index("new").cast(pl.Int64)
     requests, candidates, targets = (
         table.join(new, on=REQUEST_ID, how="inner", maintain_order="left")
@@ -96,9 +96,14 @@ def only(tables: Tables, request_ids: Ints, *, share: float, rng: np.random.Gene
         .drop("new")
         for table in (tables.requests, tables.candidates, tables.targets)
     )
-    candidates = candidates.filter((pl.col(LABEL) > 0) | pl.Series(rng.random(candidates.height) < share))
     events = tables.events.filter(pl.col(USER_ID).is_in(requests[USER_ID].unique().implode()))
     return tables._replace(events=events, requests=requests, candidates=candidates, targets=targets)
+
+
+def with_fewer_others(tables: Tables, *, share: float, rng: np.random.Generator) -> Tables:
+    """The tables with all candidates that were taken, and a share of the others."""
+    stays = (pl.col(LABEL) > 0) | pl.Series(rng.random(tables.candidates.height) < share)
+    return tables._replace(candidates=tables.candidates.filter(stays))
 
 
 def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:

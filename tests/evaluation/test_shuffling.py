@@ -98,7 +98,7 @@ def test_a_sample_of_requests_is_scored_as_it_is_among_all(world):
     chosen = np.array([5, 40, 301, 302, 700])
     whole, part = (
         Scorer(recommender, tables),
-        Scorer(recommender, only(tables, chosen, share=1.0, rng=np.random.default_rng(0))),
+        Scorer(recommender, only(tables, chosen)),
     )
     renumbered = np.arange(len(chosen))
     assert np.allclose(part.candidate_logits(renumbered), whole.candidate_logits(chosen), atol=1e-5)
@@ -115,6 +115,7 @@ def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_time
     asked = trial.exam.ranking.label
     assert asked.sum() == exam.ranking.label.sum()
     assert (asked.size - asked.sum()) / asked.sum() == pytest.approx(3, rel=0.15)
+    assert trial.asked.candidates.height == exam.ranking.label.size
     kept = (asked.size - asked.sum()) / (exam.ranking.label.size - exam.ranking.label.sum())
     assert np.exp(-trial.prior) == pytest.approx(kept, rel=0.15)
 
