@@ -112,7 +112,7 @@ def main() -> None:
     """Time the step and print the table."""
     options = parsed()
     torch.set_num_threads(options.threads)
-    device, began = use_device(), time.monotonic()
+    device, began = use_device(tf32=True), time.monotonic()
     n_heads = heads(options.d_model)
     model = ModelConfig(
         d_model=options.d_model,

@@ -8,9 +8,8 @@ of the cost.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -69,15 +68,14 @@ def signal_ledger(
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )
-    measured = [
-        found[task][metric] for found in worths.values() for task, metric in that_matter(config.k) if task in found
-    ]
-    bar = clear_from(measured, policy.decision.confidence)
+    chance = clear_up_to(
+        [_that_matters(found, config.k).values() for found in worths.values()], policy.decision.confidence
+    )
     rows = []
     for signal in signals:
         found, share = worths[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
-        verdict, reason = judge(signal, found, base=trial.base, alone=area, k=config.k, policy=policy, bar=bar)
+        verdict, reason = judge(signal, found, base=trial.base, alone=area, k=config.k, policy=policy, chance=chance)
         value = share_of_lift(found, trial.base, k=config.k) if verdict in (KEEP, SUSPICIOUS) else 0.0
         rows.append(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
@@ -125,7 +123,7 @@ def judge(
     alone: float,
     k: int,
     policy: Policy,
-    bar: float,
+    chance: float,
 ) -> tuple[str, str]:
     """The verdict on a signal, and why.
 
@@ -140,19 +138,19 @@ def judge(
         alone: the area under the curve of the signal by itself, or NaN.
         k: length of the list that a user sees.
         policy: the intervals' confidence, the margins by which a metric may fall, and the bars of leaks.
-        bar: deviations above zero from which a worth is clear (see `clear_from`).
+        chance: up to which the clearest worth of a signal is clear (see `clear_up_to`).
     """
     ndcg = f"ndcg@{k}"
     whole = base[RETRIEVAL][ndcg].value if RETRIEVAL in found else 0.0
     carried = found[RETRIEVAL][ndcg].value / whole if whole > 0 else float("nan")
     if why := suspicion(signal, alone=alone, carried=carried, bars=policy.honesty):
         return SUSPICIOUS, why
-    matters = {key: found[key[0]][key[1]] for key in that_matter(k) if key[0] in found}
+    matters = _that_matters(found, k)
     confidence = policy.decision.confidence
     measured = {key: interval(each, confidence=confidence) for key, each in matters.items()}
     known = {key: each for key, each in measured.items() if np.isfinite(each.low)}
     said = {key: f"{_name(*key)} {value:+.4f} ({low:+.4f} to {high:+.4f})" for key, (value, low, high) in known.items()}
-    needed = [said[key] for key in known if is_clear(matters[key], bar)]
+    needed = [said[key] for key in known if is_clear(matters[key], chance / len(matters))]
     if needed:
         return KEEP, f"worse without it: {'; '.join(needed)}"
     if not known:
@@ -168,28 +166,38 @@ def _margin(policy: Policy, task: str, metric: str) -> float:
     return margins.get(metric.partition("@")[0], min(margins.values(), default=0.0))
 
 
-def clear_from(worths: Iterable[Statistic], confidence: float) -> float:
-    """How many deviations above zero a worth must be to be clear (Benjamini and Hochberg, 1995).
+def clear_up_to(worths: Iterable[Collection[Statistic]], confidence: float) -> float:
+    """The chance up to which the clearest worth of a signal is clear (Benjamini and Hochberg, 1995).
 
-    Among many signals a few worthless ones would else seem to be worth something. Of the worths that are clear, the
-    worthless are held to half of 1 - confidence, on average; the other half is that of harm, which is not looked for.
+    Among many signals a few worthless ones would else seem to be worth something. Of the signals that are worth
+    something beyond doubt, the worthless are held to half of 1 - confidence, on average; the other half is that of
+    harm, which is not looked for.
+
+    Args:
+        worths: of each signal, by each metric that matters; the chance of the clearest counts as often as there are.
+        confidence: of an interval.
+    """
+    level = (1 - confidence) / 2
+    chances = sorted(min(map(_chance, each), default=1.0) * len(each) for each in worths)
+    n_clear = max((n for n, chance in enumerate(chances, start=1) if chance <= level * n / len(chances)), default=1)
+    return level * n_clear / max(1, len(chances))
+
+
+def is_clear(worth: Statistic, chance: float) -> bool:
+    """Whether a worth would be as far above zero by chance no more often than this."""
+    return _chance(worth) <= chance
+
+
+def _chance(worth: Statistic) -> float:
+    """How often a worth would be as far above zero by chance; 1 where it is negligible or cannot be known.
+
     So far out the draws are few, hence their deviation is taken and the normal distribution.
     """
-    normal, level = NormalDist(), (1 - confidence) / 2
-    reached = sorted((_deviations(worth) for worth in worths if np.isfinite(worth.value)), reverse=True)
-    by_chance = [len(reached) * (1 - normal.cdf(each)) / n for n, each in enumerate(reached, start=1)]
-    n_clear = max((n for n, share in enumerate(by_chance, start=1) if share <= level), default=1)
-    return normal.inv_cdf(1 - level * n_clear / max(1, len(reached)))
-
-
-def is_clear(worth: Statistic, bar: float) -> bool:
-    """Whether a worth is so many deviations above zero, and not negligible."""
-    return _deviations(worth) > bar and worth.value >= NEGLIGIBLE
-
-
-def _deviations(worth: Statistic) -> float:
-    deviation = float(worth.draws.std())
-    return worth.value / deviation if deviation > 0 else math.copysign(math.inf, worth.value) if worth.value else 0.0
+    known = worth.draws[np.isfinite(worth.draws)]
+    if not worth.value >= NEGLIGIBLE or not known.size:
+        return 1.0
+    deviation = float(known.std())
+    return 1 - NormalDist().cdf(worth.value / deviation) if deviation > 0 else 0.0
 
 
 def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], *, k: int) -> float:
@@ -211,11 +219,11 @@ def spare_together(
     Signals that say the same can each be spared, but not all of them. The number is found by bisection, as though each
     further signal could only cost more.
     """
-    n_spare, n_too_many, bar = 0, len(signals) + 1, clear_from([], policy.decision.confidence)
+    n_spare, n_too_many, chance = 0, len(signals) + 1, clear_up_to([], policy.decision.confidence)
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
-        if any(is_clear(lost[task][metric], bar) for task, metric in that_matter(trial.k) if task in lost):
+        if any(is_clear(each, chance) for each in _that_matters(lost, trial.k).values()):
             n_too_many = n
         else:
             n_spare, found = n, lost
@@ -226,6 +234,11 @@ def spare_together(
 def that_matter(k: int) -> list[tuple[str, str]]:
     """Tasks and metrics that a verdict rests on, the main one first."""
     return [(RANKING, "auc"), (RANKING, "log_loss"), (RETRIEVAL, f"ndcg@{k}")]
+
+
+def _that_matters(found: Mapping[str, Statistics], k: int) -> dict[tuple[str, str], Statistic]:
+    """What a verdict rests on, by task and metric."""
+    return {(task, metric): found[task][metric] for task, metric in that_matter(k) if task in found}
 
 
 def _name(task: str, metric: str) -> str:

@@ -63,14 +63,21 @@ def draw_users(n_users: int, n_resamples: int, rng: np.random.Generator) -> Draw
     return Draws(counts, bag)
 
 
-def mean(draws: Draws, user: Ints, values: Floats) -> Statistic:
-    """The mean of `values` (N,) over the rows of users `user` (N,); rows that are NaN do not take part."""
+def mean(draws: Draws, user: Ints, values: Floats, weights: Floats | None = None) -> Statistic:
+    """The mean of `values` (N,) over the rows of users `user` (N,); rows that are NaN do not take part.
+
+    Args:
+        draws: of the users.
+        user: of each row.
+        values: of each row.
+        weights: how many rows each stands for; None: one.
+    """
     held = np.isfinite(values)
     if not held.any():
         return _nothing(draws)
-    values, user = values[held], user[held]
-    total, count = (draws.counts @ np.stack([draws.sums(user, values), draws.sums(user)], axis=1)).T
-    return Statistic(float(values.mean()), _ratio(total, count), int(np.unique(user).size))
+    values, user, weights = values[held], user[held], np.ones(held.sum()) if weights is None else weights[held]
+    total, count = (draws.counts @ np.stack([draws.sums(user, values * weights), draws.sums(user, weights)], axis=1)).T
+    return Statistic(float(np.average(values, weights=weights)), _ratio(total, count), int(np.unique(user).size))
 
 
 def auc(draws: Draws, user: Ints, scores: Floats, labels: Floats) -> Statistic:

@@ -8,7 +8,6 @@ signals that seem worthless are shuffled once more, together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,13 +15,13 @@ import numpy as np
 import polars as pl
 
 from lrm.config import EvaluationConfig
-from lrm.evaluation.estimates import Statistics, ranking_statistics, retrieval_statistics
+from lrm.evaluation.estimates import Statistics, retrieval_statistics
 from lrm.evaluation.exam import Exam, prepare
-from lrm.evaluation.metrics import Ints, is_lower_better
+from lrm.evaluation.metrics import Floats, Ints, is_lower_better, log_loss
 from lrm.evaluation.policy import RANKING, RETRIEVAL
-from lrm.evaluation.ranking import rank_targets, user_rows
+from lrm.evaluation.ranking import Ranking, rank_targets, user_rows
 from lrm.evaluation.shuffling import Strata, shuffled, strata
-from lrm.evaluation.statistics import Draws, Statistic, draw_users, minus
+from lrm.evaluation.statistics import Draws, Statistic, auc, draw_users, mean, minus
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
@@ -32,7 +31,7 @@ OTHERS = 3
 """Candidates that were not taken, for each that was: a rare outcome is what limits how much can be told, and any more
 of the others than a few times as many cost work and tell little."""
 KEPT_BYTES = 2**29
-"""Bound of the decoded histories that are held."""
+"""Bound of the decoded histories that are held, and of those where a signal in them is shuffled."""
 
 
 class Trial(NamedTuple):
@@ -46,8 +45,8 @@ class Trial(NamedTuple):
     draws: Draws
     base: dict[str, Statistics]
     """{task: {metric: statistic}} with every signal in its place."""
-    prior: float
-    """What the log-odds of a candidate gain where the others are fewer than they were (King and Zeng, 2001)."""
+    share: float
+    """Of the candidates that were not taken, how many are asked for."""
     k: int
     seed: int
 
@@ -70,12 +69,14 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     lengths = _prompt_tokens(exam, recommender, share)[mixed]
     n_chosen = np.searchsorted(np.cumsum(lengths), config.ledger_tokens, side="right")
     asked = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
+    share = share if asked.candidates.filter(pl.col(LABEL) > 0).height else 1.0
     tables = with_fewer_others(asked, share=share, rng=rng)
     small = prepare(tables, exam.signals, config, seed=seed)
-    scorer = _with_histories(Scorer(recommender, tables))
+    scorer = Scorer(recommender, tables)
+    scorer.keep_histories(most_bytes=KEPT_BYTES)
     draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
     groups = strata(tables, scorer.corpus, recommender.vocabulary)
-    trial = Trial(asked, small, scorer, groups, draws, {}, -math.log(share), config.k, seed)
+    trial = Trial(asked, small, scorer, groups, draws, {}, share, config.k, seed)
     return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
 
 
@@ -119,17 +120,13 @@ def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
         corpus = shuffled(corpus, signal, trial.exam.signals, trial.strata, rng=rng)
     reaches = any(set(signal.makers) != {CANDIDATE} for signal in signals)
     tasks = [task for task in trial.base if task == RANKING or reaches]
-    without = _answers(trial, _with_histories(trial.scorer.over(corpus)), tasks=tasks)
+    scorer = trial.scorer.over(corpus)
+    scorer.keep_histories(most_bytes=KEPT_BYTES)
+    without = _answers(trial, scorer, tasks=tasks)
     return {
         task: {metric: _loss(metric, trial.base[task][metric], changed) for metric, changed in without[task].items()}
         for task in tasks
     }
-
-
-def _with_histories(scorer: Scorer) -> Scorer:
-    """The scorer, that has decoded what its requests see of the past: both tasks read it, and most signals leave it."""
-    scorer.keep_histories(most_bytes=KEPT_BYTES)
-    return scorer
 
 
 def _share_of_others(exam: Exam) -> float:
@@ -139,25 +136,33 @@ def _share_of_others(exam: Exam) -> float:
     return min(1.0, OTHERS * n_taken / n_others) if n_taken and n_others else 1.0
 
 
-def _prompt_tokens(exam: Exam, recommender: Recommender, share: float) -> Ints:
-    """(R,) prompt length of each request of the table, with a share of the candidates that were not taken."""
+def _prompt_tokens(exam: Exam, recommender: Recommender, share: float) -> Floats:
+    """(R,) mean prompt length of each request of the table, with a share of the candidates that were not taken."""
     shape = recommender.prompt_shape()
     n_events = np.minimum(exam.seen.stop - exam.seen.start, shape.max_history)
     request, taken = (exam.tables.candidates[column].to_numpy() for column in (REQUEST_ID, LABEL))
     n_candidates = np.bincount(request, weights=np.where(taken > 0, 1.0, share), minlength=len(n_events))
-    lengths: Ints = n_events * shape.per_event + shape.per_query + n_candidates * shape.per_candidate
+    lengths: Floats = n_events * shape.per_event + shape.per_query + n_candidates * shape.per_candidate
     return lengths
 
 
 def _answers(trial: Trial, scorer: Scorer, *, tasks: Sequence[str]) -> dict[str, Statistics]:
     exam, found = trial.exam, {}
     if exam.ranking is not None and RANKING in tasks:
-        logits = scorer.candidate_logits(exam.ranking.request_ids) + trial.prior
-        found[RANKING] = ranking_statistics(trial.draws, exam.ranking, logits, k=trial.k)
+        found[RANKING] = _ranking(trial, exam.ranking, scorer.candidate_logits(exam.ranking.request_ids))
     if exam.retrieval is not None and RETRIEVAL in tasks:
         ranks = rank_targets(scorer, exam.retrieval, exam.seen, tables=exam.tables, name="ledger", is_shown=False)
         found[RETRIEVAL] = retrieval_statistics(trial.draws, exam.retrieval, ranks, k=trial.k, masked=False)
     return found
+
+
+def _ranking(trial: Trial, task: Ranking, logits: Floats) -> Statistics:
+    """Each candidate that was not taken stands for those that are not asked for; the area does not change by that."""
+    weights = np.where(task.label > 0, 1.0, 1.0 / trial.share)
+    return {
+        "auc": auc(trial.draws, task.user, logits, task.label),
+        "log_loss": mean(trial.draws, task.user, log_loss(logits, task.label), weights),
+    }
 
 
 def _loss(metric: str, base: Statistic, without: Statistic) -> Statistic:

@@ -42,6 +42,12 @@ class Size(NamedTuple):
         return self.requests * self.suffix * (self.history + self.suffix)
 
 
+def history_bytes(decoder: Decoder, size: Size) -> int:
+    """Memory of the histories that a pass of this size holds."""
+    attention = cast(Block, decoder.blocks[0]).attention
+    return size.requests * size.history * len(decoder.blocks) * 2 * attention.n_kv_heads * attention.width * 4
+
+
 class Captured:
     """A decoder whose passes over kept histories are replayed; one thread at a time."""
 
@@ -50,13 +56,13 @@ class Captured:
 
         Args:
             decoder: what happens to its weights later counts, as long as they stay where they are.
-            sizes: what is held; memory is that of the largest.
+            sizes: what is held; memory is that of the largest, whose graph comes first so that others fit in its place.
             shape: tokens of a request's query and of a candidate.
         """
-        memory, pool = _Memory(decoder, sizes), torch.cuda.graph_pool_handle() if _on_gpu(decoder) else None
-        ascending = sorted(sizes, key=lambda size: size.work)
-        self._decoder, self._passes = decoder, [_Pass(decoder, size, shape, memory, pool) for size in ascending]
-        self._lock = threading.Lock()
+        self._decoder, self._memory, self._lock = decoder, _Memory(decoder, sizes), threading.Lock()
+        pool = torch.cuda.graph_pool_handle() if _on_gpu(decoder) else None
+        descending = sorted(sizes, key=lambda size: -size.work)
+        self._passes = [_Pass(decoder, size, shape, self._memory, pool) for size in descending][::-1]
 
     def __call__(self, x_ND: Tensor, layout: Layout, past: Sequence[KeysValues]) -> Tensor:
         """(N, D) query and candidate tokens to (N, D) states, as the decoder gives them."""
@@ -65,8 +71,13 @@ class Captured:
         for held in self._passes if len(x_ND) and one_each else ():
             if held.size.requests >= n_segments and held.size.history >= longest and held.size.suffix >= widest:
                 with self._lock:
-                    return held(x_ND, layout, past)
-        states_ND: Tensor = self._decoder(x_ND, layout, past)[0]
+                    states_ND = held(x_ND, layout, past)
+                    if states_ND.isfinite().all():
+                        return states_ND
+                    # What is no number spreads through weights of zero: from here it must not, and nothing may be left.
+                    self._memory.clear()
+                break
+        states_ND = cast(Tensor, self._decoder(x_ND, layout, past)[0])
         return states_ND
 
 
@@ -76,13 +87,18 @@ class _Memory:
     def __init__(self, decoder: Decoder, sizes: Sequence[Size]) -> None:
         attention, d_model = cast(Block, decoder.blocks[0]).attention, len(decoder.norm.weight)
         self.head = (attention.n_kv_heads, attention.width)
-        n_suffix = max(size.requests * size.suffix for size in sizes)
-        n_history = max(size.requests * size.history for size in sizes)
+        n_suffix = max((size.requests * size.suffix for size in sizes), default=0)
+        n_history = max((size.requests * size.history for size in sizes), default=0)
         device = decoder.norm.weight.device
         self.x_ND = torch.zeros(n_suffix, d_model, device=device)
         self.position_N, self.shown_N = torch.zeros(2, n_suffix, dtype=torch.long, device=device)
         kept = [torch.zeros(2, n_history, *self.head, device=device) for _ in decoder.blocks]
         self.past = [KeysValues(*of_layer) for of_layer in kept]
+
+    def clear(self) -> None:
+        """Forget what the last passes were asked."""
+        for tensor in (self.x_ND, *(each for of_layer in self.past for each in of_layer)):
+            tensor.zero_()
 
 
 class _Pass:
@@ -134,7 +150,7 @@ class _Pass:
             torch.cat([one.view(n_requests, -1, n_kv_heads, width) for one in both], dim=1).transpose(1, 2)
             for both in ((past.keys_HJZ, k_NJZ), (past.values_HJZ, v_NJZ))
         )
-        # Heads that share their keys stand as so many more places: kernels with a mask want as many keys as queries.
+        # Heads that share their keys stand as so many more places: kernels with a mask want a key head for each head.
         q_GSJPZ = q_NHZ.view(n_requests, -1, n_kv_heads, shared, width)
         q_GJLZ = q_GSJPZ.permute(0, 2, 3, 1, 4).flatten(2, 3)
         sees_GJLV = sees_GSV.repeat(1, shared, 1).unsqueeze(1)
@@ -147,12 +163,8 @@ class _Pass:
 @torch.no_grad()
 def _captured(work: Callable[[], Tensor], pool: Any) -> Callable[[], Tensor]:
     """Run `work` until its kernels are chosen, capture it, and give what replays it."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
+    for _ in range(WARM_UPS):
+        work()
     graph = torch.cuda.CUDAGraph()
     # The release in service answers meanwhile, from another thread: only this one is kept from what a capture forbids.
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):

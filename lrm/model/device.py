@@ -19,8 +19,12 @@ DEVICE = "LRM_DEVICE"
 """Environment variable: `auto` (a GPU where there is one), `cpu` or `cuda`."""
 
 
-def use_device() -> torch.device:
+def use_device(*, tf32: bool = False) -> torch.device:
     """Choose the default device of this thread, as `LRM_DEVICE` says.
+
+    Args:
+        tf32: whether products on a GPU may round to eleven bits, for training: three more digits than bfloat16, eight
+            times float32's speed. Scores that are compared with one another are not rounded.
 
     Raises:
         SchemaError: the variable holds something else, or asks for a GPU where there is none.
@@ -36,7 +40,7 @@ def use_device() -> torch.device:
         )
     if has_gpu and asked != "cpu":
         torch.set_default_device("cuda")
-        torch.set_float32_matmul_precision("high")  # TF32: three more digits than bfloat16, eight times fp32's speed
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
     return torch.get_default_device()
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrm.model.captured import Captured, Size
+from lrm.model.captured import Captured, Size, history_bytes
 from lrm.model.decoder import Decode
 from lrm.model.exported import export
 from lrm.model.prefix import Prefix, Suffix, decode_over
 from lrm.model.recommender import Recommender, States
 from lrm.schema import ITEM_ID
 from lrm.serving.answer import AT_ONCE, one_pass
-from lrm.serving.answer import TOGETHER as SHARING
+from lrm.serving.answer import TOGETHER as MOST_SHARED
 from lrm.serving.histories import spread_users
 from lrm.serving.logs import log
 from lrm.serving.question import RECOMMEND, SCORE, Question
@@ -28,17 +28,17 @@ from lrm.serving.service import Service, nobody
 
 TORCH, ONNX, GRAPHS = "torch", "onnxruntime", "cuda_graphs"
 TITLES = {ONNX: "ONNX Runtime", GRAPHS: "CUDA graphs"}
-CANDIDATES = {1: (0, SHARING, 256, AT_ONCE), 8: (0, SHARING), 32: (0, SHARING)}
+HELD = ((1, 0), (1, MOST_SHARED), (1, 256), (1, AT_ONCE), (8, 0), (8, MOST_SHARED), (32, 0), (32, MOST_SHARED))
 """Requests together, and candidates of the one with most, for which a pass is captured; 0: the best are asked for."""
 SHARES = (0.25, 1.0)
 """Of the longest history: passes are captured for both."""
+CAPTURED_BYTES = 2**30
+"""Bound of the histories that one captured pass holds; a longer prompt has fewer sizes."""
 TOGETHER, N_CANDIDATES = 8, 2
 """Users of the larger measured passes, and candidates of each: what a server under load decodes at once."""
 ROUNDS = 5
 TOLERANCE = 1e-4
 """Difference up to which it is the same model, of numbers up to 1; of greater ones, in proportion."""
-TF32_TOLERANCE = 4e-3
-"""The same where products on a GPU are of numbers rounded to eleven bits: a few of such roundings."""
 WORTH = 1.1
 """Times quicker from which on it is used."""
 Pass = tuple[list[Prefix], Suffix]
@@ -78,12 +78,12 @@ def decoder_of(recommender: Recommender, name: str) -> Decode:
     longest = shape.memory_tokens + shape.max_history * shape.per_event
     sizes = {
         Size(requests, math.ceil(share * longest), shape.per_query + most * shape.per_candidate)
-        for requests, candidates in CANDIDATES.items()
-        for most in candidates
+        for requests, most in HELD
         for share in SHARES
         if shape.per_query + most
     }
-    return Captured(recommender.decoder, list(sizes), shape)
+    held = [size for size in sizes if history_bytes(recommender.decoder, size) <= CAPTURED_BYTES]
+    return Captured(recommender.decoder, held, shape)
 
 
 def probes(service: Service) -> list[Pass]:
@@ -103,8 +103,7 @@ def judge(
     states = {way: [decode_over(recommender, *one, does)[0] for one in passes] for way, does in ways.items()}
     difference = max(_difference(*both) for both in zip(*states.values(), strict=True))
     found: dict[str, Any] = {"difference": float(f"{difference:.1e}") if math.isfinite(difference) else None}
-    is_rounded = name == GRAPHS and torch.get_float32_matmul_precision() != "highest"
-    if not difference <= (TF32_TOLERANCE if is_rounded else TOLERANCE):  # also where it is not a number
+    if not difference <= TOLERANCE:  # also where it is not a number
         return _by_torch(f"{TITLES[name]} gives other numbers") | found
     seconds = {way: [float("inf")] * len(passes) for way in ways}
     for _ in range(ROUNDS):

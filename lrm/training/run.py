@@ -39,7 +39,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     from lrm.tokens.mapped import mapped
     from lrm.training.pretrain import pretrain
 
-    use_device()
+    use_device(tf32=True)
     config = configuration.preset(preset)
     tables, signals = read(examples), read_declared(examples)
     torch.manual_seed(seed)
@@ -80,7 +80,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
     from lrm.training import checkpoint
     from lrm.training.loop import fit
 
-    use_device()
+    use_device(tf32=True)
     config = configuration.preset(preset)
     recommender = artifact.load(factory)
     if recommender.config != config:

@@ -5,9 +5,11 @@ import polars as pl
 import pytest
 
 from lrm.config import preset
+from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.exam import prepare
 from lrm.evaluation.shuffling import columns, donors, shuffled, strata, stratum
-from lrm.evaluation.worth import _answers, only, set_up, spread, worth
+from lrm.evaluation.statistics import draw_users
+from lrm.evaluation.worth import only, set_up, spread, worth
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import CANDIDATE, HISTORY, QUERY
@@ -117,26 +119,31 @@ def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_time
     assert (asked.size - asked.sum()) / asked.sum() == pytest.approx(3, rel=0.15)
     assert trial.asked.candidates.height == exam.ranking.label.size
     kept = (asked.size - asked.sum()) / (exam.ranking.label.size - exam.ranking.label.sum())
-    assert np.exp(-trial.prior) == pytest.approx(kept, rel=0.15)
+    assert trial.share == pytest.approx(kept, rel=0.15)
 
 
-def test_probabilities_stay_right_where_others_are_left_out(world):
-    """Whoever knows that one in twenty is taken is as right among all as he is where others were left out."""
+def test_log_losses_are_those_of_all_candidates_where_others_are_left_out(world):
     tables, recommender, _, _ = world
-    is_taken = np.random.default_rng(0).random(tables.candidates.height) < 0.05
+    rng = np.random.default_rng(0)
+    is_taken = rng.random(tables.candidates.height) < 0.05
     tables = tables._replace(candidates=tables.candidates.with_columns(label=pl.Series(is_taken).cast(pl.Float32)))
     config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
+    exam = prepare(tables, SIGNALS, config, seed=0)
+    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
+    logits = Scorer(recommender, tables).candidate_logits(exam.ranking.request_ids)
+    everyone = draw_users(int(exam.ranking.user.max()) + 1, 100, rng)
+    of_all = ranking_statistics(everyone, exam.ranking, logits, k=10)
+    assert trial.base["ranking"]["log_loss"].value == pytest.approx(of_all["log_loss"].value, rel=0.02)
+    assert trial.base["ranking"]["auc"].value == pytest.approx(of_all["auc"].value, abs=0.05)
+
+
+def test_a_sample_without_a_taken_candidate_keeps_the_others(world):
+    tables, recommender, _, _ = world
+    label = pl.Series(np.arange(tables.candidates.height) == tables.candidates.height - 1).cast(pl.Float32)
+    tables = tables._replace(candidates=tables.candidates.with_columns(label=label), targets=tables.targets.clear())
+    config = replace(preset("tiny").evaluation, ledger_tokens=1)
     trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
-
-    class Knowing:
-        def candidate_logits(self, request_ids):
-            rate = is_taken.mean()
-            return np.full(trial.exam.ranking.label.size, np.log(rate / (1 - rate)))
-
-    found = _answers(trial, Knowing(), tasks=["ranking"])["ranking"]["log_loss"].value
-    share = trial.exam.ranking.label.mean()
-    least = -(share * np.log(share) + (1 - share) * np.log(1 - share))
-    assert found == pytest.approx(least, abs=0.002)
+    assert (trial.share, trial.exam.ranking.label.size) == (1.0, trial.asked.candidates.height)
 
 
 def test_a_signal_of_candidates_alone_is_weighed_over_the_histories_that_are_kept(world):

@@ -8,7 +8,7 @@ import pytest
 from lrm.evaluation.leakage import suspicion
 from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signal_costs import value_bytes
-from lrm.evaluation.signal_ledger import clear_from, is_clear, judge, share_of_lift
+from lrm.evaluation.signal_ledger import clear_up_to, is_clear, judge, share_of_lift
 from lrm.evaluation.statistics import Statistic
 from lrm.schema import Signal
 from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
@@ -118,37 +118,48 @@ BASE = worth_of(auc=0.8, ndcg=0.2)
     ],
 )
 def test_a_verdict_follows_from_the_intervals(found, verdict, reason):
-    given = judge(NOISE, found, base=BASE, alone=0.6, k=10, policy=Policy(), bar=clear_from([], 0.95))
+    given = judge(NOISE, found, base=BASE, alone=0.6, k=10, policy=Policy(), chance=clear_up_to([], 0.95))
     assert given[0] == verdict
     assert re.search(reason, given[1])
 
 
 def test_the_more_signals_are_judged_the_clearer_a_worth_must_be():
-    worth, none = (worth_of(auc=auc)["ranking"]["auc"] for auc in (0.0018, 0.0))  # about three deviations, and none
-    assert is_clear(worth, clear_from([worth] + [none] * 9, 0.95))
-    assert not is_clear(worth, clear_from([worth] + [none] * 49, 0.95))
+    worth, none = ([worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0))  # about three deviations, and none
+    assert is_clear(*worth, clear_up_to([worth] + [none] * 9, 0.95))
+    assert not is_clear(*worth, clear_up_to([worth] + [none] * 49, 0.95))
 
 
 def test_the_more_signals_are_worth_something_the_less_clear_each_must_be():
     """Three deviations are found by chance once in 740: of a hundred worths that is little of thirty, much of one."""
-    worth, none = (worth_of(auc=auc)["ranking"]["auc"] for auc in (0.0018, 0.0))
-    bars = [clear_from([worth] * n + [none] * (100 - n), 0.95) for n in (0, 1, 30, 100)]
-    assert bars == sorted(bars, reverse=True)
-    assert [is_clear(worth, bar) for bar in bars] == [False, False, True, True]
-    assert bars[-1] == pytest.approx(1.96, abs=0.01)
+    worth, none = ([worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0))
+    chances = [clear_up_to([worth] * n + [none] * (100 - n), 0.95) for n in (0, 1, 30, 100)]
+    assert chances == pytest.approx([0.00025, 0.00025, 0.0075, 0.025])
+    assert [is_clear(*worth, chance) for chance in chances] == [False, False, True, True]
 
 
-def test_of_the_worths_that_are_clear_few_are_worthless():
-    rng, truth = np.random.default_rng(0), np.repeat([0.0, 3.0], [80, 20])
+@pytest.mark.parametrize("alike", [0.0, 0.8])
+def test_of_the_signals_that_are_clear_few_are_worthless(alike):
+    """Eighty that are worth nothing and twenty that are, each by three metrics that go more or less together."""
+    rng, truth = np.random.default_rng(0), np.repeat([0.0, 3.5], [80, 20])[:, np.newaxis]
     worthless, found, noise = [], [], np.array([-1.0, 1.0])
-    for _ in range(2000):
-        worths = [Statistic(value, value + noise, 60) for value in rng.standard_normal(100) + truth]
-        bar = clear_from(worths, 0.95)
-        clear = np.array([is_clear(worth, bar) for worth in worths])
+    for _ in range(1000):
+        shared, own = rng.standard_normal((100, 1)), rng.standard_normal((100, 3))
+        values = truth + np.sqrt(alike) * shared + np.sqrt(1 - alike) * own
+        worths = [[Statistic(value, value + noise, 60) for value in row] for row in values.tolist()]
+        chance = clear_up_to(worths, 0.95)
+        clear = np.array([any(is_clear(worth, chance / 3) for worth in row) for row in worths])
         worthless.append(clear[:80].sum() / max(1, clear.sum()))
         found.append(clear.sum())
     assert np.mean(worthless) < 0.025
-    assert np.mean(found) > 10  # of twenty; by Bonferroni fewer than seven
+    assert np.mean(found) > 14
+
+
+def test_a_worth_that_some_draws_lack_is_as_clear_as_the_others_make_it():
+    draws = np.append(0.02 + 0.03 * np.linspace(-1, 1, 101), [math.nan] * 5)
+    assert not is_clear(Statistic(0.02, draws, 5), 0.025)
+    assert is_clear(Statistic(0.2, draws, 5), 0.025)
+    assert not is_clear(Statistic(0.2, draws * math.nan, 5), 0.025)
+    assert not is_clear(Statistic(math.nan, draws, 5), 0.025)
 
 
 def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,14 +104,36 @@ def test_the_least_size_that_holds_a_pass_is_used(world):
     assert [(size.requests, size.suffix - shape.per_query) for size in used] == [(2, 2), (2, 2), (2, 9), (9, 9)]
 
 
+@pytest.mark.parametrize("broken", ["candidate", "history"])
+def test_what_is_no_number_reaches_whom_it_reaches_in_the_decoder_and_nobody_later(asked, broken):
+    recommender, corpus, prefixes = asked
+    shape = recommender.prompt_shape()
+    captured = Captured(recommender.decoder, sizes_of(shape, (2, 1, 5)), shape)
+    suffix, sound = suffix_of(corpus, [5, 1]), suffix_of(corpus, [2, 2])
+    pair = [prefixes[0], prefixes[2]]
+    if broken == "candidate":
+        value_NF = suffix.candidate_C.value_NF.clone()
+        value_NF[3] = float("nan")
+        suffix = suffix._replace(candidate_C=suffix.candidate_C._replace(value_NF=value_NF))
+    else:
+        pair[0] = prefixes[0]._replace(keys_LHJZ=prefixes[0].keys_LHJZ * float("nan"))
+    expected, states = (decode_over(recommender, pair, suffix, way)[0] for way in (None, captured))
+    assert 0 < int(expected.candidate_logit_C.isnan().sum()) < 6
+    np.testing.assert_allclose(states.candidate_logit_C, expected.candidate_logit_C, atol=1e-5)
+    later = [prefixes[4], nobody(prefixes[5])]
+    expected, states = (decode_over(recommender, later, sound, way)[0] for way in (None, captured))
+    np.testing.assert_allclose(states.candidate_logit_C, expected.candidate_logit_C, atol=1e-5)
+    np.testing.assert_allclose(states.request_RD, expected.request_RD, atol=1e-5)
+
+
 def test_every_tensor_of_a_padded_pass_is_made_on_the_default_device(asked):
     """The device `meta` refuses to meet a tensor of another device as a GPU would."""
     recommender, corpus, _ = asked
     on_meta, shape = deepcopy(recommender).to("meta"), recommender.prompt_shape()
     with torch.device("meta"):
-        captured = Captured(on_meta.decoder, sizes_of(shape, (9, 1, 3)), shape)
+        (held,) = Captured(on_meta.decoder, sizes_of(shape, (9, 1, 3)), shape)._passes
         prefixes = remember(on_meta, corpus)
-        states, _ = decode_over(on_meta, prefixes, suffix_of(corpus, [2] * 9), captured)
+        states, _ = decode_over(on_meta, prefixes, suffix_of(corpus, [2] * 9), held)
     assert {states.request_RD.device.type, states.candidate_logit_C.device.type} == {"meta"}
 
 
