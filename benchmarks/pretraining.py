@@ -4,7 +4,8 @@
 
 For each seed, two models are trained with the same batches in the same order: one with a pretrained factory, one from
 random weights. The learning rate is constant after the warm-up, so that a step is worth the same wherever training
-stops. Quality is the area under the ROC curve of the validation window, looked at every few steps. *Parity* is the
+stops. Quality is the area under the ROC curve of the validation window, looked at every few steps, of the running
+average of the weights where the preset keeps one. *Parity* is the
 first look at which a model is as good as the random start ever becomes. FLOPs are those of matrix products and
 attention; those of pretraining are counted in. A pretrained model that never gets there counts as its last step,
 marked with ">".
@@ -13,6 +14,7 @@ marked with ">".
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +35,7 @@ from lrm.model.scoring import Scorer
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.segments import segment_tokens, token_batches, training_segments
-from lrm.training.loop import negatives_of, train_step
+from lrm.training.loop import follow, negatives_of, train_step
 from lrm.training.optimizer import make_optimizer, step
 from lrm.training.pretrain import pretrain
 
@@ -53,10 +55,13 @@ def learning_curve(config: RunConfig, on: World, *, seed: int, steps: int, every
         pretrain(recommender, corpus, seed=seed)
     spent = counter.get_total_flops()
     looks = [Look(0, spent, quality(recommender, on))]
+    kept = copy.deepcopy(recommender)
+    average, most = kept.state_dict(), config.training.average
     for at, flops in enumerate(joint_steps(recommender, corpus, seed=seed, steps=steps), start=1):
         spent += flops
+        follow(average, recommender, most=most, step=at)
         if at % every == 0:
-            looks.append(Look(at, spent, quality(recommender, on)))
+            looks.append(Look(at, spent, quality(kept, on)))
     return looks
 
 

@@ -103,7 +103,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
                 state.log(f"train/{name}_loss" if name in losses else f"train/{name}", loss.item())
             state.step, state.step_in_epoch = state.step + 1, place + 1
             if average is not None:
-                _follow(average, recommender, decay=min(config.average, state.step / (state.step + 10)))
+                follow(average, recommender, most=config.average, step=state.step)
             state.cpu_seconds = time.process_time() - started
             if state.step % config.checkpoint_every_steps == 0:
                 save()
@@ -137,8 +137,16 @@ def _segments(recommender: Recommender, corpus: Corpus, rng: np.random.Generator
 
 
 @torch.no_grad()
-def _follow(average: dict[str, Tensor], recommender: Recommender, *, decay: float) -> None:
-    """Move a running average of the weights towards the weights."""
+def follow(average: dict[str, Tensor], recommender: Recommender, *, most: float, step: int) -> None:
+    """Move a running average of the weights towards the weights.
+
+    Args:
+        average: by name; changed in place.
+        recommender: whose weights are followed.
+        most: decay a step; less in the first steps, so that the weights of the start are soon forgotten.
+        step: how many steps there have been.
+    """
+    decay = min(most, step / (step + 10))
     for name, value in recommender.state_dict().items():
         average[name].lerp_(value, 1 - decay)
 
