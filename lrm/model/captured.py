@@ -86,13 +86,12 @@ class _Memory:
 
     def __init__(self, decoder: Decoder, sizes: Sequence[Size]) -> None:
         attention, d_model = cast(Block, decoder.blocks[0]).attention, len(decoder.norm.weight)
-        self.head = (attention.n_kv_heads, attention.width)
         n_suffix = max((size.requests * size.suffix for size in sizes), default=0)
         n_history = max((size.requests * size.history for size in sizes), default=0)
         device = decoder.norm.weight.device
         self.x_ND = torch.zeros(n_suffix, d_model, device=device)
         self.position_N, self.shown_N = torch.zeros(2, n_suffix, dtype=torch.long, device=device)
-        kept = [torch.zeros(2, n_history, *self.head, device=device) for _ in decoder.blocks]
+        kept = [torch.zeros(2, n_history, attention.n_kv_heads, attention.width, device=device) for _ in decoder.blocks]
         self.past = [KeysValues(*of_layer) for of_layer in kept]
 
     def clear(self) -> None:

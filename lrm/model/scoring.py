@@ -102,9 +102,8 @@ class Scorer:
             return
         n_events = np.minimum(self._corpus.visible_R, self._shape.max_history)
         lengths = self._shape.memory_tokens + n_events * self._shape.per_event
-        for requests in token_batches(
-            lengths, batch_tokens=SCORING_TOKENS // 8, rng=None
-        ):  # all layers' are held at once
+        at_once = SCORING_TOKENS // 8  # the keys and values of all layers are held for these
+        for requests in token_batches(lengths, batch_tokens=at_once, rng=None):
             for request, prefix in zip(requests, remember(self._recommender, self._corpus, requests), strict=True):
                 most_bytes -= prefix.n_bytes
                 if most_bytes < 0:
