@@ -104,7 +104,9 @@ def main() -> None:
     base = preset(options.preset)
     on = world(options.data, options.data_root, users=options.users)
     batch = options.batch_tokens or base.training.batch_tokens
-    base = replace(base, training=replace(base.training, batch_tokens=batch))
+    first = options.pretrain_steps or base.pretrain.steps
+    training, before = replace(base.training, batch_tokens=batch), replace(base.pretrain, steps=first)
+    base = replace(base, training=training, pretrain=before)
     began, rows, kept, ratios = time.monotonic(), [], {}, []
     for seed in options.seeds:
         random = replace(base, pretrain=replace(base.pretrain, steps=0))
@@ -135,8 +137,8 @@ def main() -> None:
     steps, flops = (float(np.median([pair[which] for pair in ratios])) for which in (0, 1))
     print(
         f"\nMedian over seeds: {steps:.1f} times fewer joint steps, {flops:.1f} times fewer FLOPs in all. "
-        f"{options.data}, preset {options.preset}, {options.steps} steps of {batch} tokens, a look every "
-        f"{options.every}; "
+        f"{options.data}, preset {options.preset}, {first} steps of pretraining, {options.steps} of joint training of "
+        f"{batch} tokens, a look every {options.every}; "
         f"{machine()}; {time.monotonic() - began:.0f} s"
     )
     keep_table("pretraining", kept)
@@ -151,6 +153,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--preset", default="default")
     parser.add_argument("--steps", type=positive, default=400, help="of joint training")
+    parser.add_argument("--pretrain-steps", type=positive, help="instead of the preset's")
     parser.add_argument("--every", type=positive, default=10, help="steps between looks")
     parser.add_argument("--batch-tokens", type=positive, help="instead of the preset's")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of torch")

@@ -5,11 +5,9 @@ import polars as pl
 import pytest
 
 from lrm.config import preset
-from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.exam import prepare
 from lrm.evaluation.shuffling import columns, donors, shuffled, strata, stratum
-from lrm.evaluation.statistics import draw_users
-from lrm.evaluation.worth import only, set_up, spread, worth
+from lrm.evaluation.worth import _answers, only, set_up, spread, worth
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import CANDIDATE, HISTORY, QUERY
@@ -124,17 +122,23 @@ def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_time
 
 def test_log_losses_are_those_of_all_candidates_where_others_are_left_out(world):
     tables, recommender, _, _ = world
-    rng = np.random.default_rng(0)
-    is_taken = rng.random(tables.candidates.height) < 0.05
+    is_taken = np.random.default_rng(0).random(tables.candidates.height) < 0.05
     tables = tables._replace(candidates=tables.candidates.with_columns(label=pl.Series(is_taken).cast(pl.Float32)))
     config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
-    exam = prepare(tables, SIGNALS, config, seed=0)
-    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
-    logits = Scorer(recommender, tables).candidate_logits(exam.ranking.request_ids)
-    everyone = draw_users(int(exam.ranking.user.max()) + 1, 100, rng)
-    of_all = ranking_statistics(everyone, exam.ranking, logits, k=10)
-    assert trial.base["ranking"]["log_loss"].value == pytest.approx(of_all["log_loss"].value, rel=0.02)
-    assert trial.base["ranking"]["auc"].value == pytest.approx(of_all["auc"].value, abs=0.05)
+    trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
+
+    class Rate:
+        """Says of every candidate what is true of them on average."""
+
+        def candidate_logits(self, request_ids):
+            return np.full(trial.exam.ranking.label.size, np.log(is_taken.mean() / (1 - is_taken.mean())))
+
+    found = _answers(trial, Rate(), tasks=["ranking"])["ranking"]
+    mean = is_taken.mean()
+    of_all = -(mean * np.log(mean) + (1 - mean) * np.log(1 - mean))
+    assert found["log_loss"].value == pytest.approx(of_all, rel=0.1)
+    assert found["log_loss"].draws.mean() == pytest.approx(of_all, rel=0.1)
+    assert found["auc"].value == 0.5
 
 
 def test_a_sample_without_a_taken_candidate_keeps_the_others(world):
@@ -154,4 +158,4 @@ def test_a_signal_of_candidates_alone_is_weighed_over_the_histories_that_are_kep
     assert set(trial.scorer._kept) == set(trial.exam.tables.requests["request_id"])
     kept = worth(trial, [named("affinity")])
     whole = worth(trial._replace(scorer=Scorer(recommender, trial.exam.tables)), [named("affinity")])
-    assert kept["ranking"]["auc"].value == pytest.approx(whole["ranking"]["auc"].value, abs=1e-6)
+    assert kept["ranking"]["auc"].value == pytest.approx(whole["ranking"]["auc"].value, abs=1e-4)
