@@ -5,7 +5,7 @@
 For each size a made-up shop is released with a model of random weights (`benchmarks.serving_world`), its index is built
 as a roll-out builds it, whatever the size, and two servers answer the same clients in turn: one searches the index, the
 other takes the exact product. Recall at 20 and the error of a score are those of the release. `--page` draws the CPU
-time of an answer. A million items need 4 GB of memory and a few minutes; ten million ten times that.
+time of an answer. Each million items needs 1 GB of memory and half a minute.
 """
 
 from __future__ import annotations
