@@ -21,7 +21,7 @@ from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
-from lrm.tokens.prompt import build_batch, event_rows
+from lrm.tokens.prompt import Layout, build_batch, event_rows
 from lrm.tokens.segments import gather, scoring_segments, segment_tokens, token_batches
 from lrm.tokens.vocabulary import rows_of
 
@@ -37,9 +37,16 @@ class Read(NamedTuple):
     """(R,) rows in the corpus."""
     candidates: np.ndarray
     """Rows in the corpus, request by request."""
-    row_RT: np.ndarray
-    """Catalogue row of each event that a request sees, -1 elsewhere."""
+    layout: Layout
+    row_E: np.ndarray
+    """Catalogue row of each event."""
     states: States
+
+    def seen_rows(self) -> Tensor:
+        """(R, T) catalogue row of each event that a request sees, -1 elsewhere."""
+        rows_RT = torch.as_tensor(event_rows(self.layout, self.row_E))
+        is_hidden_RT = torch.arange(rows_RT.shape[1]) >= self.layout.visible_R.unsqueeze(1)
+        return rows_RT.masked_fill(is_hidden_RT, -1)
 
 
 class Catalogue(NamedTuple):
@@ -127,15 +134,15 @@ class Scorer:
             self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
         distinct, place = np.unique(request_ids, return_inverse=True)
         scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
-        for requests, _, row_RT, states in self._run(request_ids, with_candidates=False):
-            rows_RT = torch.as_tensor(row_RT)
+        for read in self._run(request_ids, with_candidates=False):
+            states, rows_RT = read.states, read.seen_rows()
             share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
             logit_RV = states.request_RD @ self._item_vectors_VD.T
             if self._recommender.seen_bias is not None:
                 logit_RV = logit_RV + self._recommender.seen_bias * seen_items(rows_RT, n_items=len(self.item_ids))
             log_generated_RV = logit_RV.log_softmax(-1)
             log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
-            scores_RV[np.searchsorted(distinct, requests)] = log_p_RV.cpu().numpy()
+            scores_RV[np.searchsorted(distinct, read.requests)] = log_p_RV.cpu().numpy()
         wanted: np.ndarray = scores_RV[place]
         return wanted
 
@@ -145,9 +152,9 @@ class Scorer:
         n_candidates = len(self._corpus.candidate_order_C)
         logits = np.full(n_candidates, np.nan, dtype=np.float32)
         is_wanted = np.zeros(n_candidates, dtype=bool)
-        for _, candidates, _, states in self._run(request_ids, with_candidates=True):
-            rows = self._corpus.candidate_order_C[candidates]
-            logits[rows] = states.candidate_logit_C.cpu().numpy()
+        for read in self._run(request_ids, with_candidates=True):
+            rows = self._corpus.candidate_order_C[read.candidates]
+            logits[rows] = read.states.candidate_logit_C.cpu().numpy()
             is_wanted[rows] = True
         return logits[is_wanted]
 
@@ -160,9 +167,8 @@ class Scorer:
         lengths = segment_tokens(corpus, segments, self._shape)
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
             batch = build_batch(corpus, segments.pick(rows), self._shape)
-            row_RT = event_rows(batch, corpus)
-            row_RT[np.arange(row_RT.shape[1]) >= batch.layout.visible_R.cpu().numpy()[:, np.newaxis]] = -1
-            yield Read(batch.requests, batch.candidates, row_RT, self._recommender(batch))
+            row_E = corpus.event_row_E[batch.events]
+            yield Read(batch.requests, batch.candidates, batch.layout, row_E, self._recommender(batch))
 
     def _over_kept(self, corpus: Corpus, requests: np.ndarray) -> Iterator[Read]:
         prefixes, n_candidates = [self._kept[int(request)] for request in requests], np.diff(corpus.candidate_offset_R)
@@ -178,9 +184,8 @@ class Scorer:
             )
             chosen = [prefixes[row] for row in rows]
             states, layout = decode_over(self._recommender, chosen, suffix)
-            row_RT = np.full(layout.events_shape, -1, dtype=np.int64)
-            row_RT.flat[layout.event_slot_E.cpu().numpy()] = np.concatenate([prefix.row_T for prefix in chosen])
-            yield Read(requests[rows], candidates, row_RT, states)
+            row_E = np.concatenate([prefix.row_T for prefix in chosen])
+            yield Read(requests[rows], candidates, layout, row_E, states)
 
 
 def seen_items(rows_RT: Tensor, *, n_items: int) -> Tensor:

@@ -252,11 +252,16 @@ def _padded(values: np.ndarray, slots: np.ndarray, shape: tuple[int, int], *, em
     return torch.as_tensor(padded)
 
 
-def event_rows(batch: Batch, corpus: Corpus) -> np.ndarray:
-    """(R, events) catalogue row of each event of a request's segment, -1 where the segment has none."""
-    row_GT = np.full(batch.layout.events_shape, -1, dtype=np.int64)
-    row_GT.flat[batch.layout.event_slot_E.cpu().numpy()] = corpus.event_row_E[batch.events]
-    row_RT: np.ndarray = row_GT[batch.layout.segment_R.cpu().numpy()]
+def event_rows(layout: Layout, row_E: np.ndarray) -> np.ndarray:
+    """(R, events) catalogue row of each event of a request's segment, -1 where the segment has none.
+
+    Args:
+        layout: of a batch.
+        row_E: (E,) catalogue row of each of its events.
+    """
+    row_GT = np.full(layout.events_shape, -1, dtype=np.int64)
+    row_GT.flat[layout.event_slot_E.cpu().numpy()] = row_E
+    row_RT: np.ndarray = row_GT[layout.segment_R.cpu().numpy()]
     return row_RT
 
 

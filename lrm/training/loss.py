@@ -145,7 +145,8 @@ def retrieval_losses(
     if not len(requests):
         return {"next_item": next_item, "retrieval": torch.zeros(())}
     asked = torch.as_tensor(requests)
-    is_same_QT = torch.as_tensor(event_rows(batch, corpus)[requests] == request_row_Q[:, None])
+    row_RT = event_rows(batch.layout, corpus.event_row_E[batch.events])
+    is_same_QT = torch.as_tensor(row_RT[requests] == request_row_Q[:, None])
     pointed_Q = (states.pointed.share_RT[asked] * is_same_QT).sum(-1)
     log_generated_Q = generated.log_p(states.request_RD[asked], request_row_Q)
     log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[asked])

@@ -68,7 +68,10 @@ def _ndcg(
 ) -> float:
     """Mean NDCG@10 of the requests of a batch that have targets."""
     visible_R = batch.layout.visible_R.cpu().numpy()
-    rows = [row_T[:n] for row_T, n in zip(event_rows(batch, corpus), visible_R, strict=True)]
+    rows = [
+        row_T[:n]
+        for row_T, n in zip(event_rows(batch.layout, corpus.event_row_E[batch.events]), visible_R, strict=True)
+    ]
     found = best_items(recommender, vectors_VD, states, rows, {int(r): Wanted(K) for r in asked})
     gain = 1.0 / np.log2(np.arange(2, K + 2))
     total = 0.0
