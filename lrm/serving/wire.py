@@ -146,7 +146,7 @@ class Index(BaseModel):
     lists: int
     effort: int = Field(description="lists searched for a request for few items")
     measured_effort: int = Field(description="lists searched when recall and error were measured")
-    recall_at_20: float
+    recall_at_20: float = Field(description="share of the best, or of what scores within .001 of the last of them")
     recall_at_100: float
     score_error: float = Field(description="largest difference of a score")
     n_requests: int = Field(description="on which recall and error were measured")

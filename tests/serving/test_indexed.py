@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from benchmarks.serving_world import made_release
 from lrm.content import sha256_of
 from lrm.errors import ServingError
+from lrm.model.index import open_index, plan_index
 from lrm.serving import indexing
+from lrm.serving.histories import spread_users
 from lrm.serving.index_file import open_index_of
 from lrm.serving.indexing import with_index
 from lrm.serving.probe import prove
@@ -110,6 +112,20 @@ def test_an_index_that_does_not_find_the_best_fails_the_probe(release, tmp_path)
     mixed = with_plan(copied(release, tmp_path / "mixed"), lambda plan: plan | {"list_V": plan["list_V"].flip(0)})
     with pytest.raises(ServingError, match=r"the index finds \d+% of the best items of 4 users with 1 lists searched"):
         prove(open_service(mixed, effort=1))
+
+
+def test_one_of_many_equal_items_is_as_good_as_another(release):
+    service = open_service(release)
+    vectors = service.items.catalogue.vectors_VD
+    with torch.inference_mode():
+        vectors.copy_(vectors[torch.arange(N_ITEMS) % 4])
+    plan = plan_index(vectors, np.full(N_ITEMS, 1 / N_ITEMS))
+    mirrored = plan._replace(centre_CD=-plan.centre_CD)
+    users = spread_users(service.histories, N_USERS)
+    found, missed = (indexing.measure(service, open_index(one, vectors, effort=4), users) for one in (plan, mirrored))
+    assert (found["recall_at_20"], found["recall_at_100"]) == (1, 1)
+    assert found["score_error"] < 1e-3
+    assert missed["recall_at_20"] < indexing.FLOOR
 
 
 def test_an_index_that_finds_too_little_is_not_kept_and_the_log_says_so(release, tmp_path, monkeypatch, caplog):
