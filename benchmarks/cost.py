@@ -4,7 +4,9 @@
 
 One user is a prompt of `--events` events and a query of 30 signals (20 numbers, 8 categories, 2 bags), with one item
 to be scored. All arms run in one process, in turn within each round, so that figures are ratios of one run. A training
-step is forward, backward and optimizer over `--users` users; latency is that of one user, laying out included.
+step is forward, backward and optimizer over `--users` users; latency is that of one user, laying out included: of the
+whole prompt, and of query and item over the history's kept keys and values, which is what a server does for a user it
+has seen before.
 Peak memory is of a process that does a few training steps of one arm alone, above what it held before the first.
 Cache bytes are the keys and values of a user's history and query, in float32.
 """
@@ -29,6 +31,7 @@ from benchmarks.command import positive, run
 from benchmarks.common import PROJECT, keep_table, machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
+from lrm.model.prefix import Suffix, decode_over, remember
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
@@ -54,6 +57,8 @@ class Arm(NamedTuple):
     train: Callable[[], None]
     tokens_only: Callable[[], None]
     answer: Callable[[], None]
+    answer_over: Callable[[], None]
+    """The same, where the history was decoded before."""
     prompt_tokens: int
     cached_tokens: int
 
@@ -86,8 +91,19 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
         one = scoring_segments(corpus, np.array([0]), max_history=options.events)
         recommender(build_batch(corpus, one, shape))
 
+    prefixes = remember(recommender, corpus, np.array([0]))
+
+    def answer_over() -> None:
+        first, end = corpus.candidate_offset_R[:2]
+        items = np.arange(first, end)
+        identities = torch.as_tensor(corpus.candidate_identity_C[items])
+        suffix = Suffix(
+            corpus.query_R.take(np.array([0])), corpus.candidate_C.take(items), identities, np.array([end - first])
+        )
+        decode_over(recommender, prefixes, suffix)
+
     n_cached = options.events * shape.per_event + shape.per_query
-    return Arm(recommender, train, tokens_only, answer, n_cached + shape.per_candidate, n_cached)
+    return Arm(recommender, train, tokens_only, answer, answer_over, n_cached + shape.per_candidate, n_cached)
 
 
 def _loss(recommender: Recommender, batch: Batch, corpus: Corpus, negatives: Negatives) -> torch.Tensor:
@@ -140,13 +156,15 @@ def main() -> None:
         return
     began = time.monotonic()
     arms = {name: ready(tokens, options) for name, tokens in ARMS.items()}
-    times: dict[str, dict[str, list[float]]] = {name: {"train": [], "factory": [], "latency": []} for name in arms}
+    parts = ("train", "factory", "latency", "over")
+    times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in parts} for name in arms}
     for round_ in range(options.rounds + 1):  # the first warms up
         for name, arm in arms.items():
             arm.train()  # what the arm before left behind, a long prompt's memory above all, is not this one's cost
             taken = {"train": seconds(arm.train), "factory": seconds(arm.tokens_only)}
             arm.recommender.eval()
             taken["latency"] = statistics.median(seconds(arm.answer) for _ in range(5))
+            taken["over"] = statistics.median(seconds(arm.answer_over) for _ in range(5))
             for what, value in taken.items() if round_ else ():
                 times[name][what].append(value)
     rows, kept = [], {}
@@ -171,19 +189,20 @@ def main() -> None:
                 f"{found['flops'] / soft['flops']:.2f}",
                 _ratio(times[name]["train"], times["soft"]["train"]),
                 _ratio(times[name]["latency"], times["soft"]["latency"]),
+                _ratio(times[name]["over"], times["soft"]["over"]),
                 f"{found['memory'] / soft['memory']:.2f}",
                 f"{found['cache'] / 1024:,.0f}",
                 f"{found['factory'] / found['train']:.1%}",
             )
         )
-    header = ("arm", "prompt tokens", "FLOPs", "train step", "latency", "peak memory", "cache KiB a user")
-    print(markdown((*header, "factory's share of a step"), rows))
+    header = ("arm", "prompt tokens", "FLOPs", "train step", "latency", "latency, history kept", "peak memory")
+    print(markdown((*header, "cache KiB a user", "factory's share of a step"), rows))
     soft = kept["soft"]
     print(
         f"\nRatios to soft tokens, median [quartiles] of {options.rounds} interleaved rounds. Soft: train step "
-        f"{soft['train'] * 1e3:.0f} ms for {options.users} users, latency {soft['latency'] * 1e3:.2f} ms, "
-        f"{soft['memory']:.0f} MB. d{options.d_model} L{options.layers}, {options.events} events; {machine()}; "
-        f"{time.monotonic() - began:.0f} s"
+        f"{soft['train'] * 1e3:.0f} ms for {options.users} users, latency {soft['latency'] * 1e3:.2f} ms "
+        f"({soft['over'] * 1e3:.2f} ms over a kept history), {soft['memory']:.0f} MB. d{options.d_model} "
+        f"L{options.layers}, {options.events} events; {machine()}; {time.monotonic() - began:.0f} s"
     )
     keep_table("cost", kept)
 

@@ -115,7 +115,10 @@ class PretrainConfig:
 
     steps: int = 350
     batch_rows: int = 2048
-    """Rows of each table in a step; of candidates fewer where that would show one twice."""
+    """Candidates in a step, whose outcomes are predicted; fewer where that would show one twice."""
+    signal_rows: int = 128
+    """Rows of each table in a step whose hidden signals are predicted, and events that items are learned from. With a
+    head for each signal these are the dear ones, and more of them make no better start."""
     outcome_weight: float = 10.0
     """Weight of the outcome loss, a fraction of a nat, beside the others of several nats each."""
     learning_rate: float = 3e-3

@@ -183,8 +183,8 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
     curves: dict[str, list[list[float]]] = {}
     for at in progress(range(config.steps), what="pretrain the token factory", total=config.steps, unit="step"):
         rng, generator = np.random.default_rng((seed, at)), seeded(seed * 1_000_003 + at)
-        chosen = {name: _sample(table, config.batch_rows, rng) for name, table in rows.items()}
-        later = _sample(rows["history"][n_before[rows["history"]] > 0], config.batch_rows // 4, rng)
+        chosen = {name: _sample(table, config.signal_rows, rng) for name, table in rows.items()}
+        later = _sample(rows["history"][n_before[rows["history"]] > 0], config.signal_rows, rng)
         earlier = later - rng.integers(1, np.minimum(PAIR_REACH, n_before[later]) + 1)
         losses = {
             "masked_signals": tasks.masked(corpus, chosen, share=config.mask_share, generator=generator),
