@@ -50,6 +50,8 @@ class Online(NamedTuple):
 
     store: Any
     views: tuple[View, ...]
+    events: Any
+    """The store that takes new events: the same one, or a local one of its own."""
 
 
 class Kept(NamedTuple):
@@ -144,9 +146,20 @@ def _of(view: View, table: pl.DataFrame, only: Mapping[str, Sequence[int | str]]
     return table.filter(*(pl.col(key).is_in(list(only[key])) for key in view.keys if key in only))
 
 
-def open_online(feature_repo: Path, data: Path, *, state: Path) -> Online:
-    """Open the online store that `materialise_online` filled."""
-    return Online(_store(feature_repo, state), declarations(feature_repo, data).joined)
+def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | None = None) -> Online:
+    """Open the online store that `materialise_online` filled.
+
+    Args:
+        feature_repo: the folder of definitions.
+        data: the data folder that they are read over.
+        state: as it was filled.
+        events: where a local store of new events lives, made where it is not there; None: new events go where the
+            values are, as they do in any store that is not local.
+    """
+    store, declared = _store(feature_repo, state), declarations(feature_repo, data)
+    is_local = store.config.online_store.type == "sqlite"
+    taking = _events_store(feature_repo, data, events) if is_local and events is not None else store
+    return Online(store, declared.joined, taking)
 
 
 def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:
@@ -166,7 +179,7 @@ def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
         ServingError: the store was made by a version of this project that took no events.
     """
     _must_take_events(online)
-    return _read(online.store, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
+    return _read(online.events, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
 
 
 def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetime) -> None:
@@ -186,7 +199,7 @@ def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetim
     _must_take_events(online)
     row = {USER_ID: [user_id], EVENT_TIME: [pd.Timestamp(at)], EVENTS: [packed]}
     with _quiet():
-        online.store.push(FRESH, pd.DataFrame(row))
+        online.events.push(FRESH, pd.DataFrame(row))
 
 
 def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:
@@ -243,6 +256,30 @@ def _fresh(entities: Sequence[Any], data: Path) -> list[Any]:
     source = PushSource(name=FRESH, batch_source=past)
     schema = [Field(name=EVENTS, dtype=Bytes)]
     return [source, FeatureView(name=FRESH, source=source, entities=users[:1], ttl=timedelta(0), schema=schema)]
+
+
+def _events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
+    """A local store of new events alone; where there is none it is made aside, and appears whole."""
+    if not folder.exists():
+        _, entities = _definitions(feature_repo, data)
+        users = [entity for entity in entities if entity.join_key == USER_ID]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            made = Path(scratch, folder.name)
+            store = _store(feature_repo, made)
+            with _quiet():
+                store.apply([*users, *_fresh(users, data)])
+            _rename(made, folder)
+    return _store(feature_repo, folder)
+
+
+def _rename(made: Path, folder: Path) -> None:
+    """Give a folder its name, unless another process was quicker."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def _must_take_events(online: Online) -> None:

@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
     parser.add_argument("--state", type=Path, default=Path("state"), help="holds serving/ (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--events",
+        type=Path,
+        metavar="DIR",
+        help="where new events are kept, for this release and those that follow (default: `events` beside the release; "
+        "a store that is not a local file keeps them itself)",
+    )
     parser.add_argument("--api-key-file", type=Path, help="ask callers of /v1/ for the key that this file holds")
     for name, least, most, default, says in NUMBERS:
         help_text = f"{says} (default: %(default)s)"
@@ -157,6 +164,7 @@ def _serve(given: argparse.Namespace) -> None:
         deadline_s=given.deadline_ms / 1000,
         prefix_bytes=given.prefix_mb * 2**20,
         effort=given.search_effort,
+        events=given.events,
         follow=given.follow,
     )
     folder = given.bundle or given.follow

@@ -51,30 +51,45 @@ class Wanted(NamedTuple):
 def push(folder: Path, depot: str) -> tuple[str, str]:
     """Put a release into a depot, its pointers last, and return its name and its digest.
 
-    Pushing the same release again changes nothing.
+    Pushing the same release again changes nothing but where `current` and the version point.
 
     Args:
         folder: the release, as roll_out wrote it.
         depot: a folder, or `gs://BUCKET[/PREFIX]`.
 
     Raises:
-        ServingError: the folder is no release, or the bucket cannot be written.
+        ServingError: the folder is no release, the depot holds another of that name, or the bucket cannot be written.
         RegistryError: its bundle was changed.
     """
     folder = folder.resolve()
     release = read_release(folder)
     files = digests(folder)
-    for path in files:
-        _put(folder / path, depot, f"{release.name}/{folder.name}/{path}")
     with tempfile.TemporaryDirectory() as scratch:
         listed, pointer = Path(scratch, FILES), Path(scratch, "pointer.json")
         listed.write_text(json.dumps(files, indent=1))
-        _put(listed, depot, f"{release.name}/{folder.name}/{FILES}")
         sha256 = sha256_of(listed)
+        _refuse_another(depot, f"{release.name}/{folder.name}.json", sha256, pointer)
+        for path in files:
+            _put(folder / path, depot, f"{release.name}/{folder.name}/{path}")
+        _put(listed, depot, f"{release.name}/{folder.name}/{FILES}")
         pointer.write_text(json.dumps({"release": folder.name, "sha256": sha256}))
         for name in (folder.name, release.version, CURRENT):
             _put(pointer, depot, f"{release.name}/{name}.json")
     return folder.name, sha256
+
+
+def _refuse_another(depot: str, path: str, sha256: str, scratch: Path) -> None:
+    """Whoever pinned a release's digest must find that release under its name for ever."""
+    try:
+        _take(depot, path, scratch)
+    except ServingError:  # nothing of that name is there
+        return
+    held = json.loads(scratch.read_text())["sha256"]
+    if held != sha256:
+        raise ServingError(
+            f"{depot} holds {path.removesuffix('.json')} with sha256 {held}, and this folder has {sha256}: a release "
+            "never changes, so this one was edited; roll the version out again"
+        )
 
 
 def fetch(depot: str, wanted: Wanted, to: Path) -> Release:

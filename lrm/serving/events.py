@@ -36,5 +36,4 @@ def take_events(service: Service, events: Sequence[Event]) -> dict[str, int]:
         frame = pl.DataFrame(facts, schema=service.histories.nothing.schema, strict=False)
         new += add_events(service.histories, user_id, frame)
         forget(service, user_id)
-        service.pushed.add(user_id)
     return {"accepted": len(events), "new": new}

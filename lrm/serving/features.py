@@ -10,13 +10,15 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from lrm.errors import ServingError
 from lrm.features import store
 from lrm.features.declarations import View
-from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
+from lrm.schema import EVENTS, ITEM_ID, MAKERS, USER_ID, Signal, for_maker
 from lrm.serving.lru import Lru
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
 
@@ -64,11 +66,25 @@ class Described(NamedTuple):
     """For each row, the signals whose value had outlived its time-to-live."""
 
 
-def open_features(release: Release, signals: tuple[Signal, ...]) -> Features:
-    """Open a release's online store; imports the feature store, which takes seconds."""
-    online = store.open_online(
-        release.folder / FEATURE_REPO, release.folder, state=(release.folder / ONLINE).absolute()
-    )
+def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path | None = None) -> Features:
+    """Open a release's online store; imports the feature store, which takes seconds.
+
+    Args:
+        release: whose store.
+        signals: of its model.
+        events: where new events are kept; None: in `events` beside the release, for all releases there.
+
+    Raises:
+        ServingError: that folder cannot be written.
+    """
+    events = (events or release.folder.resolve().parent / EVENTS).absolute()
+    state = (release.folder / ONLINE).absolute()
+    try:
+        online = store.open_online(release.folder / FEATURE_REPO, release.folder, state=state, events=events)
+    except OSError as error:
+        raise ServingError(
+            f"new events are kept in {events}, which cannot be written ({error}); name another folder with --events"
+        ) from error
     views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
     return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
 

@@ -3,7 +3,8 @@
 Histories lie packed in one SQLite file: one row per user, its blob an Arrow stream of the user's latest events, oldest
 first, with every history signal. One more event than the model reads is kept, because the oldest event read is also
 described by the time since the one before it. New events are pushed through the feature store's push source, packed in
-the same way, all of a user's together: one value a user is what an online store keeps.
+the same way, all of a user's together: one value a user is what an online store keeps. They outlive the release: the
+one that follows reads the same store.
 """
 
 from __future__ import annotations
@@ -130,14 +131,14 @@ def add_events(histories: Histories, user_id: Key, events: pl.DataFrame) -> int:
     return new.height
 
 
-def copy_fresh(source: Histories, target: Histories, user_ids: Sequence[Key]) -> None:
-    """Carry new events of some users from one release to another, where it does not have them."""
-    for user_id, fresh in zip(user_ids, fresh_events(source, user_ids), strict=True) if user_ids else ():
-        add_events(target, user_id, _unpacked(source, fresh).select(target.nothing.columns))
-
-
 def _unpacked(histories: Histories, fresh: Fresh) -> pl.DataFrame:
-    return histories.nothing if fresh.packed is None else pl.read_ipc_stream(io.BytesIO(fresh.packed))
+    """New events with this release's signals; one that was declared after an event was pushed is null in it."""
+    nothing = histories.nothing
+    if fresh.packed is None:
+        return nothing
+    found = pl.read_ipc_stream(io.BytesIO(fresh.packed))
+    lacking = [pl.lit(None).alias(name) for name in nothing.columns if name not in found.columns]
+    return found.with_columns(lacking).select(nothing.columns).cast(nothing.schema, strict=False)
 
 
 def _packed(events: pl.DataFrame) -> bytes:

@@ -41,6 +41,11 @@ class Lru(Generic[K, V]):
             _, (_, freed) = self._held.popitem(last=False)
             self.n_bytes -= freed
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self.n_bytes = 0
+
     def drop(self, key: K) -> None:
         """Forget a key, if it is held."""
         found = self._held.pop(key, None)

@@ -12,6 +12,7 @@
 A release is built and proved under a hidden name and then renamed; it never changes afterwards, and none takes
 another's place: the same version released again gets a folder of its own. The link `state/serving/<name>/current` names
 the one that was rolled out last, and moves in one step, so a roll-out that is killed at any point leaves it whole.
+Beside it a local feature store keeps new events, of all releases there, in `events/`.
 """
 
 from __future__ import annotations

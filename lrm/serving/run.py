@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -128,9 +129,11 @@ def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, featur
     declared = declared_for(recommender.signals, feature_repo, data)
     probes = choose_probes(known, data, declared, as_of=release.as_of, n=N_PROBES)
     start = time.perf_counter()
-    with running(release.folder, *EXACTLY, log=rolled_out / "server.log") as address:
-        start_seconds = time.perf_counter() - start
-        replies = [ask(address, probe, release.as_of) for probe in probes]
+    with tempfile.TemporaryDirectory() as nothing_new:
+        arguments = (*EXACTLY, "--events", f"{nothing_new}/events")
+        with running(release.folder, *arguments, log=rolled_out / "server.log") as address:
+            start_seconds = time.perf_counter() - start
+            replies = [ask(address, probe, release.as_of) for probe in probes]
     outcome = measure(release, declared, probes, replies, recommender, known)
     require_none(outcome)
     seconds = [spent for reply in replies for spent in reply.seconds]

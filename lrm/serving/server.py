@@ -56,6 +56,8 @@ class Options(NamedTuple):
     """Bound of the decoded histories held."""
     effort: int | None = None
     """Lists of a large catalogue's index searched for a request; None: as the release was measured; 0: no index."""
+    events: Path | None = None
+    """Where new events are kept; None: beside the release."""
     follow: Path | None = None
     """A link: what it comes to name is served."""
 
@@ -82,7 +84,7 @@ def make_app(
         description=f"Recommendations of {release.name}.",
         lifespan=_lifespan,
     )
-    held = InService(release, prefix_bytes=options.prefix_bytes, effort=options.effort)
+    held = InService(release, prefix_bytes=options.prefix_bytes, effort=options.effort, events=options.events)
 
     async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
         meters.batch_size.observe(len(asked))

@@ -7,6 +7,7 @@ import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,8 +71,6 @@ class Service(NamedTuple):
     remembered: Lru[Key, Remembered]
     counts: dict[str, int]
     """How often a decoded history was at hand (`hit`) and was not (`miss`)."""
-    pushed: set[Key]
-    """Users whose new events came through this service."""
     decode: Decode | None = None
     """What decodes over kept histories in the decoder's place, where `lrm.serving.decoding` found it quicker."""
     decoder_facts: Mapping[str, Any] | None = None
@@ -83,23 +82,27 @@ class Service(NamedTuple):
         return index_facts(self.catalogue_index, self.release)
 
 
-def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES, effort: int | None = None) -> Service:
+def open_service(
+    release: Release, *, prefix_bytes: int = PREFIX_BYTES, effort: int | None = None, events: Path | None = None
+) -> Service:
     """Load the model, encode the catalogue and fill its index, open the stores.
 
     Args:
         release: what to serve.
         prefix_bytes: bound of the decoded histories held.
         effort: lists of the index searched for a request; None: as the release was measured; 0: the exact product.
+        events: where new events are kept; None: beside the release.
 
     Raises:
         DataError: the model cannot be loaded.
-        ServingError: the release was made before events could be pushed, or its index cannot be used.
+        ServingError: the release was made before events could be pushed, its index cannot be used, or new events cannot
+            be kept there.
     """
     recommender = load_recommender(release.folder / BUNDLE)
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)
-    features = open_features(release, recommender.signals)
+    features = open_features(release, recommender.signals, events=events)
     max_events = recommender.config.events_read
     histories = open_histories(
         release, features.online, recommender.signals, item_type=features.item_type, max_events=max_events
@@ -116,7 +119,7 @@ def open_service(release: Release, *, prefix_bytes: int = PREFIX_BYTES, effort: 
     held: Lru[Key, Remembered] = Lru(prefix_bytes, _size)
     counts = {"hit": 0, "miss": 0}
     opened = (release, recommender, items, index, features, histories)
-    return Service(*opened, fields, lineage, is_replayed, held, counts, set())
+    return Service(*opened, fields, lineage, is_replayed, held, counts)
 
 
 def default_time(service: Service, last_event: datetime | None) -> datetime:

@@ -86,16 +86,8 @@ class InService:
         gc.unfreeze()  # what is still there at the very end is taken for leaked
 
     def _put(self, service: Any) -> None:
-        """On the worker: new events go with their users."""
-        from lrm.serving.histories import copy_fresh
-        from lrm.serving.service import forget
-
-        pushed = self.service.pushed if self.service is not None else set()
-        if pushed:
-            copy_fresh(self.service.histories, service.histories, list(pushed))
-            service.pushed.update(pushed)
-            for user_id in pushed:
-                forget(service, user_id)
+        """On the worker: what was decoded while the release was proved may lack an event that came since."""
+        service.remembered.clear()
         self.service, self.release = service, service.release
 
     def _refuse(self, folder: Path, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import uuid
 from datetime import UTC, datetime
 
@@ -74,6 +75,17 @@ def test_current_a_version_and_a_name_each_lead_to_their_release(tmp_path, depot
         "1": digests(again),
         pushed[0].name: digests(pushed[0]),
     }
+
+
+def test_another_release_of_the_same_name_is_not_pushed(tmp_path, depot, pushed):
+    folder, sha256 = pushed
+    edited = shutil.copytree(folder, tmp_path / "edited" / folder.name)
+    (edited / "history.sqlite").write_bytes(b"others")
+    with pytest.raises(
+        ServingError, match=rf"holds shop/{folder.name} with sha256 {sha256}, .* a release never changes"
+    ):
+        push(edited, str(depot))
+    assert fetch(str(depot), Wanted(NAME, sha256=sha256), tmp_path / "out").version == "1"
 
 
 def test_pushing_again_changes_nothing(depot, pushed):

@@ -7,13 +7,14 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
+from lrm.errors import ServingError
 from lrm.features.tables import read
-from lrm.schema import CANDIDATE, EVENT_TIME, QUERY, read_signals
+from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, QUERY, for_maker, read_signals
+from lrm.serving.depot import digests
 from lrm.serving.features import Features, Row, describe, is_known_user, open_features
 from lrm.serving.histories import (
     Fresh,
     add_events,
-    copy_fresh,
     fresh_events,
     history_of,
     open_histories,
@@ -115,15 +116,41 @@ def test_only_as_many_new_events_are_kept_as_a_score_can_read(histories):
     assert latest(histories, 999).events.height == 2
 
 
-def test_new_events_are_carried_to_another_release(histories, world, signals, features, tmp_path):
-    release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "next"))
-    online = open_features(release, signals).online
-    other = open_histories(release, online, signals, item_type=features.item_type, max_events=20)
-    add_events(histories, 3, one_purchase(histories, 104))
-    copy_fresh(histories, other, [3])
-    assert latest(other, 3).events.equals(latest(histories, 3).events)
-    copy_fresh(histories, other, [])
-    assert latest(other, 4).events.height == 16
+def opened(release, signals, features, tmp_path):
+    online = open_features(release, signals, events=tmp_path / "events").online
+    return open_histories(release, online, signals, item_type=features.item_type, max_events=20)
+
+
+def test_new_events_outlive_the_release_and_leave_it_as_it_was(world, signals, features, tmp_path):
+    release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "one"))
+    before = digests(release.folder)
+    taking = opened(release, signals, features, tmp_path)
+    add_events(taking, 3, one_purchase(taking, 104))
+    assert digests(release.folder) == before
+    following = release._replace(folder=shutil.copytree(release.folder, tmp_path / "next"))
+    again = opened(following, signals, features, tmp_path)
+    assert latest(again, 3).events.equals(latest(taking, 3).events)
+    assert latest(again, 3).events["item_id"].to_list()[-1] == 104
+    assert latest(again, 4).events.height == 16
+
+
+def test_a_signal_that_was_declared_after_an_event_is_null_in_it(world, signals, features, tmp_path):
+    later = next(signal for signal in for_maker(signals, HISTORY) if signal.name == "spent")
+    fewer = tuple(signal for signal in signals if signal != later)
+    taking = opened(world.release, fewer, features, tmp_path)
+    add_events(taking, 999, one_purchase(taking, 104))
+    known = latest(opened(world.release, signals, features, tmp_path), 999).events
+    assert (known["item_id"].to_list(), known["spent"].to_list()) == ([104], [None])
+    assert known["spent"].dtype == pl.Float32
+    assert latest(taking, 999).events.columns == [name for name in known.columns if name != "spent"]
+
+
+def test_events_that_cannot_be_kept_are_an_error_that_says_where(world, signals, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ServingError, match=r"new events are kept in .*/file/events, which cannot be written .*--events"
+    ):
+        open_features(world.release, signals, events=tmp_path / "file" / "events")
 
 
 def one_purchase(histories, item, *, minute=0):

@@ -96,6 +96,16 @@ def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(
         assert [one["version"] for one in versions] == sorted(one["version"] for one in versions)
 
 
+def test_an_event_outlives_a_restart_and_a_release_that_came_meanwhile(world, tmp_path):
+    with serving(copied(world, tmp_path / "one")) as address:
+        before = scores(address, 1)
+        ask(address, "/v1/events", events=[{"user_id": 1, "item_id": 107}])
+        mine = scores(address, 1)
+    with serving(copied(world, tmp_path / "two")) as address:
+        assert scores(address, 1) == pytest.approx(mine, abs=1e-5)
+        assert scores(address, 1) != pytest.approx(before, abs=1e-5)
+
+
 def test_a_stop_waits_for_the_request_under_way(world, tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
