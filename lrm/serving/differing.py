@@ -16,7 +16,7 @@ from lrm.features.declarations import Declarations
 from lrm.features.tables import Tables
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, REQUEST_ID, USER_ID, Signal, for_maker
 from lrm.serving.features import Features, Row, describe, open_features
-from lrm.serving.histories import Histories, fresh_events, history_of, open_histories
+from lrm.serving.histories import Fresh, Histories, history_of, open_histories
 from lrm.serving.recommend import Ask, columns, no_candidates
 from lrm.serving.release import Release
 from lrm.serving.replay import Probe
@@ -63,11 +63,10 @@ def _known_of(probe: Probe, release: Release, features: Features, histories: His
         for item, candidate in zip(named, probe.candidates, strict=True)
     ]
     offered = {ITEM_ID: named} | describe(features, CANDIDATE, rows).columns
-    (fresh,) = fresh_events(histories, [probe.user_id])
     return Ask(
         release.as_of,
         {name: values[0] for name, values in query.columns.items()},
-        history_of(histories, probe.user_id, fresh).events,
+        history_of(histories, probe.user_id, Fresh(None, 0.0)).events,
         pl.DataFrame(offered, schema=no_candidates(features.signals, features.item_type).schema, strict=False),
     )
 

@@ -18,7 +18,7 @@ import polars as pl
 from lrm.errors import ServingError
 from lrm.features import store
 from lrm.features.declarations import View
-from lrm.schema import EVENTS, ITEM_ID, MAKERS, USER_ID, Signal, for_maker
+from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
 from lrm.serving.lru import Lru
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
 
@@ -72,12 +72,11 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
     Args:
         release: whose store.
         signals: of its model.
-        events: where new events are kept; None: in `events` beside the release, for all releases there.
+        events: where new events are kept, for this release and those that follow; None: a local store takes none.
 
     Raises:
         ServingError: that folder cannot be written.
     """
-    events = (events or release.folder.resolve().parent / EVENTS).absolute()
     state = (release.folder / ONLINE).absolute()
     try:
         online = store.open_online(release.folder / FEATURE_REPO, release.folder, state=state, events=events)

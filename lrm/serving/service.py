@@ -20,7 +20,7 @@ from lrm.model.decoder import Decode
 from lrm.model.index import Index
 from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
-from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, USER_ID
+from lrm.schema import CANDIDATE, EVENT_TIME, EVENTS, HISTORY, ITEM_ID, QUERY, USER_ID
 from lrm.serving.features import Features, Key, brought, open_features
 from lrm.serving.histories import Fresh, Histories, fresh_events, history_of, open_histories
 from lrm.serving.index_file import index_facts, open_index_of
@@ -91,7 +91,7 @@ def open_service(
         release: what to serve.
         prefix_bytes: bound of the decoded histories held.
         effort: lists of the index searched for a request; None: as the release was measured; 0: the exact product.
-        events: where new events are kept; None: beside the release.
+        events: where new events are kept; None: in `events` beside the release, for all releases there.
 
     Raises:
         DataError: the model cannot be loaded.
@@ -102,7 +102,7 @@ def open_service(
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)
-    features = open_features(release, recommender.signals, events=events)
+    features = open_features(release, recommender.signals, events=events or release.folder.resolve().parent / EVENTS)
     max_events = recommender.config.events_read
     histories = open_histories(
         release, features.online, recommender.signals, item_type=features.item_type, max_events=max_events
