@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lrm.registry.address import in_state
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--name`, `--state` and `--registry`."""
@@ -26,4 +28,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def registry_of(asked: argparse.Namespace) -> str:
     """The address of the model registry."""
-    return asked.registry or f"sqlite:///{asked.state.resolve() / 'mlflow.db'}"
+    return asked.registry or in_state(asked.state)

@@ -7,13 +7,14 @@ import pytest
 
 from local.commands.history import told
 from lrm.registry import backend
+from lrm.registry.address import path_of
 from pipeline import main
 from tests.registry.conftest import NAME
 
 
 @pytest.fixture
 def state(registry):
-    return backend.path_of(registry).parent
+    return path_of(registry).parent
 
 
 @pytest.fixture
