@@ -26,6 +26,7 @@ from components.train_lrm import train_lrm
 from components.validate_data import validate_data
 from local import containers
 from local.commands import COMMANDS
+from local.commands.model import check_registry
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
 from local.runner import FAILED, SUCCEEDED, run
 from local.upload import check_address, upload
@@ -156,6 +157,8 @@ def _compile(asked: argparse.Namespace) -> int:
 def _run(asked: argparse.Namespace) -> int:
     if asked.artifacts:
         check_address(asked.artifacts)
+    if asked.registry:
+        check_registry(asked.registry)
     data, feature_repo = find_data(asked.data, asked.data_root)
     within = containers.find(asked.image) if asked.image else None
     if within:

@@ -226,6 +226,10 @@ def weights_sha256(done: Run) -> str:
     [
         (("--data", "nowhere"), r"error: 'nowhere' is neither built-in data \(complete-journey, .*no such folder"),
         (("--preset", "huge"), "error: no preset is called 'huge'; lrm/config.py has default, "),
+        (
+            ("--registry", "foo"),
+            "error: registry 'foo' is neither a sqlite:///PATH nor the http:// address of an MLflow",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_nothing(options, message, tmp_path):
