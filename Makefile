@@ -5,7 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := lrm components local feature_repo examples benchmarks tests pipeline.py
 DATA   ?= complete-journey
-NAME    = $(notdir $(DATA:/=))
+# The model of DATA, by the name that its folder gives itself; built-in data that is not prepared yet is called DATA.
+NAME    = $(or $(shell $(BIN)/python -c 'import json, sys; print(json.load(open(sys.argv[1]))["name"])' \
+	$(DATA)/dataset.json 2>/dev/null),$(notdir $(DATA:/=)))
+# Where neither DATA nor NAME is given, a command takes the only model there is.
+ABOUT   = $(if $(filter-out file,$(origin DATA) $(origin NAME)),--name $(NAME))
 ARGS   ?=
 IMAGE  ?= token-factory:dev
 SERVE_IMAGE ?= token-factory-serve:dev
@@ -42,13 +46,13 @@ serve: $(STAMP)  ## serve recommendations from the champion, as the registry nam
 	@$(BIN)/python -m lrm.serving --name $(NAME) $(ARGS)
 
 history: $(STAMP)  ## say which version is in service, since when and why
-	@$(BIN)/python pipeline.py history $(ARGS)
+	@$(BIN)/python pipeline.py history $(ABOUT) $(ARGS)
 
 rollback: $(STAMP)  ## put the champion before this one back in service: make rollback ARGS='--reason "returns rose"'
-	@$(BIN)/python pipeline.py rollback $(ARGS)
+	@$(BIN)/python pipeline.py rollback $(ABOUT) $(ARGS)
 
 approve: $(STAMP)  ## put a version in service that the gate kept: make approve ARGS='7 --reason "seen and agreed"'
-	@$(BIN)/python pipeline.py approve $(ARGS)
+	@$(BIN)/python pipeline.py approve $(ABOUT) $(ARGS)
 
 reproduce: $(STAMP)  ## run a past run again and compare what comes out: make reproduce ARGS=20260101T120000-1a2b
 	@$(BIN)/python pipeline.py reproduce $(or $(ARGS),latest)

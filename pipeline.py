@@ -26,6 +26,7 @@ from components.train_lrm import train_lrm
 from components.validate_data import validate_data
 from local import containers
 from local.commands import COMMANDS
+from local.commands.model import check_registry
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
 from local.runner import FAILED, SUCCEEDED, run
 from local.upload import check_address, upload
@@ -131,6 +132,10 @@ EPILOG = """examples:
 A second run reuses the steps whose inputs have not changed. Each run leaves runs/<id>/report.html and summary.json.
 """
 
+FOLDERS = ("runs", "state", "folder")
+"""Options that name a folder, which is made on first use."""
+UNMAKEABLE = (FileExistsError, FileNotFoundError, NotADirectoryError)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
@@ -140,15 +145,30 @@ def main(argv: list[str] | None = None) -> int:
     except LrmError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        told = advice(error, asked.runs if "runs" in asked else Path())
+        told = advice(error, asked.runs if "runs" in asked else Path()) or _elsewhere(error, asked)
         if not told:
             raise
         print(f"error: {error}; {told}", file=sys.stderr)
     return 1
 
 
+def _elsewhere(error: OSError, asked: argparse.Namespace) -> str:
+    """What to do where a folder that an option names cannot be made; "" where the error is about something else."""
+    if not isinstance(error, UNMAKEABLE) or not error.filename:
+        return ""
+    failed = Path(error.filename).resolve()
+    for option in FOLDERS:
+        named = vars(asked)[option].resolve() if option in asked else None
+        if named and (failed in (named, *named.parents) or (failed.is_relative_to(named) and not named.is_dir())):
+            return f"{named} can be no folder: name another one with --{option}"
+    return ""
+
+
 def _compile(asked: argparse.Namespace) -> int:
-    compile_to(asked.output, image=asked.image)
+    try:
+        compile_to(asked.output, image=asked.image)
+    except OSError as error:
+        raise LrmError(f"{asked.output} cannot be written ({error}); name another file with --output") from error
     print(f"{asked.output}: the workflow for Kubeflow Pipelines, every step on {asked.image}")
     return 0
 
@@ -156,6 +176,8 @@ def _compile(asked: argparse.Namespace) -> int:
 def _run(asked: argparse.Namespace) -> int:
     if asked.artifacts:
         check_address(asked.artifacts)
+    if asked.registry:
+        check_registry(asked.registry)
     data, feature_repo = find_data(asked.data, asked.data_root)
     within = containers.find(asked.image) if asked.image else None
     if within:
@@ -272,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     here.set_defaults(execute=_run)
     cluster = commands.add_parser("compile", help="write the workflow for Kubeflow Pipelines")
     cluster.add_argument(
-        "--output", type=Path, default=Path("build/pipeline.yaml"), metavar="FILE", help="(default: %(default)s)"
+        "--output", type=_yaml, default=Path("build/pipeline.yaml"), metavar="FILE.yaml", help="(default: %(default)s)"
     )
     cluster.add_argument("--image", default=IMAGE, help="image of every step, best by digest (default: %(default)s)")
     cluster.set_defaults(execute=_compile)
@@ -280,6 +302,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add(commands)
     parser.set_defaults(workflow=workflow)
     return parser
+
+
+def _yaml(text: str) -> Path:
+    if not text.endswith((".yaml", ".yml")):
+        raise argparse.ArgumentTypeError(f"must be a file whose name ends in .yaml, got {text!r}")
+    return Path(text)
 
 
 def _seed(text: str) -> int:

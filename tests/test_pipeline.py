@@ -16,6 +16,7 @@ import yaml
 from benchmarks.faults import CHECKPOINT, half_written, kill_in, start
 from lrm.record import read_records
 from lrm.schema import read_signals
+from pipeline import main
 from tests.data_worlds import write_data_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -226,6 +227,10 @@ def weights_sha256(done: Run) -> str:
     [
         (("--data", "nowhere"), r"error: 'nowhere' is neither built-in data \(complete-journey, .*no such folder"),
         (("--preset", "huge"), "error: no preset is called 'huge'; lrm/config.py has default, "),
+        (
+            ("--registry", "foo"),
+            "error: registry 'foo' is neither a sqlite:///PATH nor the http:// address of an MLflow",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_nothing(options, message, tmp_path):
@@ -242,6 +247,30 @@ def test_a_value_that_cannot_be_is_refused_before_anything_runs(option, value, t
     assert done.returncode == 2
     assert re.search(f"error: argument {option}: must be .*, got '{value}'", done.stderr)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("runs", ["file", "file/below", "/proc/none"])
+def test_runs_that_can_be_no_folder_are_one_line_that_names_the_option(runs, tmp_path, capsys):
+    write_data_folder(tmp_path / "data")
+    (tmp_path / "file").touch()
+    assert main(["run", "--data", str(tmp_path / "data"), "--preset", "tiny", "--runs", str(tmp_path / runs)]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"error: \[Errno \d+\] .*; /\S+ can be no folder: name another one with --runs\n", told)
+
+
+@pytest.mark.parametrize("output", ["file/p.yaml", "/proc/none/p.yaml", "taken.yaml"])
+def test_a_compiled_file_that_cannot_be_written_is_one_line_without_a_word_about_steps(output, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken.yaml").mkdir()
+    assert main(["compile", "--output", str(tmp_path / output)]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"error: \S+ cannot be written \(.*\); name another file with --output\n", told)
+
+
+def test_a_compiled_file_has_a_name_that_the_compiler_takes(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["compile", "--output", "docs"])
+    assert "argument --output: must be a file whose name ends in .yaml, got 'docs'" in capsys.readouterr().err
 
 
 def compiled(path: Path, *options: str) -> tuple[dict, dict]:

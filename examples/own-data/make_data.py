@@ -7,6 +7,7 @@ Replace `read_logs` by queries of your own; the other functions show what each t
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import shutil
@@ -109,4 +110,12 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        description="Write the data folder of a made-up bookshop; docs/own-data.md says what is in it."
+    )
+    parser.add_argument("folder", type=Path, help="the folder to write, such as data/bookshop")
+    asked = parser.parse_args()
+    try:
+        main(asked.folder)
+    except OSError as error:
+        sys.exit(f"error: {asked.folder} cannot be written ({error}); name another folder")

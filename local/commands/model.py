@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lrm.registry.address import in_state, path_of
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--name`, `--state` and `--registry`."""
@@ -26,4 +28,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def registry_of(asked: argparse.Namespace) -> str:
     """The address of the model registry."""
-    return asked.registry or f"sqlite:///{asked.state.resolve() / 'mlflow.db'}"
+    return asked.registry or in_state(asked.state)
+
+
+def check_registry(address: str) -> None:
+    """See that an address can be one of a model registry, before anything runs.
+
+    Raises:
+        RegistryError: it cannot.
+    """
+    path_of(address)

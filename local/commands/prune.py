@@ -56,9 +56,10 @@ def needed_by(registry: str, state: Path) -> retention.Needed:
             knows what is needed.
     """
     from lrm.registry import backend
+    from lrm.registry.address import path_of
     from lrm.registry.run import show
 
-    path = backend.path_of(registry)
+    path = path_of(registry)
     if path is not None and not path.is_file():
         if any((state / name).exists() for name in ("artifacts", "serving")):
             raise RegistryError(

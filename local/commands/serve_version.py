@@ -1,4 +1,4 @@
-"""After the champion has moved: servers follow, by a kept release or by one made from the latest run's data."""
+"""After the champion has moved: servers follow, by a kept release or by one made from data that validation passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from local import kept
+from local.prepare import data_version, declarations_version
 from lrm import manifest
+from lrm.features.datasets.prepare import DATASET
+from lrm.record import read_records
+
+VALIDATED = ("succeeded", "reused")
 
 
 def add_runs_option(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +23,7 @@ def add_runs_option(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("runs"),
         metavar="DIR",
-        help="whose latest run says which data a missing release is made from (default: %(default)s)",
+        help="whose latest run with validated data says what a missing release is made from (default: %(default)s)",
     )
 
 
@@ -30,7 +35,8 @@ def serve_version(registry: str, name: str, version: str, *, state: Path, runs: 
         name: the registered model.
         version: its champion.
         state: the folder that holds `serving/`.
-        runs: whose latest run of this model says which data and declarations a missing release is made from.
+        runs: whose latest run of this model that validated its data says which data and declarations a missing
+            release is made from.
 
     Returns:
         0; 1 where servers go on as they are.
@@ -42,11 +48,13 @@ def serve_version(registry: str, name: str, version: str, *, state: Path, runs: 
 
     root = root_of(state, name)
     if (release := serve_again(root, version)) is None:
-        run = _latest_run(runs, name)
-        if run is None:
+        run = _last_validated(runs, name)
+        why_not = _unfit(run) if run else f"{runs} has no run whose data passed validation"
+        if run is None or why_not:
             print(
-                f"not yet in service: {root} keeps no release of version {version}, and {runs} has no run whose data "
-                "it could be made from, so servers go on as they are; `make run` makes one and puts it in service"
+                f"not yet in service: {root} keeps no release of version {version}, and none can be made: {why_not}; "
+                f"servers go on as they are. Run the workflow on data of {name!r} that pass validation (`make run`): "
+                "it makes the release and puts it in service"
             )
             return 1
         print(f"no release of version {version} is kept; making one from {run['data']['folder']}", flush=True)
@@ -58,14 +66,30 @@ def serve_version(registry: str, name: str, version: str, *, state: Path, runs: 
     return 0
 
 
-def _latest_run(runs: Path, name: str) -> dict[str, Any] | None:
-    """The manifest of the latest run on data of that name, if they are still there."""
+def _last_validated(runs: Path, name: str) -> dict[str, Any] | None:
+    """The manifest of the latest run on data of that name whose data passed validation."""
     for folder in reversed(kept.run_folders(runs)):
         facts = manifest.read(folder)
-        places = (facts["data"]["folder"], facts["features"]["folder"])
-        if facts["data"]["name"] == name and all(place and Path(place).is_dir() for place in places):
+        if facts["data"]["name"] == name and read_records(folder).get("validate_data", {}).get("state") in VALIDATED:
             return facts
     return None
+
+
+def _unfit(run: dict[str, Any]) -> str:
+    """Why no release can be made from what a run has read; "" if one can."""
+    read = (
+        ("data", run["data"], DATASET, data_version, run["data"]["sha256"]),
+        ("declarations", run["features"], "", declarations_version, run["features"]["declarations_sha256"]),
+    )
+    for what, place, landmark, digest, validated in read:
+        folder = place["folder"]
+        if not folder or not Path(folder, landmark).exists():
+            return (
+                f"run {run['run_id']} read its {what} from {folder or 'a folder it does not name'}, which is not here"
+            )
+        if digest(Path(folder)) != validated:
+            return f"the {what} in {folder} are no longer what run {run['run_id']} validated"
+    return ""
 
 
 def _made(run: dict[str, Any], registry: str, name: str, version: str, state: Path) -> str:

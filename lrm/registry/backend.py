@@ -22,6 +22,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from lrm.errors import RegistryError
+from lrm.registry.address import SCHEME, path_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -41,7 +42,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-SCHEME, SERVER = "sqlite:///", ("http://", "https://")
 LEDGER = "ledger"
 """Tag of a registered model: the folder or bucket in which its moves are written down."""
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -84,23 +84,6 @@ def clearly(call: Callable[P, T]) -> Callable[P, T]:
             ) from error
 
     return run
-
-
-def path_of(registry: str) -> Path | None:
-    """The SQLite file of a registry; None for an MLflow server.
-
-    Raises:
-        RegistryError: the registry is named neither as `sqlite:///PATH` nor as `http(s)://HOST`.
-    """
-    if registry.startswith(SERVER):
-        return None
-    path = registry.removeprefix(SCHEME)
-    if path == registry or not path:
-        raise RegistryError(
-            f"registry {registry!r} is neither a {SCHEME}PATH nor the http:// address of an MLflow server; MLflow no "
-            f"longer keeps a registry in plain files (file:): name {SCHEME}state/mlflow.db"
-        )
-    return Path(path).absolute()
 
 
 @clearly

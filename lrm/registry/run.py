@@ -12,6 +12,7 @@ from lrm.content import BUNDLE
 from lrm.errors import RegistryError
 from lrm.record import recorded
 from lrm.registry import bundle as bundles
+from lrm.registry.address import path_of
 from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Ledger, actor, ledger_at
 from lrm.registry.promotion import Alias, Asked
 from lrm.registry.registration import CONTENT, PARENT, VERDICT, check_scored, log, parent_of
@@ -242,7 +243,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     """
     from lrm.registry import backend, ledger
 
-    path = backend.path_of(registry)
+    path = path_of(registry)
     if path is not None and not path.is_file():
         raise RegistryError(f"there is no registry at {path}; the pipeline makes one when it first registers a model")
     store = backend.connect(registry, name)

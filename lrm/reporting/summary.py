@@ -26,7 +26,8 @@ _REMEDIES = {
     "expectation, then run the same command again.",
     "TrainingDiverged": "Look at the named step and parameter group; lower the learning rate or mend the signal that "
     "feeds it, then run the same command again.",
-    "RegistryError": "Look at the registry: another run may have promoted a version meanwhile; then run again.",
+    "RegistryError": "Do what the message says about the registry or its address, then run again; where another run "
+    "has promoted a version meanwhile, running again is all.",
     "ServingError": "Look at the server's own words in log.txt, then run the same command again.",
     "MemoryError": "Take a smaller preset or a machine with more memory, then run again.",
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrm.errors import LrmError, ServingError
+from lrm.registry.address import in_state
 
 CURRENT = "current"
 NUMBERS = (
@@ -25,8 +26,8 @@ EPILOG = """examples:
   python -m lrm.serving
       look up the champion, serve its latest release from state/serving/<name>/, and follow the link `current` there:
       what a later roll-out or rollback puts in service is verified, loaded beside, and takes over without a pause
-  python -m lrm.serving --registry sqlite:///state/mlflow.db --name complete-journey --port 8001
-      the same where the registry holds several models, and on another port
+  python -m lrm.serving --state elsewhere/state --name complete-journey --port 8001
+      the same with the registry and the releases of another place, where there are several models, on another port
   python -m lrm.serving --bundle state/serving/complete-journey/current
       serve that release and no other; the registry is not asked, and need not be there
   python -m lrm.serving --follow state/serving/complete-journey/current
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         if given.bundle is None and given.follow is None:
-            folder = champion_folder(given.registry, given.name, given.state)
+            folder = champion_folder(given.registry or in_state(given.state), given.name, given.state)
             again = [*(argv or sys.argv[1:]), "--bundle", str(folder), "--follow", str(folder.parent / CURRENT)]
             # A fresh process: the registry's client is not needed from here on, and weighs more than the model.
             os.execv(sys.executable, [sys.executable, "-m", "lrm.serving", *again])
@@ -73,11 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--follow", type=Path, help="a link: serve what it comes to name")
     parser.add_argument(
         "--registry",
-        default="sqlite:///state/mlflow.db",
-        help="without --bundle and --follow: serve the champion of this registry (default: %(default)s)",
+        default="",
+        help="without --bundle and --follow: serve the champion of this registry (default: mlflow.db in --state)",
     )
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
-    parser.add_argument("--state", type=Path, default=Path("state"), help="holds serving/ (default: %(default)s)")
+    parser.add_argument(
+        "--state", type=Path, default=Path("state"), help="holds serving/ and mlflow.db (default: %(default)s)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--events",

@@ -26,6 +26,21 @@ def bookshop(tmp_path_factory):
     return folder.parent / "examples"
 
 
+@pytest.mark.parametrize(
+    ("given", "status", "told"),
+    [
+        ([], 2, "the following arguments are required: folder"),
+        (["/proc/none"], 1, "error: /proc/none cannot be written ("),
+    ],
+)
+def test_without_a_folder_to_write_it_says_what_it_wants(given, status, told):
+    script = PROJECT / COMMAND.split()[1]
+    done = subprocess.run([sys.executable, script, *given], capture_output=True, text=True)
+    assert done.returncode == status
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_worked_example_becomes_examples_with_every_signal(bookshop):
     tables = read(bookshop)
     assert {signal.name for signal in read_declared(bookshop)} == {

@@ -7,13 +7,14 @@ import pytest
 
 from local.commands.history import told
 from lrm.registry import backend
+from lrm.registry.address import path_of
 from pipeline import main
 from tests.registry.conftest import NAME
 
 
 @pytest.fixture
 def state(registry):
-    return backend.path_of(registry).parent
+    return path_of(registry).parent
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_where_no_release_is_kept_the_rollback_says_which_command_makes_one(regi
     assert main(["rollback", "--state", str(state), "--runs", str(state / "none")]) == 1
     printed = capsys.readouterr().out
     assert "keeps no release of version 1, and" in printed
-    assert "so servers go on as they are; `make run` makes one" in printed
+    assert "servers go on as they are. Run the workflow on data of" in printed
     assert (champion(registry), current(state)) == ("1", "2-abc")
 
 

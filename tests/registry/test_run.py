@@ -10,13 +10,14 @@ import pytest
 from lrm.content import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import backend, bundle
+from lrm.registry.address import path_of
 from lrm.registry.ledger import INTENT, append, history, ledger_at, load, move_id
 from lrm.registry.run import find_champion, promote_model, register_model, resolve, rollback, show
 from tests.registry.conftest import NAME
 
 
 def ledger_of(registry):
-    home = backend.path_of(registry).parent
+    home = path_of(registry).parent
     return ledger_at(NAME, mirror=str(home / "artifacts/promotions"), beside=home / "promotions")
 
 

@@ -84,6 +84,15 @@ def test_a_failure_comes_first_with_the_steps_own_words_and_what_to_do(run_dir, 
     assert places == sorted(places)
 
 
+def test_a_registry_that_is_named_wrongly_is_no_matter_of_another_run(run_dir, report):
+    runs.failed(run_dir)
+    path = "steps/validate_data/record.json"
+    record = json.loads((run_dir / path).read_text())
+    runs.write(run_dir, path, record | {"error": {"type": "RegistryError", "message": "registry 'foo' is neither"}})
+    summary, _ = report(state="FAILED")
+    assert summary["error"]["remedy"].startswith("Do what the message says about the registry or its address")
+
+
 def test_a_failed_record_fails_the_run_whatever_the_engine_says(run_dir, report):
     runs.failed(run_dir)
     summary, _ = report(state="SUCCEEDED")

@@ -165,6 +165,11 @@ def test_the_command_line_says_what_is_missing(tmp_path, capsys):
     assert "there is no registry at" in capsys.readouterr().err
 
 
+def test_the_registry_asked_is_the_one_in_the_state_folder(tmp_path, capsys):
+    assert main(["--state", str(tmp_path / "elsewhere")]) == 1
+    assert f"there is no registry at {tmp_path}/elsewhere/mlflow.db" in capsys.readouterr().err
+
+
 def test_a_registered_version_is_a_python_function_that_takes_its_own_example(world):
     from lrm.registry import backend
 
