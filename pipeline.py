@@ -119,7 +119,8 @@ def workflow(
 
 EPILOG = """examples:
   python pipeline.py run                              the default data, on this machine, in minutes
-  python pipeline.py run --preset tiny                the same in seconds, to see every step once
+  python pipeline.py run --preset tiny                a tiny model, to see every step once: it trains in seconds on
+                                                      small data (examples/own-data), in minutes on the default
   python pipeline.py run --data ml-100k --data-root ~/data
                                                       other built-in data, from files you have downloaded
   python pipeline.py run --data my-data/              your own data; docs/own-data.md shows how to lay it out

@@ -93,6 +93,15 @@ def test_options_that_the_readme_names_exist():
     )
 
 
+def test_the_small_preset_is_called_quick_on_small_data_alone():
+    asked = [sys.executable, "pipeline.py", "run", "--help"]
+    printed = subprocess.run(asked, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for text in (printed, (PROJECT / "CONTRIBUTING.md").read_text(), (PROJECT / "docs/own-data.md").read_text()):
+        told = " ".join(text.split())
+        assert re.search(r"trains in seconds (on small data|on data as small|there)", told)
+        assert re.search(r"in minutes on the default|minutes on larger data such as the default", told)
+
+
 def test_the_readme_lists_every_step_and_every_data_set():
     text = (PROJECT / "README.md").read_text()
     steps = {path.stem for path in PROJECT.glob("components/*.py")} - {"__init__", "step", "cluster"}
