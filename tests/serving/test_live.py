@@ -56,6 +56,7 @@ def test_a_new_event_changes_the_next_answer_and_no_other_users(world, tmp_path)
         ({"user_id": 1, "item_id": 100, "time": "9999-01-01T00:00:00Z"}, "lies too far ahead"),
         ({"user_id": 1, "item_id": 100, "signals": {"title": "x"}}, "events[0].signals: 'title' is not known"),
         ({"user_id": 1, "item_id": 100, "signals": {"spent": "x"}}, "events[0].signals.spent: must be a finite"),
+        ({"user_id": 1, "item_id": 100, "signals": {"spent": -3}}, "send a number of at least 0"),
     ],
 )
 def test_a_bad_event_is_named_and_none_is_taken(address, event, message):
