@@ -15,7 +15,7 @@ from lrm.serving import wire
 from lrm.serving.batching import Overloaded, TooLate
 from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
-from lrm.serving.question import Question, event_problem, problem, shown
+from lrm.serving.question import Event, Question, event_problem, problem, shown
 from lrm.serving.swap import InService
 
 MAX_PUSHES = 32
@@ -154,10 +154,12 @@ def add_status(app: FastAPI) -> None:
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _take_events(held: InService, sent: list[Any]) -> dict[str, int]:
+def _take_events(held: InService, sent: list[Event]) -> dict[str, Any]:
     from lrm.serving.events import take_events
+    from lrm.serving.service import unknown_items
 
-    return take_events(held.service, sent)
+    service: Any = held.service
+    return {**take_events(service, sent), "unknown_items": unknown_items(service, [event.item_id for event in sent])}
 
 
 def _no(status: int, detail: str) -> JSONResponse:
