@@ -1,5 +1,6 @@
 """A real server of a real release, asked over HTTP."""
 
+import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,26 @@ def test_a_body_that_is_no_json_is_refused(address):
         urllib.request.urlopen(request, timeout=30)
     with refused.value as error:
         assert (error.code, "the body is not JSON: character 1" in error.read().decode()) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "message"),
+    [
+        (b'{"user_id": 1}', "application/x-www-form-urlencoded", "only with the header content-type: application/json"),
+        (b'{"user_id": 1}', "text/plain", "got 'text/plain'"),
+        (b'{"user_id": 1}', "", "content-type: application/json"),
+        (b"", "application/json", "the body is empty; send a JSON object"),
+        (b"", "application/x-www-form-urlencoded", "the body is empty; send a JSON object"),
+        (b"[1]", "application/json", "body: Input should be a valid dictionary"),
+    ],
+)
+def test_a_body_that_is_not_sent_as_json_is_told_what_it_needs(address, body, content_type, message):
+    for route in ("/v1/recommend", "/v1/score", "/v1/events"):
+        request = urllib.request.Request(f"{address}{route}", body, {"content-type": content_type})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        with refused.value as error:
+            assert (error.code, message in json.load(error)["detail"]) == (422, True)
 
 
 def test_scoring_needs_candidates(address):
