@@ -28,13 +28,11 @@ def section(kept: Kept) -> Json:
         return {}
     if found.get("fault"):
         return {"lead": "The model could not be rehearsed.", "facts": [("Why", found["fault"])], "skew": []}
-    n_expired = sum(found["expired"].values())
-    expired = ", ".join(f"{name} {count(n)}" for name, n in found["expired"].items())
     facts = [
         ("Differences beyond the tolerance", count(found["n_skewed"])),
         ("Largest difference of a score", f"{found['max_score_difference']:.1e}"),
         ("Largest difference of a probability", f"{found['max_probability_difference']:.1e}"),
-        ("Online values expired, so null", f"{count(n_expired)}: {expired}" if expired else "none"),
+        ("Online values expired, so null", _expired(found["expired"], found.get("n_ever_known"))),
         ("Latency, median and 99 %", _beside(found, "latency_p50_ms", "latency_p99_ms", unit="ms")),
         ("Size of the model", _beside(found, "bundle_bytes", unit="MB", scale=1e-6)),
         ("Until the server was ready", f"{found['start_seconds']:.1f} s"),
@@ -51,6 +49,15 @@ def section(kept: Kept) -> Json:
 def summary(kept: Kept) -> Json | None:
     """What `summary.json` holds; None where no rehearsal ended."""
     return {key: kept.rehearsal[key] for key in KEYS} if kept.rehearsal else None
+
+
+def _expired(by_signal: Json, n_ever_known: int | None) -> str:
+    """A rehearsal of an earlier version did not count the values beside those that expired."""
+    if not by_signal:
+        return "none"
+    n = sum(by_signal.values())
+    of = f" of {count(n_ever_known)} ({n / n_ever_known:.1%})" if n_ever_known else ""
+    return f"{count(n)}{of}: " + ", ".join(f"{name} {count(n)}" for name, n in by_signal.items())
 
 
 def _beside(found: Json, *names: str, unit: str, scale: float = 1.0) -> str:

@@ -114,6 +114,17 @@ def expired(asks: Sequence[Ask], tables: Tables, ever: Tables, signals: Sequence
     return counts
 
 
+def n_ever_known(ever: Tables, signals: Sequence[Signal]) -> int:
+    """How many values of requests and candidates are not null, or were not until they expired.
+
+    Args:
+        ever: the probes offline, as if no value ever expired (`immortal`).
+        signals: those that the model reads.
+    """
+    tables = {QUERY: ever.requests, CANDIDATE: ever.candidates}
+    return sum(table[one.name].count() for maker, table in tables.items() for one in for_maker(signals, maker))
+
+
 def immortal(declared: Declarations) -> Declarations:
     """The same declarations, without any time-to-live."""
     return declared._replace(views=tuple(view._replace(ttl=None) for view in declared.views))

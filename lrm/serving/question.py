@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lrm.schema import BAG, DENSE, EMBEDDING, ITEM_ID, SPARSE, USER_ID, Signal
 
 Key = int | str
@@ -24,6 +26,8 @@ CLOCK_SKEW = timedelta(minutes=1)
 """How far after the present an event may lie."""
 SHOWN = 100
 """Characters of a bad value that a message repeats."""
+N_CATEGORIES_SHOWN = 8
+"""Declared categories that a message lists."""
 
 
 class Question(NamedTuple):
@@ -156,8 +160,10 @@ def _key(where: str, key: str, value: Any, fields: Fields) -> str:
 
 def _signal(where: str, signal: Signal, value: Any) -> str:
     """Nothing is wrong with an absent value: the model knows what to make of it."""
-    if value is None:
-        return ""
+    return "" if value is None else _form(where, signal, value) or _limits(where, signal, value)
+
+
+def _form(where: str, signal: Signal, value: Any) -> str:
     if signal.kind == DENSE:
         return "" if _is_number(value) else f"{where}: must be a finite number, got {shown(value)}"
     if signal.kind == SPARSE:
@@ -168,6 +174,30 @@ def _signal(where: str, signal: Signal, value: Any) -> str:
     assert signal.kind == EMBEDDING, signal.kind
     fits = isinstance(value, list) and len(value) == signal.dim and all(map(_is_number, value))
     return "" if fits else f"{where}: must be a list of {signal.dim} finite numbers, got {shown(value)}"
+
+
+def _limits(where: str, signal: Signal, value: Any) -> str:
+    """What validation would stop a run for: a number out of its declared range, a category that is not declared."""
+    if signal.kind == DENSE:
+        low, high = signal.minimum, signal.maximum
+        stored = np.float32(value)  # as training read it: 0.1 stored so is above 0.1
+        if (low is not None and stored < np.float32(low)) or (high is not None and stored > np.float32(high)):
+            return f"{where}: {shown(value)} is out of its declared range; send a number {_range(low, high)}"
+    if signal.categories is not None and signal.kind in (SPARSE, BAG):
+        strange = [one for one in ([value] if signal.kind == SPARSE else value) if one not in signal.categories]
+        if strange:
+            return f"{where}: {shown(strange[0])} is no declared category; send one of: {_listed(signal.categories)}"
+    return ""
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    bounds = [("of at least", minimum), ("of at most", maximum)]
+    return " and ".join(f"{word} {bound:.10g}" for word, bound in bounds if bound is not None)
+
+
+def _listed(categories: Sequence[str]) -> str:
+    more = len(categories) - N_CATEGORIES_SHOWN
+    return ", ".join(map(shown, categories[:N_CATEGORIES_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_number(value: Any) -> bool:

@@ -209,6 +209,7 @@ def _found(outcome: Outcome, played: dict[str, Played]) -> dict[str, Any]:
         "max_probability_difference": outcome.probability_difference,
         "skew": [one._asdict() for one in outcome.skew[:N_LISTED]],
         "expired": outcome.expired,
+        "n_ever_known": outcome.n_ever_known,
         "start_seconds": round(played[CHALLENGER].start_seconds, 3),
     }
     for name, prefix in {CHALLENGER: "", CHAMPION: "champion_"}.items():
@@ -227,7 +228,7 @@ def _nothing() -> dict[str, Any]:
 
     measured = ("max_score_difference", "max_probability_difference", "start_seconds")
     latencies = (f"{prefix}latency_p{percentile}_ms" for prefix in ("", "champion_") for percentile in (50, 99))
-    counts = {"n_users": 0, "n_requests": 0, "n_skewed": 0}
+    counts = {"n_users": 0, "n_requests": 0, "n_skewed": 0, "n_ever_known": 0}
     return counts | {"tolerance": TOLERANCE, "skew": [], "expired": {}} | dict.fromkeys((*measured, *latencies))
 
 

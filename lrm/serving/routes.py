@@ -15,7 +15,7 @@ from lrm.serving import wire
 from lrm.serving.batching import Overloaded, TooLate
 from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
-from lrm.serving.question import Question, event_problem, problem, shown
+from lrm.serving.question import Event, Question, event_problem, problem, shown
 from lrm.serving.swap import InService
 
 MAX_PUSHES = 32
@@ -41,8 +41,10 @@ def add_refusals(app: FastAPI) -> None:
     """Say in one form what is wrong with a request, or why it gets no answer now."""
 
     @app.exception_handler(RequestValidationError)
-    async def explain(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def explain(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["loc"] == ("body",) and (wrong := _no_object(first.get("input"), request.headers.get("content-type"))):
+            return _no(422, wrong)
         if first["type"] == "json_invalid":
             place = first["loc"][-1]
             return _no(422, f"the body is not JSON: character {place}: {first['ctx']['error']}")
@@ -154,10 +156,22 @@ def add_status(app: FastAPI) -> None:
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _take_events(held: InService, sent: list[Any]) -> dict[str, int]:
+def _take_events(held: InService, sent: list[Event]) -> dict[str, Any]:
     from lrm.serving.events import take_events
+    from lrm.serving.service import unknown_items
 
-    return take_events(held.service, sent)
+    service: Any = held.service
+    return {**take_events(service, sent), "unknown_items": unknown_items(service, [event.item_id for event in sent])}
+
+
+def _no_object(body: Any, content_type: str | None) -> str:
+    """What is wrong with a body as a whole; "" if it was read as JSON."""
+    if body is None:
+        return "the body is empty; send a JSON object, and the header content-type: application/json"
+    if isinstance(body, bytes):
+        given = "none" if content_type is None else shown(content_type)
+        return f"the body is read as JSON only with the header content-type: application/json, got {given}; send it too"
+    return ""
 
 
 def _no(status: int, detail: str) -> JSONResponse:

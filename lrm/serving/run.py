@@ -50,8 +50,8 @@ def roll_out(
 
     Returns:
         `version`, `n_probes`, `start_seconds` (until the server was ready), `latency_p50_ms`, `latency_p99_ms`,
-        `max_score_difference`, `max_probability_difference`. Where nothing is done, `version` is "" and `skipped` says
-        why.
+        `max_score_difference`, `max_probability_difference`, `release_mb` (on disk). Where nothing is done, `version`
+        is "" and `skipped` says why.
 
     Raises:
         RegistryError: there is no such version, or its bundle was tampered with.
@@ -150,6 +150,7 @@ def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, featur
         "max_score_difference": outcome.score_difference,
         "max_probability_difference": outcome.probability_difference,
         "tolerance": TOLERANCE,
+        "release_mb": round(sum(one.stat().st_size for one in release.folder.rglob("*") if one.is_file()) / 1e6, 3),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from fastapi_offline import FastAPIOffline
 
 from lrm.serving.batching import Batcher
 from lrm.serving.guard import Limits, Shed, guard
+from lrm.serving.listening import holding
 from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
 from lrm.serving.question import Question
@@ -129,8 +131,14 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
     """Serve until asked to stop (SIGTERM, Ctrl-C); requests under way are answered first.
 
     Raises:
+        ServingError: the port is taken, or cannot be listened on; nothing was loaded then.
         Exception: whatever kept the release from loading.
     """
+    with holding(host, port) as sockets:
+        _serve_on(sockets, release, options, host=host, port=port)
+
+
+def _serve_on(sockets: list[socket.socket], release: Release, options: Options, *, host: str, port: int) -> None:
     start_logs()
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*COLLECT_AFTER)
@@ -148,7 +156,7 @@ def serve(release: Release, options: Options = Options(), *, host: str, port: in
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
     log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
     server = uvicorn.Server(web_config(app, host=host, port=port))
-    server.run()
+    server.run(sockets)
     log("stopped")
     if app.state.held.failure is not None:
         raise app.state.held.failure

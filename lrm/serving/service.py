@@ -178,6 +178,13 @@ def catalogue_rows(service: Service, item_ids: Sequence[Any] | np.ndarray) -> np
     return rows_of(np.array(item_ids, dtype=held.dtype) if len(item_ids) else held[:0], held)
 
 
+def unknown_items(service: Service, item_ids: Sequence[Key]) -> list[Key]:
+    """Those that are not in the catalogue, each once."""
+    named = list(dict.fromkeys(item_ids))
+    rows = catalogue_rows(service, named).tolist()
+    return [item for item, row in zip(named, rows, strict=True) if row < 0]
+
+
 def ask_of(service: Service, user_id: Key, time: datetime, signals: Mapping[str, Any]) -> Ask:
     """A request as offline scoring takes it, without candidates.
 

@@ -15,7 +15,7 @@ from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import ITEM_ID
-from lrm.serving.differing import Difference, differing_signals, expired, immortal, read_online
+from lrm.serving.differing import Difference, differing_signals, expired, immortal, n_ever_known, read_online
 from lrm.serving.release import ITEMS, Release
 from lrm.serving.replay import K, Probe, Reply, offline_tables
 
@@ -50,6 +50,8 @@ class Outcome(NamedTuple):
     """The worst score and the worst probability of each user, the worst of all first; then signals alone."""
     expired: dict[str, int]
     """Values past their time-to-live, which are null online, by signal; those that have none are left out."""
+    n_ever_known: int
+    """Values that are known online, or were until they expired."""
 
 
 class _Gap(NamedTuple):
@@ -102,6 +104,7 @@ def measure(
         n_skewed=sum(gap.size > TOLERANCE for gap in gaps) + n_signals,
         skew=skew,
         expired=expired(asks, tables, ever, recommender.signals),
+        n_ever_known=n_ever_known(ever, recommender.signals),
     )
 
 

@@ -130,6 +130,9 @@ class EventsTaken(BaseModel):
 
     accepted: int
     new: int = Field(description="those that were not known before")
+    unknown_items: list[int | str] = Field(
+        description="items of the events that are not in the catalogue: taken, and without any signal of the item"
+    )
 
 
 class Refused(BaseModel):

@@ -300,7 +300,7 @@ REHEARSAL: Json = {
     "n_users": 100, "n_requests": 200, "n_skewed": 3, "tolerance": 1e-4,
     "max_score_difference": 0.0412, "max_probability_difference": 2.4e-8,
     "skew": [{"user_id": 77, "item_id": 1081, "what": "score", "online": 3.1, "offline": 3.06, "signals": ["income"]}],
-    "expired": {"promotions": 412, "weeks_since_bought": 9},
+    "expired": {"promotions": 412, "weeks_since_bought": 9}, "n_ever_known": 8420,
     "latency_p50_ms": 41.2, "latency_p99_ms": 75.2, "champion_latency_p50_ms": 39.8, "champion_latency_p99_ms": 71.9,
     "bundle_bytes": 6_751_154, "champion_bundle_bytes": 6_702_210, "start_seconds": 8.063, "fault": "",
     "champion_fault": "",

@@ -106,9 +106,11 @@ def serving(release: Release, **options: Any) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     while not is_ready(address):
         time.sleep(0.05)
-    yield address
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def copied(world: World, place: Path, *, version: str = "1") -> Release:

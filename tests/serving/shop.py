@@ -49,11 +49,11 @@ def view(name, entities, schema, *, ttl=0, role=None):
 
 
 events = view("events", [user, item], role="events", schema=[
-    Field(name="spent", dtype=Float32, tags=dense("history", "pair", known="after")),
+    Field(name="spent", dtype=Float32, tags=dense("history", "pair", known="after", minimum=0)),
 ])
 requests = view("requests", [user], role="requests", schema=[
     Field(name="hour", dtype=Float32, tags=dense("query", "request")),
-    Field(name="device", dtype=String, tags=sparse("query", "request")),
+    Field(name="device", dtype=String, tags=sparse("query", "request", categories=("phone", "laptop"))),
 ])
 candidates = view("candidates", [user, item], role="candidates", schema=[
     Field(name="shelf", dtype=Float32, tags=dense("candidate", "pair")),

@@ -30,11 +30,12 @@ def test_a_new_event_changes_the_next_answer_and_no_other_users(world, tmp_path)
     with serving(copied(world, tmp_path / "release")) as address:
         before, other = scores(address, 1), scores(address, 2)
         event = {"user_id": 1, "item_id": 107, "signals": {"spent": 3.0}}
-        assert ask(address, "/v1/events", events=[event]) == (200, {"accepted": 1, "new": 1})
+        assert ask(address, "/v1/events", events=[event]) == (200, {"accepted": 1, "new": 1, "unknown_items": []})
         assert scores(address, 1) != before
         assert scores(address, 2) == other
         timed = event | {"time": (AS_OF + timedelta(hours=1)).isoformat()}
-        assert ask(address, "/v1/events", events=[timed, timed]) == (200, {"accepted": 2, "new": 1})
+        _, taken = ask(address, "/v1/events", events=[timed, timed])
+        assert (taken["accepted"], taken["new"]) == (2, 1)
         assert ask(address, "/v1/events", events=[timed])[1]["new"] == 0  # sent again
         assert ask(address, "/v1/recommend", user_id=1)[1]["time"] > timed["time"].removesuffix("+00:00")
         _, newcomer = ask(address, "/v1/recommend", user_id=999)
@@ -47,6 +48,14 @@ def test_a_new_event_changes_the_next_answer_and_no_other_users(world, tmp_path)
         assert {item["item_id"]: item["score"] for item in then["items"]} == pytest.approx(before, abs=1e-5)
 
 
+def test_an_event_of_an_item_that_the_catalogue_does_not_know_is_taken_and_the_item_named(world, tmp_path):
+    with serving(copied(world, tmp_path / "release")) as address:
+        events = [{"user_id": user, "item_id": item} for user, item in ((1, 7), (1, 100), (2, 7), (2, 2**62))]
+        taken = {"accepted": 4, "new": 4, "unknown_items": [7, 2**62]}
+        assert ask(address, "/v1/events", events=events) == (200, taken)
+        assert ask(address, "/v1/recommend", user_id=1)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("event", "message"),
     [
@@ -56,6 +65,7 @@ def test_a_new_event_changes_the_next_answer_and_no_other_users(world, tmp_path)
         ({"user_id": 1, "item_id": 100, "time": "9999-01-01T00:00:00Z"}, "lies too far ahead"),
         ({"user_id": 1, "item_id": 100, "signals": {"title": "x"}}, "events[0].signals: 'title' is not known"),
         ({"user_id": 1, "item_id": 100, "signals": {"spent": "x"}}, "events[0].signals.spent: must be a finite"),
+        ({"user_id": 1, "item_id": 100, "signals": {"spent": -3}}, "send a number of at least 0"),
     ],
 )
 def test_a_bad_event_is_named_and_none_is_taken(address, event, message):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lrm.schema import Signal
-from lrm.serving.question import RECOMMEND, SCORE, Fields, Question, problem
+from lrm.serving.question import RECOMMEND, SCORE, Event, Fields, Question, event_problem, problem
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 FIELDS = Fields(
@@ -18,10 +18,24 @@ FIELDS = Fields(
     (Signal(name="shelf", kind="sparse", makers=("candidate",), entity="pair", view="candidates"),),
     AS_OF,
 )
+DAYS, AISLES = tuple("1234567"), tuple("123456789")
+LIMITED = Fields(
+    {"user_id": "string", "item_id": "string"},
+    (
+        Signal(name="share", kind="dense", makers=("query",), entity="request", view="r", minimum=0.1, maximum=0.7),
+        Signal(name="weekday", kind="sparse", makers=("query",), entity="request", view="r", categories=DAYS),
+        Signal(name="days", kind="bag", makers=("query",), entity="request", view="r", categories=DAYS),
+        Signal(name="town", kind="sparse", makers=("query",), entity="request", view="r"),
+        Signal(name="aisle", kind="sparse", makers=("query",), entity="request", view="r", categories=AISLES),
+    ),
+    (Signal(name="price", kind="dense", makers=("candidate",), entity="pair", view="c", minimum=0),),
+    AS_OF,
+    (Signal(name="paid", kind="dense", makers=("history",), entity="pair", view="e", maximum=1e6),),
+)
 
 
-def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None, exclude=()):
-    return problem(Question(kind, user_id, time, context or {}, candidates, exclude=exclude), FIELDS, now=AS_OF)
+def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None, exclude=(), fields=FIELDS):
+    return problem(Question(kind, user_id, time, context or {}, candidates, exclude=exclude), fields, now=AS_OF)
 
 
 def test_a_good_question_has_no_problem():
@@ -54,3 +68,38 @@ def test_an_absent_value_is_no_problem():
 )
 def test_what_is_wrong_is_named(question, message):
     assert message in asked(**question)
+
+
+def test_what_is_declared_to_the_last_bit_or_left_open_is_within_its_limits():
+    context = {"share": 0.1, "weekday": "7", "days": [], "town": "one never seen", "aisle": None}
+    assert asked(context=context, candidates=({"item_id": "tea", "price": 0},), fields=LIMITED) == ""
+    assert asked(context={"share": 0.7, "days": ["1", "7"]}, fields=LIMITED) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (
+            {"context": {"share": -3}},
+            "context.share: -3 is out of its declared range; send a number of at least 0.1 and of at most 0.7",
+        ),
+        ({"context": {"share": 10**38}}, "is out of its declared range"),
+        (
+            {"context": {"weekday": "99"}},
+            "context.weekday: '99' is no declared category; send one of: '1', '2', '3', '4', '5', '6', '7'",
+        ),
+        ({"context": {"days": ["1", "mon"]}}, "context.days: 'mon' is no declared category"),
+        ({"context": {"aisle": "x"}}, "'7', '8' and 1 more"),
+        (
+            {"candidates": ({"item_id": "tea", "price": -0.5},)},
+            "candidates[0].price: -0.5 is out of its declared range; send a number of at least 0",
+        ),
+    ],
+)
+def test_a_value_beyond_its_declared_limits_is_named_with_them(question, message):
+    assert message in asked(**question, fields=LIMITED)
+
+
+def test_an_event_beyond_its_declared_limits_is_named_with_them():
+    said = event_problem(Event("ann", "tea", None, {"paid": 2e6}), LIMITED, where="events[3]", now=AS_OF)
+    assert said == "events[3].signals.paid: 2000000.0 is out of its declared range; send a number of at most 1000000"

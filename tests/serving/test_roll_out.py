@@ -35,6 +35,8 @@ def test_served_scores_are_the_offline_scores(world):
     kept = json.loads((world.root / "rolled_out" / "roll_out.json").read_text())
     assert kept["version"] == "1"
     assert kept["latency_p99_ms"] >= kept["latency_p50_ms"] > 0
+    online = sum(path.stat().st_size for path in (world.release.folder / "online").iterdir())
+    assert online / 1e6 < kept["release_mb"] < online / 1e6 + 20
 
 
 def test_current_names_the_version_in_service(world):

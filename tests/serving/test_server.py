@@ -1,5 +1,6 @@
 """A real server of a real release, asked over HTTP."""
 
+import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,7 @@ def test_a_value_that_expires_changes_the_answer_and_one_that_does_not_leaves_it
             "context: 'hours' is not known; the fields are: store_id, hour, device",
         ),
         ({"user_id": 1, "context": {"hour": "noon"}}, "context.hour: must be a finite number, got 'noon'"),
+        ({"user_id": 1, "context": {"device": "tram"}}, "send one of: 'phone', 'laptop'"),
         ({"user_id": 1, "context": {"store_id": "a"}}, "context.store_id: must be a whole number"),
         ({"user_id": 1, "candidates": [{"shelf": 1}]}, 'candidates[0]: has no "item_id"'),
         ({"user_id": 1, "candidates": ["a"]}, "candidates[0].item_id: must be a whole number, got 'a'"),
@@ -110,6 +112,26 @@ def test_a_body_that_is_no_json_is_refused(address):
         urllib.request.urlopen(request, timeout=30)
     with refused.value as error:
         assert (error.code, "the body is not JSON: character 1" in error.read().decode()) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "message"),
+    [
+        (b'{"user_id": 1}', "application/x-www-form-urlencoded", "only with the header content-type: application/json"),
+        (b'{"user_id": 1}', "text/plain", "got 'text/plain'"),
+        (b'{"user_id": 1}', "", "content-type: application/json"),
+        (b"", "application/json", "the body is empty; send a JSON object"),
+        (b"", "application/x-www-form-urlencoded", "the body is empty; send a JSON object"),
+        (b"[1]", "application/json", "body: Input should be a valid dictionary"),
+    ],
+)
+def test_a_body_that_is_not_sent_as_json_is_told_what_it_needs(address, body, content_type, message):
+    for route in ("/v1/recommend", "/v1/score", "/v1/events"):
+        request = urllib.request.Request(f"{address}{route}", body, {"content-type": content_type})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        with refused.value as error:
+            assert (error.code, message in json.load(error)["detail"]) == (422, True)
 
 
 def test_scoring_needs_candidates(address):
