@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from ctypes import c_float
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ ROLE = "role"
 EVENTS, REQUESTS, CANDIDATES = "events", "requests", "candidates"
 
 TAG_KIND, TAG_MAKER, TAG_KNOWN, TAG_ENTITY, TAG_ORDERED = "kind", "maker", "known", "entity", "ordered"
+
+
+N_CATEGORIES_SHOWN = 8
+"""Declared categories that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +89,27 @@ class Signal:
         for problem, is_so in problems.items():
             if is_so:
                 raise SchemaError(f"signal {self.name!r} of view {self.view!r}: {problem}; mend its tags in views.py")
+
+    @property
+    def stored_range(self) -> tuple[float | None, float | None]:
+        """The declared range as float32, in which values are kept: 0.1 stored so is above 0.1."""
+        low, high = (None if bound is None else c_float(bound).value for bound in (self.minimum, self.maximum))
+        return low, high
+
+    @property
+    def range_in_words(self) -> str:
+        """The declared range, "" where there is none."""
+        if self.minimum is None:
+            return "" if self.maximum is None else f"at most {self.maximum:.10g}"
+        at_least = f"{self.minimum:.10g}"
+        return f"at least {at_least}" if self.maximum is None else f"{at_least} to {self.maximum:.10g}"
+
+    @property
+    def categories_in_words(self) -> str:
+        """The first of the declared categories, and how many more there are."""
+        listed = self.categories or ()
+        more = len(listed) - N_CATEGORIES_SHOWN
+        return ", ".join(listed[:N_CATEGORIES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _tags(kind: str, maker: str, entity: str, known: str, **extra: Any) -> dict[str, str]:

@@ -82,8 +82,10 @@ def _refuse_another(depot: str, path: str, sha256: str, scratch: Path) -> None:
     """Whoever pinned a release's digest must find that release under its name for ever."""
     try:
         _take(depot, path, scratch)
-    except ServingError:  # nothing of that name is there
-        return
+    except ServingError as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # nothing of that name is there
+            return
+        raise
     held = json.loads(scratch.read_text())["sha256"]
     if held != sha256:
         raise ServingError(

@@ -26,8 +26,6 @@ CLOCK_SKEW = timedelta(minutes=1)
 """How far after the present an event may lie."""
 SHOWN = 100
 """Characters of a bad value that a message repeats."""
-N_CATEGORIES_SHOWN = 8
-"""Declared categories that a message lists."""
 
 
 class Question(NamedTuple):
@@ -179,25 +177,15 @@ def _form(where: str, signal: Signal, value: Any) -> str:
 def _limits(where: str, signal: Signal, value: Any) -> str:
     """What validation would stop a run for: a number out of its declared range, a category that is not declared."""
     if signal.kind == DENSE:
-        low, high = signal.minimum, signal.maximum
-        stored = np.float32(value)  # as training read it: 0.1 stored so is above 0.1
-        if (low is not None and stored < np.float32(low)) or (high is not None and stored > np.float32(high)):
-            return f"{where}: {shown(value)} is out of its declared range; send a number {_range(low, high)}"
+        low, high = signal.stored_range
+        stored = np.float32(value)  # as training read it
+        if (low is not None and stored < low) or (high is not None and stored > high):
+            return f"{where}: {shown(value)} is out of its declared range, {signal.range_in_words}"
     if signal.categories is not None and signal.kind in (SPARSE, BAG):
         strange = [one for one in ([value] if signal.kind == SPARSE else value) if one not in signal.categories]
         if strange:
-            return f"{where}: {shown(strange[0])} is no declared category; send one of: {_listed(signal.categories)}"
+            return f"{where}: {shown(strange[0])} is no declared category; send one of: {signal.categories_in_words}"
     return ""
-
-
-def _range(minimum: float | None, maximum: float | None) -> str:
-    bounds = [("of at least", minimum), ("of at most", maximum)]
-    return " and ".join(f"{word} {bound:.10g}" for word, bound in bounds if bound is not None)
-
-
-def _listed(categories: Sequence[str]) -> str:
-    more = len(categories) - N_CATEGORIES_SHOWN
-    return ", ".join(map(shown, categories[:N_CATEGORIES_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_number(value: Any) -> bool:

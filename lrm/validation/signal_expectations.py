@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import great_expectations.expectations as gxe
-import numpy as np
 import polars as pl
 
 from lrm.features.tables import Tables
@@ -16,7 +15,6 @@ from lrm.validation.rules import CRITICAL, WARNING, Rule, figure, holds
 
 NULL_RATE_CHANGE = 0.05
 """How far a signal's share of nulls may move against the champion's data, beyond sampling noise."""
-N_CATEGORIES_SHOWN = 8
 Z_999 = 3.2905
 """Standard normal quantile of a two-sided test at 0.001."""
 
@@ -51,11 +49,11 @@ def _values(table: str, signal: Signal) -> Iterator[Rule]:
     if signal.kind == DENSE:
         yield holds("finite", table, name, "no NaN, no infinity", value.is_finite())
         if signal.minimum is not None or signal.maximum is not None:
-            low, high = _as_stored(signal.minimum), _as_stored(signal.maximum)
+            low, high = signal.stored_range
             between = gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, severity=CRITICAL)
-            yield Rule("in range", table, name, _range(signal.minimum, signal.maximum), between, (_fast(signal),))
+            yield Rule("in range", table, name, signal.range_in_words, between, (_fast(signal),))
     if signal.categories is not None:
-        listed, categories = _listed(signal.categories), list(signal.categories)
+        listed, categories = signal.categories_in_words, list(signal.categories)
         if signal.kind == SPARSE:
             among = gxe.ExpectColumnValuesToBeInSet(column=name, value_set=categories, severity=CRITICAL)
             yield Rule("declared category", table, name, listed, among, (_fast(signal),))
@@ -66,11 +64,6 @@ def _values(table: str, signal: Signal) -> Iterator[Rule]:
         finite = value.list.eval(pl.element().is_finite().fill_null(False)).list.all()
         yield holds("finite", table, name, "no null, no NaN, no infinity inside", finite)
         yield holds("width", table, name, f"{signal.dim} numbers", value.list.len() == signal.dim)
-
-
-def _as_stored(bound: float | None) -> float | None:
-    """A bound as the float32 that it is compared with: 0.1 stored so is above 0.1."""
-    return None if bound is None else float(np.float32(bound))
 
 
 def _nulls(table: str, signal: Signal, null_rate: float) -> Iterator[Rule]:
@@ -103,14 +96,3 @@ def _null_rate_as_before(table: str, signal: Signal, now: Mapping[str, Any], bef
     return figure(
         "null rate as before", table, signal.name, expected, share, severity=WARNING, minimum=low, maximum=high
     )
-
-
-def _range(minimum: float | None, maximum: float | None) -> str:
-    if minimum is None:
-        return f"at most {maximum:g}"
-    return f"at least {minimum:g}" if maximum is None else f"{minimum:g} to {maximum:g}"
-
-
-def _listed(categories: tuple[str, ...]) -> str:
-    shown, more = categories[:N_CATEGORIES_SHOWN], len(categories) - N_CATEGORIES_SHOWN
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -65,7 +65,7 @@ def test_an_event_of_an_item_that_the_catalogue_does_not_know_is_taken_and_the_i
         ({"user_id": 1, "item_id": 100, "time": "9999-01-01T00:00:00Z"}, "lies too far ahead"),
         ({"user_id": 1, "item_id": 100, "signals": {"title": "x"}}, "events[0].signals: 'title' is not known"),
         ({"user_id": 1, "item_id": 100, "signals": {"spent": "x"}}, "events[0].signals.spent: must be a finite"),
-        ({"user_id": 1, "item_id": 100, "signals": {"spent": -3}}, "send a number of at least 0"),
+        ({"user_id": 1, "item_id": 100, "signals": {"spent": -3}}, "-3 is out of its declared range, at least 0"),
     ],
 )
 def test_a_bad_event_is_named_and_none_is_taken(address, event, message):
