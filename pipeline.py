@@ -4,6 +4,7 @@ The other commands are in `local/commands/`.
 """
 
 import argparse
+import errno
 import os
 import sys
 from datetime import datetime
@@ -31,7 +32,7 @@ from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_ru
 from local.runner import FAILED, SUCCEEDED, run
 from local.upload import check_address, upload
 from lrm import manifest
-from lrm.config import PRESETS
+from lrm.config import PRESETS, preset
 from lrm.errors import LrmError
 from lrm.faults import advice
 
@@ -175,10 +176,7 @@ def _compile(asked: argparse.Namespace) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    if asked.artifacts:
-        check_address(asked.artifacts)
-    if asked.registry:
-        check_registry(asked.registry)
+    _check(asked)
     data, feature_repo = find_data(asked.data, asked.data_root)
     within = containers.find(asked.image) if asked.image else None
     if within:
@@ -202,6 +200,19 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.artifacts and ended in (SUCCEEDED, FAILED):
         upload(run_dir, asked.artifacts)
     return ended
+
+
+def _check(asked: argparse.Namespace) -> None:
+    """Refuse what cannot be right before the data are prepared, which takes a while."""
+    preset(asked.preset)
+    if asked.artifacts:
+        check_address(asked.artifacts)
+    if asked.registry:
+        check_registry(asked.registry)
+    for folder in (asked.runs.resolve(), asked.state.resolve()):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def compile_to(path: Path, *, image: str) -> None:

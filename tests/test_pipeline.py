@@ -258,6 +258,17 @@ def test_runs_that_can_be_no_folder_are_one_line_that_names_the_option(runs, tmp
     assert re.fullmatch(r"error: \[Errno \d+\] .*; /\S+ can be no folder: name another one with --runs\n", told)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--runs", "file", "can be no folder"), ("--state", "file/below", "--state\n"), ("--preset", "huge", "no preset")],
+)
+def test_what_cannot_be_is_told_before_the_data_are_looked_for(option, value, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["run", "--data", "nowhere", option, value]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("output", ["file/p.yaml", "/proc/none/p.yaml", "taken.yaml"])
 def test_a_compiled_file_that_cannot_be_written_is_one_line_without_a_word_about_steps(output, tmp_path, capsys):
     (tmp_path / "file").touch()

@@ -24,6 +24,7 @@ class Meters(NamedTuple):
     missing: Counter
     expired: Counter
     events: Counter
+    unknown_items: Counter
     model: Gauge
 
 
@@ -50,6 +51,9 @@ def new_meters(gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> Meters:
         missing=counter("lrm_missing_total", "Answers without a value of the signal", "signal"),
         expired=counter("lrm_expired_total", "Answers whose value of the signal had expired", "signal"),
         events=counter("lrm_events_total", "Events taken, new or known before", "known"),
+        unknown_items=counter(
+            "lrm_unknown_items_total", "Items asked for or sent that are not in the catalogue, once a request", "of"
+        ),
         model=Gauge("lrm_model_info", "The release in service is 1", ["name", "version"], registry=registry),
     )
 

@@ -77,6 +77,7 @@ def add_questions(app: FastAPI) -> None:
             return _no(422, wrong)
         result: dict[str, Any] = await state.batcher.ask((service, question))
         count_flags(state.meters, result["flags"])
+        state.meters.unknown_items.labels("candidates").inc(len(result["unknown_items"]))
         return JSONResponse(result)
 
     @app.post(RECOMMEND_PATH, response_model=wire.Answer, responses=REFUSALS)
@@ -107,6 +108,7 @@ def add_questions(app: FastAPI) -> None:
             state.pushes -= 1
         state.meters.events.labels("new").inc(taken["new"])
         state.meters.events.labels("before").inc(taken["accepted"] - taken["new"])
+        state.meters.unknown_items.labels("events").inc(len(taken["unknown_items"]))
         return JSONResponse(taken)
 
 
@@ -127,9 +129,9 @@ def add_status(app: FastAPI) -> None:
                 "index": service.index_facts,
                 "decoder": service.decoder_facts,
                 "keys": service.fields.key_types,
-                "context": {signal.name: signal.kind for signal in service.fields.request},
-                "candidate_fields": {signal.name: signal.kind for signal in service.fields.candidate},
-                "event_fields": {signal.name: signal.kind for signal in service.fields.event},
+                "context": wire.declared(service.fields.request),
+                "candidate_fields": wire.declared(service.fields.candidate),
+                "event_fields": wire.declared(service.fields.event),
             }
         return JSONResponse(facts)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from lrm.schema import ITEM_ID
+from lrm.schema import ITEM_ID, Signal
 from lrm.serving.question import RECOMMEND, SCORE, Event, Question
 
 MAX_CANDIDATES = 2000
@@ -169,6 +170,17 @@ class Decoder(BaseModel):
     )
 
 
+class Declared(BaseModel):
+    """A signal that a caller may send, as the feature repo declares it; null is always taken, and counts as missing."""
+
+    kind: str = Field(description="dense: a number; sparse: a string; bag: strings; embedding: dim numbers")
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: list[str] | None = Field(None, description="null: any")
+    dim: int | None = None
+    description: str = ""
+
+
 class Model(BaseModel):
     """Which model answers, where it came from, and what a request may carry."""
 
@@ -181,9 +193,9 @@ class Model(BaseModel):
     index: Index | None = Field(None, description="null: the best items are found among all, exactly")
     decoder: Decoder | None = None
     keys: dict[str, str] = Field(default_factory=dict)
-    context: dict[str, str] = Field(default_factory=dict, description="signals of a request, and their kinds")
-    candidate_fields: dict[str, str] = Field(default_factory=dict)
-    event_fields: dict[str, str] = Field(default_factory=dict)
+    context: dict[str, Declared] = Field(default_factory=dict, description="signals of a request")
+    candidate_fields: dict[str, Declared] = Field(default_factory=dict, description="signals of a candidate")
+    event_fields: dict[str, Declared] = Field(default_factory=dict, description="signals of an event")
     refused: Refused | None = Field(None, description="the last release that failed its probe")
 
 
@@ -198,6 +210,12 @@ class Problem(BaseModel):
     """Why there is no answer."""
 
     detail: str
+
+
+def declared(signals: Iterable[Signal]) -> dict[str, dict[str, Any]]:
+    """What a caller may send, by name: a body of `Declared` each, without what is not declared."""
+    read = {signal.name: Declared.model_validate(signal, from_attributes=True) for signal in signals}
+    return {name: one.model_dump(exclude_defaults=True) for name, one in read.items()}
 
 
 def named(candidates: list[int | str | dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -53,7 +54,11 @@ def test_an_event_of_an_item_that_the_catalogue_does_not_know_is_taken_and_the_i
         events = [{"user_id": user, "item_id": item} for user, item in ((1, 7), (1, 100), (2, 7), (2, 2**62))]
         taken = {"accepted": 4, "new": 4, "unknown_items": [7, 2**62]}
         assert ask(address, "/v1/events", events=events) == (200, taken)
-        assert ask(address, "/v1/recommend", user_id=1)[0] == 200
+        assert ask(address, "/v1/recommend", user_id=1, candidates=[7, 100])[1]["unknown_items"] == [7]
+        with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
+            text = response.read().decode()
+        assert 'lrm_unknown_items_total{of="events"} 2.0' in text
+        assert 'lrm_unknown_items_total{of="candidates"} 1.0' in text
 
 
 @pytest.mark.parametrize(

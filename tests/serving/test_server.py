@@ -192,8 +192,9 @@ def test_an_operator_sees_health_the_model_and_the_counts(address):
     assert ask(address, "/healthz") == (200, {"status": "alive"})
     assert ask(address, "/readyz") == (200, {"status": "ready"})
     _, model = ask(address, "/v1/model")
-    assert (model["n_items"], model["context"]) == (12, {"hour": "dense", "device": "sparse"})
-    assert (model["event_fields"], model["refused"]) == ({"spent": "dense"}, None)
+    device = {"kind": "sparse", "categories": ["phone", "laptop"]}
+    assert (model["n_items"], model["context"]) == (12, {"hour": {"kind": "dense"}, "device": device})
+    assert (model["event_fields"], model["refused"]) == ({"spent": {"kind": "dense", "minimum": 0}}, None)
     assert (model["lineage"]["run_id"], len(model["lineage"]["content_sha256"])) == ("run-1", 64)
     ask(address, "/v1/recommend", user_id=999)
     with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
