@@ -90,13 +90,13 @@ def _instants(rng: np.random.Generator, n: int) -> pl.Series:
 
 def retrieve(engine: str, folder: Path) -> dict[str, Any]:
     """One cell: retrieve in this process, leave the answer beside the world, and say what it took."""
-    from lrm.features import store
+    from lrm.features import feast_repo, store
     from lrm.features.join import point_in_time
     from lrm.features.sources import read_view
 
     repo = folder / (engine if engine != "ours" else "duckdb")
     rows = pl.read_parquet(folder / "rows.parquet")
-    views = store.declarations(repo, folder).joined
+    views = feast_repo.declarations(repo, folder).joined
     names = [signal.name for view in views for signal in view.signals]
     if engine == "ours":
         start = time.perf_counter()

@@ -34,7 +34,7 @@ ROOMS = {
 EDGES = {
     "kfp": ("pipeline.py", "components/", "local/"),
     "docker": ("local/containers.py",),
-    "feast": ("feature_repo/", "examples/", "lrm/features/store.py"),
+    "feast": ("feature_repo/", "examples/", "lrm/features/feast_repo.py", "lrm/features/fresh.py"),
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
     "faiss": ("lrm/model/index.py",),

@@ -15,6 +15,7 @@ from lrm.features.assemble import Join, assemble
 from lrm.features.audit import audit
 from lrm.features.declarations import View
 from lrm.features.events import DATASET, TEMPORAL, read_base, read_dataset
+from lrm.features.feast_repo import declarations
 from lrm.features.join import point_in_time
 from lrm.features.split import cutoffs, parse_instant, require_windows, with_split
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
@@ -52,7 +53,7 @@ def retrieve_features(
         raise DataError(
             f"as_of {until.isoformat()} lies after the end of the data, {ends.isoformat()}; take an earlier one"
         )
-    declared = store.declarations(feature_repo, data)
+    declared = declarations(feature_repo, data)
     cuts = None
     if dataset["protocol"] == TEMPORAL:
         cuts = cutoffs(until, validation_days=dataset["validation_days"], test_days=dataset["test_days"])

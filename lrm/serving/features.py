@@ -18,6 +18,7 @@ import polars as pl
 from lrm.errors import ServingError
 from lrm.features import store
 from lrm.features.declarations import View
+from lrm.features.feast_repo import Kept, Online
 from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
 from lrm.serving.lru import Lru
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
@@ -33,10 +34,10 @@ VALUES_BYTES = 128 * 2**20
 class Features(NamedTuple):
     """An open release's online store, and the values read from it last."""
 
-    online: store.Online
+    online: Online
     signals: tuple[Signal, ...]
     key_types: Mapping[str, str]
-    held: Lru[tuple[Any, ...], tuple[store.Kept, float]]
+    held: Lru[tuple[Any, ...], tuple[Kept, float]]
     """By view and keys: what was read, and when."""
     views: Mapping[str, tuple[View, ...]]
     """The views that each maker reads, with all their signals."""
@@ -126,14 +127,14 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
     return tuple(signal for signal in for_maker(features.signals, maker) if signal.view not in joined)
 
 
-def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, store.Kept]]:
+def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, Kept]]:
     """What the store keeps for each row that has the view's keys; read anew where that was not done lately."""
     name, keys = view.name, view.keys
     wanted = [
         (at, (name, *map(row.keys.__getitem__, keys))) for at, row in enumerate(rows) if row.keys.keys() >= {*keys}
     ]
     now = clock.monotonic()
-    found: dict[tuple[Any, ...], store.Kept] = {}
+    found: dict[tuple[Any, ...], Kept] = {}
     lacking: dict[tuple[Any, ...], None] = {}
     for _, key in wanted:
         held = features.held.get(key)
@@ -155,6 +156,6 @@ def _known(view: View, signals: Sequence[Signal]) -> list[Signal]:
     return [signal for signal in view.signals if signal.name in names]
 
 
-def _size(held: tuple[store.Kept, float]) -> int:
+def _size(held: tuple[Kept, float]) -> int:
     """About the bytes of what is held: the lists of embeddings and bags weigh most."""
     return 200 + sum(32 * len(value) if isinstance(value, list | str) else 32 for value in held[0].values)

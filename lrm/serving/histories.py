@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from lrm.features import store
+from lrm.features.feast_repo import Online
+from lrm.features.fresh import push_fresh, read_fresh
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
 from lrm.serving.recommend import no_history
 from lrm.serving.release import HISTORIES, Release
@@ -30,7 +31,7 @@ class Histories(NamedTuple):
     """An open release's packed histories, and the online store that takes new events."""
 
     packed: sqlite3.Connection
-    online: store.Online
+    online: Online
     nothing: pl.DataFrame
     """The history of a user who has none."""
     max_events: int
@@ -75,7 +76,7 @@ def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal],
 
 
 def open_histories(
-    release: Release, online: store.Online, signals: Sequence[Signal], *, item_type: pl.DataType, max_events: int
+    release: Release, online: Online, signals: Sequence[Signal], *, item_type: pl.DataType, max_events: int
 ) -> Histories:
     """Open a release's histories beside its open online store."""
     address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
@@ -96,7 +97,7 @@ def spread_users(histories: Histories, n: int) -> list[Key]:
 
 def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
     """Each user's new events, as the online store keeps them now."""
-    return [Fresh(kept.values[0], kept.seconds) for kept in store.read_fresh(histories.online, user_ids)]
+    return [Fresh(kept.values[0], kept.seconds) for kept in read_fresh(histories.online, user_ids)]
 
 
 def history_of(histories: Histories, user_id: Key, fresh: Fresh) -> Known:
@@ -127,7 +128,7 @@ def add_events(histories: Histories, user_id: Key, events: pl.DataFrame) -> int:
         return 0
     together = pl.concat([held, new]).sort(EVENT_TIME, maintain_order=True).tail(histories.max_events + 1)
     earliest = datetime.fromtimestamp(before.seconds, UTC) + timedelta(seconds=1)
-    store.push_fresh(histories.online, user_id, _packed(together), at=max(earliest, together[EVENT_TIME][-1]))
+    push_fresh(histories.online, user_id, _packed(together), at=max(earliest, together[EVENT_TIME][-1]))
     return new.height
 
 

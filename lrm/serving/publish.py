@@ -13,6 +13,7 @@ from lrm.config import from_json
 from lrm.errors import ServingError
 from lrm.features import store
 from lrm.features.declarations import Declarations
+from lrm.features.feast_repo import declarations
 from lrm.features.join import point_in_time
 from lrm.features.sources import INSTANT_TYPE, read_table, read_view
 from lrm.features.tables import read_manifest
@@ -96,7 +97,7 @@ def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> D
     Raises:
         ServingError: a signal that the model reads is no longer declared, or is declared otherwise.
     """
-    declared = store.declarations(feature_repo, data)
+    declared = declarations(feature_repo, data)
     lost = [signal.name for signal in signals if signal not in declared.signals]
     if lost:
         raise ServingError(

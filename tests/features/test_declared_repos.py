@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lrm.features.store import declarations
+from lrm.features.feast_repo import declarations
 
 PROJECT = Path(__file__).resolve().parents[2]
 N_SIGNALS = {

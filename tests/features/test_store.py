@@ -1,3 +1,4 @@
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +7,7 @@ import polars as pl
 import pytest
 
 from lrm.errors import SchemaError, ServingError
-from lrm.features import store
+from lrm.features import feast_repo, store
 from lrm.features.join import point_in_time
 from lrm.features.sources import read_view
 from tests.data_worlds import INSTANT, START
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 def declared(data):
-    return store.declarations(data / "feature_repo", data)
+    return feast_repo.declarations(data / "feature_repo", data)
 
 
 def test_views_say_what_was_written_in_the_feature_repo(untouched):
@@ -45,7 +46,7 @@ def test_reading_a_repo_leaves_no_module_and_no_variable_behind(untouched, monke
     declared(untouched)
     assert sys.modules["views"] is pytest
     assert str(untouched / "feature_repo") not in sys.path
-    assert store.os.environ["LRM_DATA_DIR"] == "elsewhere"
+    assert os.environ["LRM_DATA_DIR"] == "elsewhere"
 
 
 RULES = {
@@ -95,7 +96,7 @@ def test_a_repo_that_breaks_a_rule_is_refused(data, rule):
 
 def test_a_folder_that_is_no_feature_repo_is_refused(tmp_path, untouched):
     with pytest.raises(SchemaError, match=r"feature_store.yaml is missing"):
-        store.declarations(tmp_path, untouched)
+        feast_repo.declarations(tmp_path, untouched)
 
 
 @pytest.mark.parametrize("name", ["item_activity", "user_item"])

@@ -1,0 +1,167 @@
+"""A feature repo's definitions, and the Feast store that they stand in: what the other modules of the edge share.
+
+Feast is the contract: its definitions say what a signal is, its online store serves it, and its own retrieval engine is
+the yardstick that `join.py` is held against. `store.py` reads and writes signal values, `fresh.py` new events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lrm.errors import SchemaError
+from lrm.features.declarations import Declarations, View, check
+from lrm.schema import ROLE, signal_from_tags
+
+DATA_DIR = "LRM_DATA_DIR"
+"""Environment variable by which a feature repo's sources find the data folder."""
+YAML = "feature_store.yaml"
+
+_QUIET = threading.RLock()
+"""Output and warnings are the process's, so one thread at a time may silence them."""
+
+
+class Online(NamedTuple):
+    """An open online store and what is declared about its views."""
+
+    store: Any
+    views: tuple[View, ...]
+    events: Any
+    """The store that takes new events: the same one, or a local one of its own."""
+
+
+class Kept(NamedTuple):
+    """What the online store keeps for one key of a view."""
+
+    values: tuple[Any, ...]
+    """In the order of the view's signals; None where there is no value."""
+    seconds: float
+    """Instant of the values, in seconds since 1970; 0 where there are none."""
+
+
+def declarations(feature_repo: Path, data: Path) -> Declarations:
+    """Read what the feature repo declares over a data folder.
+
+    Raises:
+        SchemaError: the repo cannot be read, has not exactly one feature service, or breaks a rule of `check`.
+    """
+    service, entities = definitions(feature_repo, data)
+    keys = {entity.name: entity.join_key for entity in entities}
+    projections = {projection.name: projection for projection in service.feature_view_projections}
+    views = tuple(_view(view, projections[view.name], keys) for view in service._features)
+    check(views)
+    return Declarations(views, service.name, _version(views, service.name))
+
+
+def definitions(feature_repo: Path, data: Path) -> tuple[Any, list[Any]]:
+    """The one feature service and the entities of a feature repo."""
+    from feast import Entity, FeatureService
+
+    if not (feature_repo / YAML).is_file():
+        raise SchemaError(f"{feature_repo / YAML} is missing; a feature repo is a folder such as feature_repo/")
+    found = {id(thing): thing for module in _modules(feature_repo, data) for thing in vars(module).values()}
+    services = [thing for thing in found.values() if isinstance(thing, FeatureService)]
+    if len(services) != 1:
+        names = ", ".join(repr(service.name) for service in services) or "none"
+        raise SchemaError(f"{feature_repo}: exactly one FeatureService is needed, got {names}; see services.py")
+    return services[0], [thing for thing in found.values() if isinstance(thing, Entity)]
+
+
+def _modules(feature_repo: Path, data: Path) -> list[Any]:
+    """Import a feature repo's modules, leaving no trace in `sys.modules`, so that another repo may use their names."""
+    names = [path.stem for path in sorted(feature_repo.glob("*.py")) if path.stem != "__init__"]
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    data_dir, no_bytecode = os.environ.get(DATA_DIR), sys.dont_write_bytecode
+    sys.path.insert(0, str(feature_repo.resolve()))
+    os.environ[DATA_DIR] = str(data.resolve())
+    sys.dont_write_bytecode = True  # an edit within the same second would else run the old bytecode
+    importlib.invalidate_caches()
+    try:
+        with quiet():
+            return [importlib.import_module(name) for name in names]
+    except SchemaError:
+        raise
+    except Exception as error:
+        raise SchemaError(f"{feature_repo}: its definitions do not load ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.remove(str(feature_repo.resolve()))
+        sys.dont_write_bytecode = no_bytecode
+        os.environ.pop(DATA_DIR)
+        if data_dir is not None:
+            os.environ[DATA_DIR] = data_dir
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _view(view: Any, projection: Any, join_keys: Mapping[str, str]) -> View:
+    source = view.batch_source
+    signals = tuple(
+        signal_from_tags(name=field.name, view=view.name, description=field.description, tags=field.tags)
+        for field in projection.features
+    )
+    return View(
+        name=view.name,
+        role=view.tags.get(ROLE),
+        keys=tuple(join_keys[entity] for entity in view.entities),
+        ttl=view.ttl or None,
+        path=Path(source.path),
+        timestamp=source.timestamp_field,
+        created=source.created_timestamp_column or None,
+        signals=signals,
+    )
+
+
+def _version(views: tuple[View, ...], service: str) -> str:
+    facts = [
+        view._asdict()
+        | {"path": view.path.name, "ttl": view.ttl and view.ttl.total_seconds()}
+        | {"signals": [asdict(signal) for signal in view.signals]}
+        for view in views
+    ]
+    return hashlib.sha256(json.dumps([service, facts]).encode()).hexdigest()
+
+
+def feature_store(feature_repo: Path, state: Path) -> Any:
+    """The store of a feature repo, its local parts in `state`; nothing is registered."""
+    from feast import FeatureStore
+    from feast.repo_config import load_repo_config
+
+    state.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        config = load_repo_config(feature_repo.resolve(), feature_repo / YAML)
+        if config.registry.registry_type == "file" and "://" not in config.registry.path:
+            config.registry.path = str(state.resolve() / "registry.db")
+        if config.online_store.type == "sqlite":
+            config.online_store.path = str(state.resolve() / "online.db")
+        return FeatureStore(config=config)
+
+
+def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:
+    """What an online store keeps of one view for each row of join keys."""
+    with quiet():
+        answer = store.get_online_features(
+            features=[f"{view}:{name}" for name in names], entity_rows=[dict(row) for row in rows]
+        ).to_dict(include_event_timestamps=True)
+    values = zip(*(answer[name] for name in names), strict=True)
+    seconds = zip(*(answer[f"{name}__ts"] for name in names), strict=True)
+    return [Kept(one, float(max(instants))) for one, instants in zip(values, seconds, strict=True)]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Feast's deprecation notices and progress chatter off the terminal."""
+    with _QUIET, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,95 @@
+"""New events, pushed through Feast: one value a user, all of a user's new events packed together."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lrm.errors import ServingError
+from lrm.features.feast_repo import Kept, Online, definitions, feature_store, quiet, read_rows
+from lrm.schema import EVENT_TIME, EVENTS, USER_ID
+
+FRESH = "fresh_events"
+"""The push source of new events, and the view that it feeds."""
+
+
+def push_source(entities: Sequence[Any], data: Path) -> list[Any]:
+    """The push source of new events and its view; nothing where no entity is keyed by the user."""
+    from feast import FeatureView, Field, FileSource, PushSource
+    from feast.types import Bytes
+
+    users = [entity for entity in entities if entity.join_key == USER_ID]
+    if not users:
+        return []
+    past = FileSource(name=f"{FRESH}_past", path=str(data / f"{EVENTS}.parquet"), timestamp_field=EVENT_TIME)
+    source = PushSource(name=FRESH, batch_source=past)
+    schema = [Field(name=EVENTS, dtype=Bytes)]
+    return [source, FeatureView(name=FRESH, source=source, entities=users[:1], ttl=timedelta(0), schema=schema)]
+
+
+def events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
+    """A local store of new events alone; where there is none it is made aside, and appears whole."""
+    if not folder.exists():
+        _, entities = definitions(feature_repo, data)
+        users = [entity for entity in entities if entity.join_key == USER_ID]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            made = Path(scratch, folder.name)
+            store = feature_store(feature_repo, made)
+            with quiet():
+                store.apply([*users, *push_source(users, data)])
+            _rename(made, folder)
+    return feature_store(feature_repo, folder)
+
+
+def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
+    """The packed new events of each user, as `push_fresh` wrote them.
+
+    Raises:
+        ServingError: the store was made by a version of this project that took no events.
+    """
+    _must_take_events(online)
+    return read_rows(online.events, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
+
+
+def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetime) -> None:
+    """Push a user's new events, all of them in place of those before.
+
+    Args:
+        online: from `open_online`.
+        user_id: whose events.
+        packed: bytes of the caller's own format.
+        at: UTC instant; must be later, by the second, than that of the push before: some stores drop what is not.
+
+    Raises:
+        ServingError: the store takes no events.
+    """
+    import pandas as pd
+
+    _must_take_events(online)
+    row = {USER_ID: [user_id], EVENT_TIME: [pd.Timestamp(at)], EVENTS: [packed]}
+    with quiet():
+        online.events.push(FRESH, pd.DataFrame(row))
+
+
+def _rename(made: Path, folder: Path) -> None:
+    """Give a folder its name, unless another process was quicker."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def _must_take_events(online: Online) -> None:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        online.store.get_feature_view(FRESH, allow_registry_cache=True)
+    except FeatureViewNotFoundException as error:
+        raise ServingError(
+            "this release was made before events could be pushed; the step roll_out makes a new one: run `make run`"
+        ) from error
