@@ -237,7 +237,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root = os.environ.get("LRM_DATA_ROOT")
     here.add_argument(
         "--data",
         default="complete-journey",
@@ -247,7 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     here.add_argument(
         "--data-root",
         type=Path,
-        default=Path(root) if root else None,
         metavar="DIR",
         help="folder with the files of built-in data that you have downloaded (default: $LRM_DATA_ROOT)",
     )

@@ -100,7 +100,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-100k", help="a built-in data set or a data folder")
-    parser.add_argument("--data-root", type=Path, help="where files that cannot be redistributed lie")
+    parser.add_argument("--data-root", type=Path, help="downloaded data sets (default: $LRM_DATA_ROOT)")
     parser.add_argument("--users", type=positive, help="a seeded sample of so many users (default: all)")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, TRUNCATED], help="default: all")
     parser.add_argument("--trees", action="store_true", help="add gradient-boosted trees on the same signals")

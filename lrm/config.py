@@ -169,7 +169,7 @@ class EvaluationConfig:
     k: int = 10
     max_retrieval_requests: int = 4000
     """Test requests ranked against the whole catalogue; a seeded sample above that."""
-    n_trees: int = 300
+    n_trees: int = 600
     """Boosting rounds at most of the gradient-boosted-trees baseline."""
     ledger_tokens: int = 160_000
     """Prompt tokens of test requests that are scored once more for each signal of the signal ledger; 0: no ledger."""

@@ -17,7 +17,12 @@ from local.prepare import PROJECT
 def add_data_options(parser: Any, *, preset: str) -> None:
     """Add what a run is told about data and configuration."""
     parser.add_argument("--data", default="complete-journey", metavar="NAME|PATH", help="(default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="files of built-in data that you have downloaded")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder with the files of built-in data that you have downloaded (default: $LRM_DATA_ROOT)",
+    )
     parser.add_argument("--preset", default=preset, metavar="NAME", help="of lrm/config.py (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: %(default)s)")
     parser.add_argument("--image", metavar="IMAGE", help="run each step in a container of this image")

@@ -34,8 +34,12 @@ More of them cost time and, on repurchases, accuracy.
 """
 MAX_BAG_COLUMNS = 16
 """Categories of a bag that get a column of their own, beside the size of the bag."""
-PATIENCE = 12
-"""Rounds without a better validation log loss before boosting stops."""
+LEARNING_RATE, FEATURE_SHARE, PATIENCE = 0.05, 0.3, 30
+"""Shrinkage, share of the features that a tree may split on, rounds without a better validation log loss to stop.
+
+A baseline must not be weak: of rates from .03 to .15 and shares of .3 and .5, these are within .001 AUC of the best on
+every built-in ranking data set; a lower rate takes longer.
+"""
 
 
 class Column(NamedTuple):
@@ -79,11 +83,11 @@ class Trees:
         self.n_features = int(first[-1])
         parameters: dict[str, Any] = {
             "objective": "binary",
-            "learning_rate": 0.15,
+            "learning_rate": LEARNING_RATE,
             "num_leaves": 31,
             "min_data_in_leaf": min(100, max(1, train.height // 20)),
             "max_bin": 63,
-            "feature_fraction": 0.5,
+            "feature_fraction": FEATURE_SHARE,
             "deterministic": True,
             "force_col_wise": True,
             "seed": seed,

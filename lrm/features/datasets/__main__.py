@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -19,14 +18,13 @@ def main() -> int:
     parser.add_argument(
         "--data-root",
         type=Path,
-        default=os.environ.get(ROOT_VARIABLE),
         help=f"folder with ml-100k/, ml-1m/ and amazon-beauty/ as published (default: ${ROOT_VARIABLE}); "
         "complete-journey comes from an installed package",
     )
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder of data folders (default: data)")
     given = parser.parse_args()
     try:
-        print(prepare(given.name, data_root=given.data_root and Path(given.data_root), out=given.out))
+        print(prepare(given.name, data_root=given.data_root, out=given.out))
     except LrmError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

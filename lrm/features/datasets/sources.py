@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from lrm.errors import DataError
 
 ROOT_VARIABLE = "LRM_DATA_ROOT"
+"""Names the data root where a command is told none."""
 
 
 def installed_folder(package: str, *, install: str) -> Path:
@@ -28,9 +30,16 @@ def installed_folder(package: str, *, install: str) -> Path:
 def given_folder(data_root: Path | None, name: str, *, obtain: str) -> Path:
     """The folder of a data set under the data root, or the archive beside it as it was published.
 
+    Args:
+        data_root: None reads the root from the environment (`ROOT_VARIABLE`).
+        name: of the data set, and of its folder.
+        obtain: where its files are had, told when they are not found.
+
     Raises:
         DataError: no root was given, or it holds neither.
     """
+    if data_root is None and (root := os.environ.get(ROOT_VARIABLE)):
+        data_root = Path(root)
     if data_root is None:
         raise DataError(
             f"{name} is read from a folder of yours: give --data-root DIR or set {ROOT_VARIABLE} to the folder "

@@ -42,7 +42,8 @@ def test_an_unknown_name_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "amazon-beauty"])
-def test_without_a_root_the_message_says_how_to_give_one_and_where_to_obtain_the_files(tmp_path, name):
+def test_without_a_root_the_message_says_how_to_give_one_and_where_to_obtain_the_files(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("LRM_DATA_ROOT", raising=False)
     with pytest.raises(
         DataError, match=rf"{name} is read from .* --data-root DIR or set LRM_DATA_ROOT .* Obtain .*https://"
     ):
