@@ -143,6 +143,7 @@ def feature_store(feature_repo: Path, state: Path) -> Any:
         config = load_repo_config(feature_repo.resolve(), feature_repo / YAML)
         if config.registry.registry_type == "file" and "://" not in config.registry.path:
             config.registry.path = str(state.resolve() / "registry.db")
+            config.registry.cache_ttl_seconds = 0  # for ever: a release does not change, and its folder may be removed
         if config.online_store.type == "sqlite":
             config.online_store.path = str(state.resolve() / "online.db")
         return FeatureStore(config=config)

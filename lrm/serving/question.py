@@ -100,7 +100,10 @@ def event_problem(event: Event, fields: Fields, *, where: str, now: datetime) ->
 
 def shown(value: Any) -> str:
     """A bad value as a message repeats it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something nested too deeply to show"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

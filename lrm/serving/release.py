@@ -42,8 +42,8 @@ RELEASE, BUNDLE, ITEMS, INDEX, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
 )
 
 N_KEPT = 2
-"""Versions whose latest release stays: the one in service and the one before it, to roll back to; each release holds a
-whole online store."""
+"""Versions whose latest release stays: the one in service and the one that was before it, to roll back to; each release
+holds a whole online store."""
 
 
 class Release(NamedTuple):
@@ -150,7 +150,7 @@ def serve_again(root: Path, version: str) -> Path | None:
 
 
 def put_in_service(release: Release, *, is_wanted: Callable[[], bool] = lambda: True) -> Path | None:
-    """Give a proved release its name, let `current` name it, and remove all but the latest.
+    """Give a proved release its name, let `current` name it, and remove all but it and the one that it takes over from.
 
     Args:
         release: the release, under its hidden name.
@@ -164,13 +164,21 @@ def put_in_service(release: Release, *, is_wanted: Callable[[], bool] = lambda: 
     with locked(root):
         if not is_wanted():
             return None
+        before = served_version(root)
         release.folder.rename(place)
         _point(root, place)
-    kept = {place, *list(latest_releases(root).values())[:N_KEPT]}
-    for path in list(root.glob(f"[!.]*/{RELEASE}")):
-        if path.parent not in kept and not path.parent.is_symlink():
-            shutil.rmtree(path.parent)
+        _remove_others(root, place, release.version, before)
     return place
+
+
+def _remove_others(root: Path, place: Path, version: str, before: str) -> None:
+    """Remove all releases but one and what to roll back to: the version that it takes over from, else the latest."""
+    others = {other: path for other, path in latest_releases(root).items() if other != version}
+    kept = {place, *sorted(others.values(), key=lambda path: path != others.get(before))[: N_KEPT - 1]}
+    for path in [written.parent for written in root.glob(f"[!.]*/{RELEASE}")]:
+        if path not in kept and not path.is_symlink():
+            # Half removed it would pass for a release, were it to keep its name.
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}.partial")))
 
 
 def _point(root: Path, place: Path) -> None:

@@ -10,6 +10,7 @@ import gc
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -142,8 +143,9 @@ def _serve_on(sockets: list[socket.socket], release: Release, options: Options, 
     start_logs()
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*COLLECT_AFTER)
+    told_to_stop = threading.Event()
     for stop_signal in (signal.SIGTERM, signal.SIGINT):  # the web server stops, then raises what stopped it once more
-        signal.signal(stop_signal, lambda *_: None)
+        signal.signal(stop_signal, lambda *_: told_to_stop.set())
     start, address = time.monotonic(), f"http://{host}:{port}"
 
     def say_ready() -> None:
@@ -156,7 +158,8 @@ def _serve_on(sockets: list[socket.socket], release: Release, options: Options, 
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
     log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
     server = uvicorn.Server(web_config(app, host=host, port=port))
-    server.run(sockets)
+    if not told_to_stop.is_set():
+        server.run(sockets)
     log("stopped")
     if app.state.held.failure is not None:
         raise app.state.held.failure
@@ -181,13 +184,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load, follow and batch in the background; stop all on the way out."""
     held: InService = app.state.held
     link: Path | None = app.state.follow
-    named = None if link is None else link.resolve()
 
     async def load_and_follow() -> None:
         await held.start()
         (app.state.on_failure if held.failure else app.state.on_ready)()
-        if link is not None and named is not None and not held.failure:
-            await held.follow(link, named)
+        if link is not None and not held.failure:
+            await held.follow(link, held.release.folder.resolve())
 
     tasks = [asyncio.create_task(load_and_follow()), asyncio.create_task(app.state.batcher.run())]
     yield

@@ -67,7 +67,8 @@ class Service(NamedTuple):
     fields: Fields
     lineage: Mapping[str, Any]
     is_replayed: bool
-    """Whether the data was already old when the service opened. Decided once: a live server never jumps back."""
+    """Whether the data was already old when the service opened. A live server stays one, whatever it comes to serve:
+    its clock never jumps back."""
     remembered: Lru[Key, Remembered]
     counts: dict[str, int]
     """How often a decoded history was at hand (`hit`) and was not (`miss`)."""
@@ -83,7 +84,12 @@ class Service(NamedTuple):
 
 
 def open_service(
-    release: Release, *, prefix_bytes: int = PREFIX_BYTES, effort: int | None = None, events: Path | None = None
+    release: Release,
+    *,
+    prefix_bytes: int = PREFIX_BYTES,
+    effort: int | None = None,
+    events: Path | None = None,
+    is_live: bool = False,
 ) -> Service:
     """Load the model, encode the catalogue and fill its index, open the stores.
 
@@ -92,6 +98,7 @@ def open_service(
         prefix_bytes: bound of the decoded histories held.
         effort: lists of the index searched for a request; None: as the release was measured; 0: the exact product.
         events: where new events are kept; None: in `events` beside the release, for all releases there.
+        is_live: whether it takes over from one whose clock is the present.
 
     Raises:
         DataError: the model cannot be loaded.
@@ -115,7 +122,7 @@ def open_service(
         brought(features, HISTORY),
     )
     lineage = {"content_sha256": facts["content_sha256"]} | facts["lineage"]
-    is_replayed = datetime.now(UTC) - release.as_of > REPLAYED_AFTER
+    is_replayed = not is_live and datetime.now(UTC) - release.as_of > REPLAYED_AFTER
     held: Lru[Key, Remembered] = Lru(prefix_bytes, _size)
     counts = {"hit": 0, "miss": 0}
     opened = (release, recommender, items, index, features, histories)

@@ -49,13 +49,13 @@ class InService:
         """Serve what a link comes to name, for ever; a release that is not fit is refused, and the old one stays.
 
         Args:
-            link: named some release when this began; only another one counts.
-            seen: what it named then.
+            link: names a release, most of the time.
+            seen: the one that is served; what the link names counts once it is another.
         """
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            target = link.resolve()
-            if target == seen or not link.exists():
+            target = _named(link)
+            if target is None or target == seen:
                 continue
             seen = target
             try:
@@ -71,7 +71,7 @@ class InService:
         """
         log("loading", release=folder.name)
         release = await _on(self.loader, read_release, folder)
-        service = await _on(self.loader, _loaded, release, self.opened)
+        service = await _on(self.loader, _loaded, release, self.opened | {"is_live": not self.service.is_replayed})
         await _on(self.worker, self._put, service)
         del service
         await _on(self.loader, settle)
@@ -126,6 +126,14 @@ def settle() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def _named(link: Path) -> Path | None:
+    """What a link names; None where that is nothing, or cannot be told now."""
+    try:
+        return link.resolve(strict=True)
+    except (OSError, RuntimeError):  # the latter: it names itself
+        return None
 
 
 async def _on(pool: ThreadPoolExecutor, work: Any, *arguments: Any) -> Any:

@@ -54,6 +54,15 @@ def test_an_expired_online_value_becomes_null_and_is_named(features):
     assert later.columns["title"] == ["item 102"]
 
 
+def test_a_release_that_was_removed_is_answered_from_as_long_as_it_is_open(world, signals, tmp_path):
+    release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "release"))
+    open_release = open_features(release, signals)
+    before = known(open_release, 102).columns
+    shutil.rmtree(release.folder)
+    open_release.online.store.registry.cached_registry_proto_created -= timedelta(days=1)
+    assert known(open_release, 102).columns == before
+
+
 def test_a_value_written_after_the_release_is_not_known(features):
     assert known(features, 101).columns["popularity"][0] < 1000
 

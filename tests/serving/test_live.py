@@ -10,13 +10,14 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lrm.serving.guard import Limits
 from lrm.serving.process import free_port, is_ready
 from lrm.serving.release import read_release
+from lrm.serving.server import serve, web_config
 from tests.serving.conftest import ask, copied, serving
 from tests.serving.shop import AS_OF
 
@@ -109,6 +110,41 @@ def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(
         assert failed == []
         assert scores(address, 1) == pytest.approx(mine, abs=1e-5)  # the new event came along
         assert [one["version"] for one in versions] == sorted(one["version"] for one in versions)
+
+
+def test_what_the_link_came_to_name_while_the_server_started_is_served(world, tmp_path):
+    one = copied(world, tmp_path / "one")
+    copied(world, tmp_path / "two", version="2")
+    point(tmp_path, "two")
+    with serving(one, follow=tmp_path / "current") as address:
+        until(lambda: ask(address, "/v1/model")[1]["version"] == "2")
+
+
+def test_a_live_server_that_goes_back_to_an_old_release_stays_in_the_present(world, tmp_path):
+    now = datetime.now(UTC)
+    live = world.release._replace(as_of=now - timedelta(hours=1))
+    copied(world, tmp_path / "old", version="2")
+    point(tmp_path, "old")
+    with serving(live, follow=tmp_path / "current") as address:
+        until(lambda: ask(address, "/v1/model")[1]["version"] == "2")
+        _, answer = ask(address, "/v1/recommend", user_id=1)
+        assert datetime.fromisoformat(answer["time"]) >= now
+
+
+def test_a_server_told_to_stop_before_it_listens_does_not_start(world, monkeypatch, capsys):
+    def told(*given, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return web_config(*given, **options)
+
+    monkeypatch.setattr("lrm.serving.server.web_config", told)
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        serve(world.release, host="127.0.0.1", port=free_port())
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    messages = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
+    assert (messages[0].startswith("loading"), messages[1:]) == (True, ["stopped"])
 
 
 def test_an_event_outlives_a_restart_and_a_release_that_came_meanwhile(world, tmp_path):

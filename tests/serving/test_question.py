@@ -1,5 +1,6 @@
 """What can be wrong with a request, without a server."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,6 +42,13 @@ def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates
 def test_a_good_question_has_no_problem():
     context = {"store_id": 3, "hour": 5, "mood": ["calm"], "taste": [0.5, 1]}
     assert asked(SCORE, context=context, candidates=({"item_id": "tea", "shelf": "top"},)) == ""
+
+
+def test_a_value_too_deep_to_show_is_refused_all_the_same():
+    deep: list[object] = []
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    assert "context.hour: must be a finite number, got something nested" in asked(context={"hour": deep})
 
 
 def test_an_absent_value_is_no_problem():

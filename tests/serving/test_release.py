@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -46,6 +48,10 @@ def versions(root):
     return sorted(path.name.split("-")[0] for path in root.iterdir() if not path.is_symlink())
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def in_service(root):
     return read_version(root / "current")
 
@@ -88,6 +94,45 @@ def test_the_release_of_an_earlier_version_is_served_again(tmp_path):
         serve_again(tmp_path, "1")
 
 
+def test_what_was_in_service_stays_to_roll_back_to_however_old_it_is(tmp_path):
+    back = put_in_service(with_bundle(built(tmp_path, "1", age_s=9)))
+    put_in_service(built(tmp_path, "2", age_s=8))
+    serve_again(tmp_path, "1")
+    put_in_service(built(tmp_path, "3"))
+    assert versions(tmp_path) == ["1", "3"]
+    assert serve_again(tmp_path, "1") == back
+
+
+def test_a_release_on_its_way_out_is_not_served_again(tmp_path, monkeypatch):
+    for place, version in enumerate(("1", "2")):
+        put_in_service(with_bundle(built(tmp_path, version, age_s=10 - place)))
+    found, remove = [], shutil.rmtree
+    rollback = threading.Thread(target=lambda: found.append(serve_again(tmp_path, "1")))
+
+    def removed_late(folder):
+        rollback.start()
+        rollback.join(timeout=0.2)
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removed_late)
+    put_in_service(built(tmp_path, "3"))
+    rollback.join()
+    assert (found, in_service(tmp_path)) == ([None], "3")
+
+
+def test_a_release_half_removed_is_none(tmp_path, monkeypatch):
+    for place, version in enumerate(("1", "2")):
+        put_in_service(built(tmp_path, version, age_s=10 - place))
+    three = built(tmp_path, "3")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_service(three)
+    assert (list(latest_releases(tmp_path)), in_service(tmp_path)) == (["3", "2"], "3")
+    remove_unfinished(tmp_path)
+    assert versions(tmp_path) == ["2", "3"]
+
+
 def test_what_a_killed_roll_out_left_is_removed(tmp_path):
     put_in_service(built(tmp_path, "1"))
     built(tmp_path, "2")
@@ -98,12 +143,9 @@ def test_what_a_killed_roll_out_left_is_removed(tmp_path):
 def test_a_release_of_the_same_version_killed_before_the_link_moves_leaves_the_one_in_service(tmp_path, monkeypatch):
     place = put_in_service(built(tmp_path, "1", age_s=9))
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
     again = built(tmp_path, "1")
     with monkeypatch.context() as patched:
-        patched.setattr("pathlib.Path.symlink_to", killed)
+        patched.setattr("pathlib.Path.symlink_to", interrupted)
         with pytest.raises(KeyboardInterrupt):
             put_in_service(again)
     remove_unfinished(tmp_path)
