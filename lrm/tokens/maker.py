@@ -109,7 +109,8 @@ class SequenceEmbedding(nn.Module):
         """Embed."""
         is_member_NP1 = (bag_NP != MISSING).unsqueeze(-1)
         member_NPW = self.table(bag_NP) + self.recency_PW
-        score_NP1 = self.score(member_NPW).masked_fill(~is_member_NP1, torch.finfo(member_NPW.dtype).min)
+        score_NP1 = self.score(member_NPW)
+        score_NP1 = score_NP1.masked_fill(~is_member_NP1, torch.finfo(score_NP1.dtype).min)
         pooled_NW = (score_NP1.softmax(1) * member_NPW * is_member_NP1).sum(1)
         return torch.where(is_member_NP1.any(1), pooled_NW, self.table.weight[MISSING])
 

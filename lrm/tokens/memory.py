@@ -50,7 +50,8 @@ class AttentionMemory(nn.Module):
         """Compress."""
         tokens_GNKD = tokens_GMD.view(-1, *self.shape, tokens_GMD.shape[-1])
         is_event_GNK1 = is_event_GM.view(-1, *self.shape, 1)
-        score_GNK1 = self.score(tokens_GNKD).masked_fill(~is_event_GNK1, torch.finfo(tokens_GMD.dtype).min)
+        score_GNK1 = self.score(tokens_GNKD)
+        score_GNK1 = score_GNK1.masked_fill(~is_event_GNK1, torch.finfo(score_GNK1.dtype).min)
         share_GNK1 = score_GNK1.softmax(2) * is_event_GNK1
         memory_GND: Tensor = (share_GNK1 * self.value(tokens_GNKD)).sum(2) + self.constant_ND
         return memory_GND

@@ -73,15 +73,37 @@ class Generated:
             identity_C = forget_identities(identity_C, share=share, generator=generator)
         self._item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(self._rows))
 
-    def log_p(self, state_PD: Tensor, row_P: np.ndarray) -> Tensor:
-        """(P,) log-probability of each state's own target, which a sample holds exactly once: as itself."""
+    def log_p(
+        self, state_PD: Tensor, row_P: np.ndarray, seen: Seen | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """(P,) log-probability of each state's own target, which a sample holds exactly once: as itself.
+
+        Args:
+            state_PD: the states.
+            row_P: rows of their targets.
+            seen: what the history of each holds.
+            bias: what the logits of those items gain.
+        """
         class_P = torch.as_tensor(np.searchsorted(self._rows, row_P))
         logit_P = (state_PD * self._item_CD[class_P]).sum(-1)
         logit_PC = state_PD @ self._item_CD[self._drawn].T - self._log_q
+        if seen is not None and bias is not None:
+            gain_PC = bias * self._held(seen, len(row_P))
+            logit_P = logit_P + gain_PC[torch.arange(len(row_P)), class_P]
+            logit_PC = logit_PC + gain_PC[:, self._drawn]
         if self._is_full:
             return logit_P - logit_PC.logsumexp(-1)
         others_PC = logit_PC.masked_fill(self._drawn == class_P.unsqueeze(-1), float("-inf"))
         return logit_P - torch.logaddexp(others_PC.logsumexp(-1), logit_P)
+
+    def _held(self, seen: Seen, n: int) -> Tensor:
+        """(P, C) 1 for the items that each of `n` histories holds, else 0."""
+        rows_S = seen.class_S.cpu().numpy()
+        class_S = np.searchsorted(self._rows, rows_S).clip(max=len(self._rows) - 1)
+        is_here_S = torch.as_tensor(self._rows[class_S] == rows_S)
+        held_PC = torch.zeros(n, len(self._rows))
+        held_PC[seen.row_S[is_here_S], torch.as_tensor(class_S)[is_here_S]] = 1.0
+        return held_PC
 
     def mean_nll(self, state_PD: Tensor, row_P: np.ndarray, seen: Seen | None, bias: Tensor | None) -> Tensor:
         """Mean negative log-probability of each state's own target under the whole catalogue; 0 without states."""
@@ -98,15 +120,28 @@ def event_targets(batch: Batch, corpus: Corpus) -> np.ndarray:
 
 def seen_before(batch: Batch, corpus: Corpus, events: np.ndarray) -> Seen:
     """The items of each target's segment before it, at their first occurrence there. Targets are rows of the batch."""
+    start_E = np.maximum.accumulate(np.where(batch.is_first_E, np.arange(len(batch.events)), 0))
+    return _held_between(batch, corpus, start_E[events], events)
+
+
+def seen_by(batch: Batch, corpus: Corpus, requests: np.ndarray) -> Seen:
+    """The items of the events that requests of the batch see, likewise."""
+    layout = batch.layout
+    segment_E = layout.event_slot_E.cpu().numpy() // layout.events_shape[1]
+    start_Q = np.searchsorted(segment_E, layout.segment_R.cpu().numpy()[requests])
+    return _held_between(batch, corpus, start_Q, start_Q + layout.visible_R.cpu().numpy()[requests])
+
+
+def _held_between(batch: Batch, corpus: Corpus, start_P: np.ndarray, end_P: np.ndarray) -> Seen:
+    """The items of runs of the batch's events, each of which begins where a segment does."""
     row_E, slot_E = corpus.event_row_E[batch.events], batch.layout.event_slot_E
-    start_E = np.maximum.accumulate(np.where(batch.is_first_E, np.arange(len(row_E)), 0))
     first_E = batch.layout.first_GT.flatten()[slot_E]
     is_new_E = (first_E == slot_E % batch.layout.events_shape[1]).cpu().numpy()
     new, before_E = np.flatnonzero(is_new_E), np.concatenate([[0], np.cumsum(is_new_E)])
-    begin_P, count_P = before_E[start_E[events]], before_E[events] - before_E[start_E[events]]
+    begin_P, count_P = before_E[start_P], before_E[end_P] - before_E[start_P]
     offset = np.concatenate([[0], np.cumsum(count_P)])
     place = np.arange(offset[-1]) + np.repeat(begin_P - offset[:-1], count_P)
-    row = np.repeat(np.arange(len(events)), count_P)
+    row = np.repeat(np.arange(len(start_P)), count_P)
     return Seen(torch.as_tensor(offset), torch.as_tensor(row_E[new[place]]), torch.as_tensor(row))
 
 
@@ -137,18 +172,20 @@ def retrieval_losses(
     targets = np.concatenate([event_row_P, request_row_Q])
     generated = Generated(recommender, corpus, negatives, targets, rng=rng, generator=generator)
     before_PD = states.event_ED[torch.as_tensor(events - 1)]
+    bias = recommender.seen_bias
+    seen = None if bias is None else seen_before(batch, corpus, events)
     if negatives.is_full:
-        seen = seen_before(batch, corpus, events) if recommender.seen is not None else None
-        next_item = generated.mean_nll(before_PD, event_row_P, seen, recommender.seen_bias)
+        next_item = generated.mean_nll(before_PD, event_row_P, seen, bias)
     else:
-        next_item = -generated.log_p(before_PD, event_row_P).sum() / max(1, len(events))
+        next_item = -generated.log_p(before_PD, event_row_P, seen, bias).sum() / max(1, len(events))
     if not len(requests):
         return {"next_item": next_item, "retrieval": torch.zeros(())}
     asked = torch.as_tensor(requests)
     row_RT = event_rows(batch.layout, corpus.event_row_E[batch.events])
     is_same_QT = torch.as_tensor(row_RT[requests] == request_row_Q[:, None])
     pointed_Q = (states.pointed.share_RT[asked] * is_same_QT).sum(-1)
-    log_generated_Q = generated.log_p(states.request_RD[asked], request_row_Q)
+    seen = None if bias is None else seen_by(batch, corpus, requests)
+    log_generated_Q = generated.log_p(states.request_RD[asked], request_row_Q, seen, bias)
     log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[asked])
     weight_Q = torch.as_tensor(1.0 / np.bincount(requests, minlength=1)[requests]).float()
     return {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrm.config import TokensConfig
-from lrm.tokens.maker import BagEmbedding, TokenMaker
+from lrm.tokens.maker import BagEmbedding, SequenceEmbedding, TokenMaker
 from lrm.tokens.signals import encode
 from tests.tokens.test_vocabulary import COLOUR, FITTED, PRICE, TAGS, VECTOR
 
@@ -97,3 +97,14 @@ def test_a_fresh_maker_tells_numbers_by_their_values_more_than_by_their_buckets(
     by_bucket = dense(buckets, values)[:, 0].std(0).mean()
     by_value = (dense(buckets, values + 1) - dense(buckets, values)).std()
     assert 2 * by_bucket < by_value
+
+
+def test_a_sequence_is_pooled_in_bfloat16_as_in_float32_up_to_rounding():
+    torch.manual_seed(0)
+    embedding, bag = (
+        SequenceEmbedding(n_categories=5, n_places=3, width=8),
+        torch.tensor([[1, 4, 2], [3, 0, 0], [0, 0, 0]]),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        short = embedding(bag)
+    assert torch.allclose(short.float(), embedding(bag), atol=0.02)

@@ -53,3 +53,11 @@ def test_memory_reaches_as_far_back_as_it_says_and_no_further(kind, tmp_path):
     unchanged = Scorer(recommender, tables).candidate_logits(asked)
     assert np.abs(with_another_item_at(5) - unchanged).max() > 1e-6
     assert np.array_equal(with_another_item_at(9), unchanged)
+
+
+def test_attention_pools_in_bfloat16_as_in_float32_up_to_rounding():
+    memory, tokens = AttentionMemory(n_events=8, n_tokens=2, d_model=4), torch.randn(3, 8, 4)
+    is_event = torch.arange(8) >= torch.tensor([0, 5, 8])[:, None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        short = memory(tokens, is_event)
+    assert torch.allclose(short.float(), memory(tokens, is_event), atol=0.02)

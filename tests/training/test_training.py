@@ -16,6 +16,7 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import checkpoint, loop
+from lrm.training.cross_entropy import Seen
 from lrm.training.loss import Generated, Negatives
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 from lrm.training.pretrain import pretrain
@@ -125,6 +126,24 @@ def test_sampled_negatives_know_how_often_each_item_is_drawn():
     weight = (counts + 1e-3) ** 0.75
     expected = 1 - (1 - weight / weight.sum()) ** 2
     assert log_q == pytest.approx(np.log(expected)[rows], rel=1e-5)
+
+
+def test_what_was_seen_counts_as_much_in_a_sample_that_holds_every_item(world):
+    recommender, corpus, _ = build(world)
+    state, row = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), np.array([1, 5, 5])
+    seen = Seen(torch.tensor([0, 2, 3, 3]), torch.tensor([1, 2, 7]), torch.tensor([0, 0, 1]))
+    answers = []
+    for full_up_to in (0, 10**6):
+        bias = torch.tensor(-2.0, requires_grad=True)
+        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=20_000, full_up_to=full_up_to)
+        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(0))
+        log_p = generated.log_p(state, row, seen, bias)
+        log_p.sum().backward()
+        answers.append((log_p.detach(), bias.grad))
+        plain = generated.log_p(state, row).detach()
+        assert (log_p[0] < plain[0], log_p[1] > plain[1], log_p[2] == plain[2]) == (True, True, True)
+    for sampled, whole in zip(*answers, strict=True):
+        assert torch.allclose(sampled, whole, atol=1e-5)
 
 
 def test_a_small_catalogue_is_compared_whole():

@@ -1,6 +1,7 @@
 """What training is judged by is what evaluation would say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,22 @@ def test_ndcg_in_validation_is_that_of_the_scores_of_every_item(examples):
     found = validate(recommender, corpus, loop.negatives_of(corpus, config.training))
     assert found["retrieval_ndcg"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert 0.1 < found["retrieval_ndcg"] < 1
+
+
+def test_the_loss_of_a_request_is_that_of_the_scores_of_its_targets_where_what_was_seen_counts_less(examples):
+    torch.manual_seed(0)
+    config, tables, signals = preset("tiny"), read(examples), read_declared(examples)
+    config = replace(config, model=replace(config.model, repeats=False))
+    vocabulary = fit_vocabulary(tables, signals, config.tokens)
+    recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
+    recommender.seen.data.fill_(-0.5)
+    asked = np.flatnonzero((corpus.split_R == 1) & (np.diff(corpus.target_offset_R) > 0))
+    expected = [
+        -scores[corpus.target_row_T[corpus.target_offset_R[request] : corpus.target_offset_R[request + 1]]].mean()
+        for request, scores in zip(asked, Scorer(recommender, tables).item_scores(asked), strict=True)
+    ]
+    found = validate(recommender, corpus, loop.negatives_of(corpus, config.training))
+    assert found["retrieval_loss"] == pytest.approx(np.mean(expected), abs=1e-5)
 
 
 def test_the_ranking_decides_and_where_nothing_is_ranked_what_is_retrieved():
