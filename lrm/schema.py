@@ -84,6 +84,10 @@ class Signal:
             and set(self.makers) != {HISTORY},
             "only a bag can be ordered": self.ordered and self.kind != BAG,
             "an embedding needs dim": self.kind == EMBEDDING and not self.dim,
+            f"max_null_rate {self.max_null_rate:g} is no share, 0 to 1": not 0 <= self.max_null_rate <= 1,
+            f"minimum {self.minimum} is above maximum {self.maximum}": self.minimum is not None
+            and self.maximum is not None
+            and self.minimum > self.maximum,
             "its name is reserved for a key column": self.name in KEYS,
         }
         for problem, is_so in problems.items():
@@ -138,9 +142,28 @@ def sparse(
     categories: Iterable[str] | None = None,
     max_null_rate: float | None = None,
 ) -> dict[str, str]:
-    """Tags of a category."""
-    listed = json.dumps(list(categories)) if categories is not None else None
+    """Tags of a category; whole numbers and booleans are written as text, as values of such columns are.
+
+    Raises:
+        SchemaError: `categories` is one string, or holds something else than these.
+    """
+    if isinstance(categories, str):
+        raise SchemaError(f"categories={categories!r} is one string; write a tuple of them, as ({categories!r},)")
+    listed = json.dumps([as_category(one) for one in categories]) if categories is not None else None
     return _tags(SPARSE, maker, entity, known, categories=listed, max_null_rate=max_null_rate)
+
+
+def as_category(value: Any) -> str:
+    """A category as text: as it is, or as a table's column of whole numbers or booleans becomes text.
+
+    Raises:
+        SchemaError: it is none of these.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        return str(value)
+    raise SchemaError(f"a category is a string, a whole number or a boolean, got {value!r}")
 
 
 def bag(
@@ -186,6 +209,14 @@ def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[st
             f"signal {name!r} of view {view!r} has no tag {absent[0]!r}; write tags=dense(...), sparse(...), bag(...), "
             "sequence(...) or embedding(...) from lrm.schema in views.py"
         )
+    numbers: dict[str, Any] = {}
+    for tag, read in (("minimum", float), ("maximum", float), ("max_null_rate", float), ("dim", int)):
+        try:
+            numbers |= {tag: read(tags[tag])} if tag in tags else {}
+        except ValueError as error:
+            raise SchemaError(
+                f"signal {name!r} of view {view!r}: {tag} is no number, got {tags[tag]!r}; mend its tags in views.py"
+            ) from error
     return Signal(
         name=name,
         kind=tags[TAG_KIND],
@@ -194,12 +225,9 @@ def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[st
         view=view,
         known=tags.get(TAG_KNOWN, REQUEST_TIME),
         description=description,
-        minimum=float(tags["minimum"]) if "minimum" in tags else None,
-        maximum=float(tags["maximum"]) if "maximum" in tags else None,
-        max_null_rate=float(tags.get("max_null_rate", 1.0)),
         categories=tuple(json.loads(tags["categories"])) if "categories" in tags else None,
-        dim=int(tags["dim"]) if "dim" in tags else None,
         ordered=tags.get(TAG_ORDERED) == "true",
+        **numbers,
     )
 
 

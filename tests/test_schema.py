@@ -31,6 +31,7 @@ def declared(tags: dict[str, str]) -> Signal:
             {"kind": "dense", "makers": ("history", "candidate"), "minimum": 0.0, "maximum": 9.5, "max_null_rate": 0.1},
         ),
         (sparse("query", "user", categories=["a", "b,c"]), {"kind": "sparse", "categories": ("a", "b,c")}),
+        (sparse("query", "user", categories=[1, True, "x"]), {"categories": ("1", "true", "x")}),
         (bag("candidate", "item", categories=["x"]), {"kind": "bag", "makers": ("candidate",), "categories": ("x",)}),
         (sequence("query", "user"), {"kind": "bag", "makers": ("query",), "ordered": True}),
         (embedding("candidate", "item", dim=8), {"kind": "embedding", "dim": 8}),
@@ -68,11 +69,26 @@ def test_a_missing_tag_is_named_with_what_to_write(tag):
         ({"known": "after"}, "it is known only after the action, so only the history maker may read it"),
         ({"kind": "embedding"}, "an embedding needs dim"),
         ({"name": "user_id"}, "its name is reserved for a key column"),
+        ({"max_null_rate": 60.0}, "max_null_rate 60 is no share, 0 to 1"),
+        ({"max_null_rate": -1.0}, "max_null_rate -1 is no share, 0 to 1"),
+        ({"minimum": 10.0, "maximum": 1.0}, r"minimum 10\.0 is above maximum 1\.0"),
     ],
 )
 def test_a_signal_that_cannot_be_is_refused_with_where_to_mend_it(wrong, problem):
     with pytest.raises(SchemaError, match=rf"of view 'profile': {problem}.*mend its tags in views.py"):
         Signal(**(AGE | wrong))
+
+
+def test_a_number_of_a_tag_that_is_none_is_named():
+    with pytest.raises(SchemaError, match=r"signal 's' of view 'v': max_null_rate is no number, got 'lots'; mend"):
+        declared(dense("query", "user") | {"max_null_rate": "lots"})
+
+
+def test_categories_are_several_values_of_the_kinds_a_column_may_hold():
+    with pytest.raises(SchemaError, match=r"categories='ios' is one string; write a tuple of them, as \('ios',\)"):
+        sparse("query", "user", categories="ios")
+    with pytest.raises(SchemaError, match=r"a category is a string, a whole number or a boolean, got 0\.5"):
+        bag("query", "user", categories=[0.5])
 
 
 def test_signals_survive_their_file_unchanged(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import polars as pl
 
+from lrm.errors import SchemaError
 from lrm.features.declarations import Declarations, View
 from lrm.features.events import Base
 from lrm.features.sources import INSTANT_TYPE, column_types, read_view
@@ -45,6 +46,10 @@ def assemble(
         until: the instant at which the world ends: an item first described later does not exist.
         known_at: the instant at which the catalogue's content is read.
         horizon_seconds: how far a request's retrieval targets reach.
+
+    Raises:
+        DataError: the table of a view is missing, or holds what cannot be read.
+        SchemaError: a column of it is missing, or is not of the type that it must have.
     """
     join_keys = {key for view in declared.joined for key in view.keys} & set(base.requests.columns)
     asked = base.requests.select(REQUEST_ID, EVENT_TIME, *sorted(join_keys))
@@ -58,6 +63,7 @@ def assemble(
     content: list[tuple[View, pl.DataFrame]] = []
     for view in progress(declared.joined, what="join point in time", unit="view"):
         source = read_view(view)
+        _require_same_keys(view, source, rows.values())
         for maker, table in rows.items():
             read = view._replace(signals=for_maker(view.signals, maker))
             if read.signals:
@@ -80,6 +86,16 @@ def assemble(
         targets=targets(base.requests, base.events, horizon_seconds=horizon_seconds),
         items=pl.concat([items, *described_as], how="horizontal"),
     )
+
+
+def _require_same_keys(view: View, source: pl.DataFrame, tables: Iterable[pl.DataFrame]) -> None:
+    for key in view.keys:
+        types = {table.schema[key] for table in tables if key in table.columns} - {source.schema[key]}
+        if types:
+            raise SchemaError(
+                f"{view.path.name}: key {key!r} is {source.schema[key]}, and {types.pop()} in the tables that view "
+                f"{view.name!r} is joined to; write it in one type"
+            )
 
 
 def _ordered(

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -93,7 +94,10 @@ def _modules(feature_repo: Path, data: Path) -> list[Any]:
     except SchemaError:
         raise
     except Exception as error:
-        raise SchemaError(f"{feature_repo}: its definitions do not load ({type(error).__name__}: {error})") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        mine = [frame for frame in frames if Path(frame.filename).parent == feature_repo.resolve()]
+        where = f"{feature_repo / Path(mine[-1].filename).name}, line {mine[-1].lineno}" if mine else str(feature_repo)
+        raise SchemaError(f"{where}: its definitions do not load ({type(error).__name__}: {error})") from error
     finally:
         sys.path.remove(str(feature_repo.resolve()))
         sys.dont_write_bytecode = no_bytecode

@@ -35,7 +35,7 @@ def read_table(
     Columns that nobody declared are ignored.
 
     Raises:
-        DataError: the file is missing or is no Parquet file.
+        DataError: the file is missing or is no Parquet file, or a value does not fit its type here.
         SchemaError: a column is missing or its type does not fit what is declared.
     """
     keys, times, signals, numbers = tuple(keys), tuple(times), tuple(signals), tuple(numbers)
@@ -51,16 +51,17 @@ def read_table(
                 f"{path.name}: column {column!r} is missing, it has {', '.join(held)}; "
                 "add it to the data or take its Field out of views.py"
             )
-    return (
-        pl.scan_parquet(path)
-        .select(
-            *(_key(path, key, held[key]) for key in keys),
-            *(_instant(path, time, held[time]) for time in times),
-            *(pl.col(number).cast(pl.Float32) for number in numbers),
-            *(_signal(path, signal, held[signal.name]) for signal in signals),
-        )
-        .collect()
+    read = pl.scan_parquet(path).select(
+        *(_key(path, key, held[key]) for key in keys),
+        *(_instant(path, time, held[time]) for time in times),
+        *(_number(path, number, held[number]) for number in numbers),
+        *(_signal(path, signal, held[signal.name]) for signal in signals),
     )
+    try:
+        return read.collect()
+    except pl.exceptions.InvalidOperationError as error:
+        seen = str(error).partition("\n")[0]
+        raise DataError(f"{path.name}: a value cannot be kept ({seen}); convert the column in the data") from error
 
 
 def read_view(view: View) -> pl.DataFrame:
@@ -94,6 +95,12 @@ def _key(path: Path, name: str, held: pl.DataType) -> pl.Expr:
     if held == pl.String:
         return pl.col(name)
     raise SchemaError(f"{path.name}: key {name!r} must be int64 or string, got {held}; convert it in the data")
+
+
+def _number(path: Path, name: str, held: pl.DataType) -> pl.Expr:
+    if held.is_numeric() or held == pl.Boolean:
+        return pl.col(name).cast(pl.Float32)
+    raise SchemaError(f"{path.name}: {name!r} must be a number, got {held}; convert it in the data")
 
 
 def _instant(path: Path, name: str, held: pl.DataType) -> pl.Expr:

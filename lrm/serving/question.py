@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrm.schema import BAG, DENSE, EMBEDDING, ITEM_ID, SPARSE, USER_ID, Signal
+from lrm.schema import BAG, DENSE, EMBEDDING, ITEM_ID, SPARSE, USER_ID, Signal, as_category
 
 Key = int | str
 RECOMMEND, SCORE = "recommend", "score"
@@ -86,6 +86,32 @@ def problem(question: Question, fields: Fields, *, now: datetime) -> str:
         or next(filter(None, (_key(f"exclude[{at}]", ITEM_ID, i, fields) for at, i in enumerate(question.exclude))), "")
         or _candidates(question.candidates or (), fields)
     )
+
+
+def stored_question(question: Question, fields: Fields) -> Question:
+    """The question with booleans, and whole numbers among categories, as training reads columns of such values."""
+    candidates = question.candidates and tuple(
+        one if len(one) == 1 else _stored(one, fields.candidate) for one in question.candidates
+    )
+    return question._replace(context=_stored(question.context, fields.request), candidates=candidates)
+
+
+def stored_event(event: Event, fields: Fields) -> Event:
+    """The event, likewise."""
+    return event._replace(signals=_stored(event.signals, fields.event))
+
+
+def _stored(given: Mapping[str, Any], signals: Sequence[Signal]) -> Mapping[str, Any]:
+    kinds = {signal.name: signal.kind for signal in signals if signal.name in given}
+    return given if not kinds else dict(given) | {name: _in_form(kind, given[name]) for name, kind in kinds.items()}
+
+
+def _in_form(kind: str, value: Any) -> Any:
+    if kind == BAG and isinstance(value, list):
+        return [_in_form(SPARSE, one) for one in value]
+    if kind == SPARSE and isinstance(value, int):
+        return as_category(value)
+    return float(value) if kind == DENSE and isinstance(value, bool) else value
 
 
 def event_problem(event: Event, fields: Fields, *, where: str, now: datetime) -> str:

@@ -15,7 +15,7 @@ from lrm.serving import wire
 from lrm.serving.batching import Overloaded, TooLate
 from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
-from lrm.serving.question import Event, Question, event_problem, problem, shown
+from lrm.serving.question import Event, Question, event_problem, problem, shown, stored_event, stored_question
 from lrm.serving.swap import InService
 
 MAX_PUSHES = 32
@@ -73,6 +73,7 @@ def add_questions(app: FastAPI) -> None:
 
     async def answered(question: Question) -> JSONResponse:
         service = in_service()
+        question = stored_question(question, service.fields)
         if wrong := problem(question, service.fields, now=datetime.now(UTC)):
             return _no(422, wrong)
         result: dict[str, Any] = await state.batcher.ask((service, question))
@@ -94,7 +95,7 @@ def add_questions(app: FastAPI) -> None:
     async def events(body: wire.EventsBody) -> JSONResponse:
         """Take new events, through the feature store's push source; the next answers to their users know them."""
         service, now = in_service(), datetime.now(UTC)
-        sent = [one.event() for one in body.events]
+        sent = [stored_event(one.event(), service.fields) for one in body.events]
         for place, event in enumerate(sent):
             if wrong := event_problem(event, service.fields, where=f"events[{place}]", now=now):
                 return _no(422, wrong)

@@ -173,7 +173,10 @@ class Decoder(BaseModel):
 class Declared(BaseModel):
     """A signal that a caller may send, as the feature repo declares it; null is always taken, and counts as missing."""
 
-    kind: str = Field(description="dense: a number; sparse: a string; bag: strings; embedding: dim numbers")
+    kind: str = Field(
+        description="dense: a number or boolean; sparse: a string, whole number or boolean; bag: a list of those; "
+        "embedding: dim numbers"
+    )
     minimum: float | None = None
     maximum: float | None = None
     categories: list[str] | None = Field(None, description="null: any")

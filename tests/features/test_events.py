@@ -180,6 +180,24 @@ def test_a_label_is_zero_or_one(data, retrieve, label):
         retrieve(data)
 
 
+def test_a_label_in_words_is_refused(data, retrieve):
+    change(data, "candidates", lambda rows: rows.with_columns(label=pl.lit("yes")))
+    with pytest.raises(SchemaError, match=r"candidates.parquet: 'label' must be a number, got String; convert it"):
+        retrieve(data)
+
+
+def test_an_id_beyond_what_is_kept_is_refused(data, retrieve):
+    change(data, "items", lambda rows: rows.with_columns(item_id=pl.lit(2**63, dtype=pl.UInt64)))
+    with pytest.raises(DataError, match=r"items.parquet: a value cannot be kept \(.*item_id.*\); convert the column"):
+        retrieve(data)
+
+
+def test_a_key_of_another_type_in_a_joined_table_is_named(data, retrieve):
+    change(data, "items", lambda rows: rows.cast({"item_id": pl.String}))
+    with pytest.raises(SchemaError, match=r"items.parquet: key 'item_id' is String, and Int64 in the tables that view"):
+        retrieve(data)
+
+
 def test_no_event_before_as_of_is_refused(data, retrieve):
     change(data, "events", lambda events: events.clear())
     with pytest.raises(DataError, match=r"events.parquet holds no event before 2024-02-10.*\(0 in all\)"):

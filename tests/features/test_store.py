@@ -82,6 +82,7 @@ RULES = {
     ),
     "no item": ('dense("candidate", "pair")', 'dense("history", "pair")', r"keyed by user_id, item_id; drop 'history'"),
     "other times": ('created_timestamp_column="created_time"', 'created_timestamp_column="age"', r"and 'age'; use"),
+    "a typing error": ("dense(", "dens(", r"views\.py, line \d+: its definitions do not load \(NameError: name 'dens'"),
     "no Python": ("recommendation = FeatureService(", "recommendation = = (", r"do not load \(SyntaxError"),
 }
 

@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lrm.schema import Signal
-from lrm.serving.question import RECOMMEND, SCORE, Event, Fields, Question, event_problem, problem
+from lrm.serving.question import (
+    RECOMMEND,
+    SCORE,
+    Event,
+    Fields,
+    Question,
+    event_problem,
+    problem,
+    stored_event,
+    stored_question,
+)
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 FIELDS = Fields(
@@ -111,3 +121,12 @@ def test_a_value_beyond_its_declared_limits_is_named_with_them(question, message
 def test_an_event_beyond_its_declared_limits_is_named_with_them():
     said = event_problem(Event("ann", "tea", None, {"paid": 2e6}), LIMITED, where="events[3]", now=AS_OF)
     assert said == "events[3].signals.paid: 2000000.0 is out of its declared range, at most 1000000"
+
+
+def test_booleans_and_whole_numbers_are_taken_as_training_reads_columns_of_them():
+    context = {"store_id": 3, "hour": True, "mood": [True, 2, "calm"], "other": True}
+    question = Question(SCORE, "ann", None, context, ({"item_id": "tea", "shelf": False}, {"item_id": "cocoa"}))
+    stored = stored_question(question, FIELDS)
+    assert stored.context == {"store_id": 3, "hour": 1.0, "mood": ["true", "2", "calm"], "other": True}
+    assert stored.candidates == ({"item_id": "tea", "shelf": "false"}, {"item_id": "cocoa"})
+    assert stored_event(Event("ann", "tea", None, {"paid": True}), LIMITED).signals == {"paid": 1.0}
