@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlparse
@@ -36,8 +36,10 @@ with warnings.catch_warnings():
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
 P = ParamSpec("P")
@@ -49,7 +51,11 @@ LOADER = "lrm.serving.pyfunc"
 """The module that MLflow imports to load a version as a Python function."""
 DATA = "data/bundle"
 """Where the bundle lies inside a version's artifact."""
+ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""Error codes for a name that stands for nothing, whether it might or could not."""
 LONGEST_PARAM = 6000
+PAGE = 1000
+"""Rows that one search brings: the most that every store allows."""
 
 
 class Registry(NamedTuple):
@@ -112,23 +118,29 @@ def connect(registry: str, name: str) -> Registry:
 @clearly
 def names(registry: Registry) -> list[str]:
     """The registered models of a store."""
-    return sorted(model.name for model in registry.client.search_registered_models())
+    return sorted(model.name for model in _all(registry.client.search_registered_models))
 
 
 @clearly
 def versions(registry: Registry) -> list[Version]:
     """All versions of the model, oldest first; none when there is no such model."""
-    found = registry.client.search_model_versions(f"name='{registry.name}'", max_results=1000)
-    return sorted((_version(one) for one in found), key=lambda one: int(one.version))
+    asked = {"filter_string": f"name='{registry.name}'", "order_by": ["version_number ASC"]}
+    return [_version(made) for made in _all(registry.client.search_model_versions, **asked)]
 
 
+@clearly
 def version(registry: Registry, number: str) -> Version:
     """One version.
 
     Raises:
         RegistryError: there is no such version.
     """
-    for one in versions(registry):
+    try:
+        one = _version(registry.client.get_model_version(registry.name, number))
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+    else:
         if one.version == number:
             return one
     known = ", ".join(one.version for one in versions(registry)) or "none"
@@ -141,7 +153,7 @@ def alias(registry: Registry, alias_name: str) -> str:
     try:
         return str(registry.client.get_model_version_by_alias(registry.name, alias_name).version)
     except MlflowException as error:
-        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+        if error.error_code in ABSENT:
             return ""
         raise
 
@@ -155,12 +167,8 @@ def move_alias(registry: Registry, alias_name: str, number: str) -> None:
 @clearly
 def tag(registry: Registry, key: str) -> str:
     """A tag of the registered model, "" where it has none or is not there."""
-    try:
-        return str(registry.client.get_registered_model(registry.name).tags.get(key, ""))
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return ""
-        raise
+    model = _find_model(registry)
+    return str(model.tags.get(key, "")) if model else ""
 
 
 @clearly
@@ -245,8 +253,28 @@ def _as_frame(example: Mapping[str, Any], inputs: list[dict[str, Any]]) -> pd.Da
 
 
 def _make_model(registry: Registry) -> None:
-    if registry.name not in names(registry):
+    if _find_model(registry) is None:
         registry.client.create_registered_model(registry.name)
+
+
+def _find_model(registry: Registry) -> RegisteredModel | None:
+    try:
+        return registry.client.get_registered_model(registry.name)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def _all(search: Callable[..., PagedList[T]], **asked: Any) -> Iterator[T]:
+    """What a search finds, page after page: the client's lists end with their first."""
+    token = None
+    while True:
+        page = search(**asked, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _experiment(registry: Registry, artifacts: Path) -> str:
