@@ -30,8 +30,12 @@ class Function:
         self._recommender, self._items = recommender, items
 
     def predict(self, requests: Any) -> list[dict[str, Any]]:
-        """Answer a data frame of requests: `items` and `scores`, best first, and the candidates' `probabilities`."""
-        asks = [self._ask(row) for row in requests.to_dict("records")]
+        """Answer a data frame of requests: `items` and `scores`, best first, and the candidates' `probabilities`.
+
+        A cell that a row does not bring is None: where another row brings it, the frame has filled it with a NaN.
+        """
+        given = requests.astype(object).where(requests.notna(), None)
+        asks = [self._ask(row) for row in given.to_dict("records")]
         ranked = rank(self._recommender, self._items, asks)
         return [
             {
