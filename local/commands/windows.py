@@ -20,12 +20,13 @@ def completed_run(runs: Path, end: datetime) -> Path | None:
 
 
 def retold(runs: Path, end: datetime) -> Metrics:
-    """What a window's run saw and decided; its first run that reached a verdict counts.
+    """What a window's run saw and decided; its first run that judged a model and registered it counts.
 
     A run that was stopped after it had promoted is followed by one in which the new champion meets itself.
     """
-    run = next(run for run in _runs_of(runs, end) if (run / JUDGED).is_file())
-    records, evaluation = read_records(run), _read(run / JUDGED)
+    told = ((run, read_records(run)) for run in _runs_of(runs, end))
+    run, records = next((run, records) for run, records in told if _is_registered(records))
+    evaluation = _read(run / JUDGED)
     found = [row for row in evaluation["comparisons"] if row["against"] == "champion"]
     task, metric = evaluation["primary"]["task"], evaluation["primary"]["metric"]
     gain = next((row for row in found if (row["task"], row["metric"]) == (task, metric)), None)
@@ -118,6 +119,10 @@ def _runs_of(runs: Path, end: datetime) -> list[Path]:
     """The runs of a window, the oldest first."""
     found = [path.parent for path in sorted(runs.glob("[!.]*/run.json")) if not path.parent.is_symlink()]
     return [run for run in found if _read(run / "run.json")["as_of"] == end.isoformat()]
+
+
+def _is_registered(records: Metrics) -> bool:
+    return records.get("register_model", {}).get("state") in SUCCEEDED
 
 
 def _status(run: Path) -> str:

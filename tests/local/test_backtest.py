@@ -60,7 +60,7 @@ def comparison(against, metric, difference):
     return row | {"low": difference - 0.01, "high": difference + 0.01, "n_users": 50}
 
 
-def write_run(runs, name, *, status, verdict="promote"):
+def write_run(runs, name, *, status, verdict="promote", registered="succeeded"):
     folder = runs / name
     files = {
         "run.json": {"run_id": name, "as_of": END.isoformat()},
@@ -83,8 +83,13 @@ def write_run(runs, name, *, status, verdict="promote"):
             ]
         },
     }
-    for step, metrics in {"register_model": {"version": "4"}, "find_champion": {"version": "3"}}.items():
-        files[f"steps/{step}/record.json"] = {"step": step, "started": "2024", "metrics": metrics}
+    made = {"version": "4"} if registered in ("succeeded", "reused") else {}
+    for step, state, metrics in (
+        ("find_champion", "succeeded", {"version": "3"}),
+        ("register_model", registered, made),
+    ):
+        if state:
+            files[f"steps/{step}/record.json"] = {"step": step, "state": state, "started": "2024", "metrics": metrics}
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(json.dumps(content))
@@ -106,6 +111,13 @@ def test_after_a_run_that_was_stopped_the_first_verdict_counts_and_only_a_whole_
     assert completed_run(tmp_path, END) == again
     assert retold(tmp_path, END)["verdict"] == "promote"
     assert completed_run(tmp_path, END - timedelta(days=1)) is None
+
+
+@pytest.mark.parametrize("registered", ["", "running", "failed"])
+def test_a_verdict_on_a_model_that_was_never_registered_does_not_count(registered, tmp_path):
+    write_run(tmp_path, "1", status="failed", registered=registered)
+    write_run(tmp_path, "2", status="succeeded", registered="reused")
+    assert (retold(tmp_path, END)["run_id"], retold(tmp_path, END)["version"]) == ("2", "4")
 
 
 def test_the_next_window_is_what_was_open_at_the_end_of_this_one(tmp_path):
