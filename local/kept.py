@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from local.lock import is_held
-from local.prepare import versions
+from local.prepare import RUN, versions
 from lrm.errors import DataError
 from lrm.manifest import RUN_MANIFEST, STARTED, read
 from lrm.record import RECORD
@@ -27,6 +27,7 @@ from lrm.record import RECORD
 ARTIFACTS, CACHE, CHECKPOINTS, WORKSPACE = ".artifacts", ".cache", ".checkpoints", ".workspace"
 REPRODUCTIONS = ".reproductions"
 LOCK, PINNED, LATEST = ".lock", "pinned", "latest"
+Json = dict[str, Any]
 
 
 def artifacts_of(run_dir: Path) -> Path:
@@ -41,8 +42,23 @@ def cache_of(run_dir: Path) -> Path:
 
 
 def entries(runs: Path) -> dict[Path, list[Path]]:
-    """The engine's cache entries: each file, and the folders that it names."""
-    return {path: list(_named(json.loads(path.read_text()))) for path in sorted(runs.glob(f"{CACHE}/*/*.json"))}
+    """The engine's cache entries: each file, and the folders that it names; none where it is torn."""
+    return {path: list(_named(content_of(path))) for path in sorted(runs.glob(f"{CACHE}/*/*.json"))}
+
+
+def content_of(path: Path) -> Json:
+    """What a file says; nothing where it is missing, or torn by a machine that went down or a disk that was full."""
+    try:
+        content: Json = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content
+
+
+def asked_of(runs: Path) -> list[tuple[Path, Json]]:
+    """Every run with what was asked of it (`run.json`), oldest first; one that cannot say so is none."""
+    folders = [path.parent for path in sorted(runs.glob(f"[!.]*/{RUN}")) if not path.parent.is_symlink()]
+    return [(folder, asked) for folder in folders if (asked := content_of(folder / RUN))]
 
 
 def run_folders(runs: Path) -> list[Path]:
@@ -96,8 +112,8 @@ def remove_leftovers(runs: Path) -> list[Path]:
 
 
 def _is_torn(task: Path) -> bool:
-    """Whether a step's own record says that it never ended."""
-    return any(json.loads(path.read_text())["state"] == "running" for path in task.glob(f"*/{RECORD}"))
+    """Whether a step's own record says that it never ended, or is torn itself."""
+    return any(content_of(path).get("state", "running") == "running" for path in task.glob(f"*/{RECORD}"))
 
 
 def _named(value: Any) -> Iterator[Path]:

@@ -26,6 +26,8 @@ REUSED = ("features", "validation", "tokens", "model", "training")
 """Rooms whose code makes what a later run reuses; the steps of all other rooms run every time."""
 SOURCES = ("lrm", "components", "local", "feature_repo", "examples", "pipeline.py", "constraints.txt")
 """What a run's outcome may depend on, of all that git keeps."""
+RUN = "run.json"
+"""In a run's folder: what was asked of it."""
 PROGRAM = (".py", ".j2", ".css", ".json")
 """Kinds of file that the installed package consists of."""
 DATA_NAMES = tuple(BUILDS)
@@ -122,7 +124,9 @@ def start_run(
         "parameters": arguments,
         "versions": installed or versions(),
     }
-    (run_dir / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+    partial = run_dir / ".run.json.partial"
+    partial.write_text(json.dumps(facts, indent=1) + "\n")
+    partial.replace(run_dir / RUN)
     manifest.begin(
         run_dir,
         arguments=arguments,

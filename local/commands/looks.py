@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from local import kept
 from local.commands.spans import said
-from local.lock import is_held
 from local.prepare import data_version, find_data
 from lrm.features.datasets.prepare import name_of
 
@@ -111,17 +111,15 @@ def drift(data: Path, feature_repo: Path, *, state: Path, name: str) -> tuple[li
 
 def last_run(runs: Path, name: str) -> Run | None:
     """The last run of a data folder of that name, but for runs of the past."""
-    for path in sorted(runs.glob("[!.]*/run.json"), reverse=True):
-        told = json.loads(path.read_text())
-        if path.parent.is_symlink() or told["data"] != name or told["as_of"]:
+    for run_dir, told in reversed(kept.asked_of(runs)):
+        if told["data"] != name or told["as_of"]:
             continue
         version = told["parameters"]["data_version"]
-        summary = path.with_name("summary.json")
-        if not summary.is_file():
-            state = RUNNING if is_held(path.with_name(".lock")) else STOPPED
-            return Run(told["run_id"], version, state, None)
+        summary = run_dir / "summary.json"
+        if not (found := kept.content_of(summary)):
+            return Run(told["run_id"], version, RUNNING if kept.is_running(run_dir) else STOPPED, None)
         ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC)
-        return Run(told["run_id"], version, _state(json.loads(summary.read_text())), ended)
+        return Run(told["run_id"], version, _state(found), ended)
     return None
 
 

@@ -7,6 +7,7 @@ import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from local import kept
 from lrm.record import Metrics, read_records
 
 SUCCEEDED = ("succeeded", "reused")
@@ -117,8 +118,7 @@ def _examples_of(run: Path) -> Path:
 
 def _runs_of(runs: Path, end: datetime) -> list[Path]:
     """The runs of a window, the oldest first."""
-    found = [path.parent for path in sorted(runs.glob("[!.]*/run.json")) if not path.parent.is_symlink()]
-    return [run for run in found if _read(run / "run.json")["as_of"] == end.isoformat()]
+    return [run for run, asked in kept.asked_of(runs) if asked["as_of"] == end.isoformat()]
 
 
 def _is_registered(records: Metrics) -> bool:

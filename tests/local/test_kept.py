@@ -60,6 +60,16 @@ def test_what_a_killed_step_left_in_a_run_that_went_on_to_its_report_is_removed(
     assert kept.remove_leftovers(tmp_path / "runs") == [torn.parent]
 
 
+def test_torn_files_stop_no_run(tmp_path):
+    run_dir = begun(tmp_path / "runs", "1", state="failed")
+    torn, entry = wrote(run_dir, "train-lrm"), tmp_path / "runs/.cache/p/key.json"
+    (torn / "record.json").touch()
+    entry.parent.mkdir(parents=True)
+    entry.touch()
+    assert kept.entries(tmp_path / "runs") == {entry: []}
+    assert kept.remove_leftovers(tmp_path / "runs") == [torn.parent]
+
+
 def test_a_run_that_is_going_on_keeps_what_it_is_writing(tmp_path):
     run_dir = begun(tmp_path / "runs", "1", state="started")
     torn = wrote(run_dir, "train-lrm")

@@ -5,6 +5,7 @@ import pytest
 from local.prepare import PROJECT, code_version, data_version, find_data, start_run
 from lrm.errors import DataError, SchemaError
 from pipeline import main
+from tests.disks import small_disk
 
 DATASET = {"name": "shop", "protocol": "temporal", "as_of": "2024-02-10T00:00:00Z"} | {
     "validation_days": 5,
@@ -56,6 +57,15 @@ def test_a_run_has_a_folder_of_its_own_that_says_what_was_asked(data, tmp_path):
     assert facts["versions"]["python"].startswith("3.")
     assert arguments["registry"] == f"sqlite:///{tmp_path}/state/mlflow.db"
     assert begin(data, tmp_path)[0] != run_dir
+
+
+def test_a_run_that_a_full_disk_did_not_take_is_none(data, tmp_path):
+    runs = tmp_path / "runs"
+    with small_disk(runs, size="4k"):
+        (runs / "full").write_bytes(bytes(4096))
+        with pytest.raises(OSError, match="No space left on device"):
+            begin(data, tmp_path)
+        assert not list(runs.glob("*/run.json"))
 
 
 def test_a_wrong_preset_leaves_nothing(data, tmp_path):

@@ -131,6 +131,15 @@ def test_a_run_that_failed_and_one_that_was_stopped_are_told_apart(status, state
     assert found.state == state
 
 
+def test_a_run_whose_file_was_torn_is_passed_over(tmp_path):
+    write_run(tmp_path, "1")
+    write_run(tmp_path, "2")
+    (tmp_path / "2/run.json").write_text("")
+    found = last_run(tmp_path, "tiny-world")
+    assert found is not None
+    assert found.run_id == "1"
+
+
 def asked(home, *options):
     folders = ["--data", str(home / "data"), "--runs", str(home / "runs"), "--state", str(home / "state")]
     return ["watch", "--preset", "tiny", *folders, *options]
