@@ -1,6 +1,7 @@
 """What runs leave on this machine, and which of it is still of use.
 
-runs/<id>/                  a run: report, manifest, what its steps kept; `.lock` is held meanwhile, `pinned` keeps it
+runs/<id>/                  a run: report, manifest, what its steps kept; `.lock` is held meanwhile, `pinned` keeps it;
+                            `interrupted` says that it was told to stop
 runs/.artifacts/<id>/       the folders that its steps wrote
 runs/.cache/<packages>/     the engine's entries: which folder holds the outputs of which inputs, for a set of packages
 runs/.reproductions/<id>/   runs that `reproduce` made, with what theirs left beside them
@@ -27,6 +28,7 @@ from lrm.record import RECORD
 ARTIFACTS, CACHE, CHECKPOINTS, WORKSPACE = ".artifacts", ".cache", ".checkpoints", ".workspace"
 REPRODUCTIONS = ".reproductions"
 LOCK, PINNED, LATEST = ".lock", "pinned", "latest"
+INTERRUPTED = "interrupted"
 Json = dict[str, Any]
 
 

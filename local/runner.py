@@ -77,6 +77,7 @@ def run(
                 signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds and must end
             _say("\ninterrupted: stopping the step that runs")
             stop(engine)
+            (run_dir / kept.INTERRUPTED).touch()
             _report(run_dir, state="CANCELLED", error="the run was interrupted")
             _say(f"Report:  {run_dir / 'report.html'}")
             _say("Start the same command again: steps that completed are reused.")

@@ -13,8 +13,10 @@ from local import kept
 from local.commands.spans import said
 from local.prepare import data_version, find_data
 from lrm.features.datasets.prepare import name_of
+from lrm.record import Metrics
 
 SUCCEEDED, FAILED, STOPPED, RUNNING = "succeeded", "failed", "stopped", "running"
+SUMMARY = "summary.json"
 
 
 class Run(NamedTuple):
@@ -34,12 +36,13 @@ class Look(NamedTuple):
     why: str
 
 
-def look(asked: argparse.Namespace, seen: dict[str, Look]) -> Look:
+def look(asked: argparse.Namespace, seen: dict[tuple[str, str], Look]) -> Look:
     """Look at the data.
 
     Args:
         asked: the options of `watch`.
-        seen: what earlier looks found of a data version whose drift was measured, which takes a while; added to.
+        seen: what earlier looks found where drift was measured, which takes a while, by the version of the data and of
+            the champion; added to.
 
     Raises:
         LrmError: the data cannot be found or read.
@@ -49,10 +52,12 @@ def look(asked: argparse.Namespace, seen: dict[str, Look]) -> Look:
     found = due(version, last, now=datetime.now(UTC), cooldown=asked.cooldown)
     if not found.is_due or not asked.on_drift or last is None or last.state == STOPPED:
         return found
-    if version not in seen:
-        drifted, n_compared = drift(data, feature_repo, state=asked.state.resolve(), name=name_of(data))
-        seen[version] = on_drift(drifted, n_compared, least=asked.on_drift)
-    return seen[version]
+    champion = _champion(asked.state.resolve(), name_of(data))
+    compared = version, champion["version"]
+    if compared not in seen:
+        drifted, n_compared = drift(data, feature_repo, champion["bundle"])
+        seen[compared] = on_drift(drifted, n_compared, least=asked.on_drift)
+    return seen[compared]
 
 
 def due(version: str, last: Run | None, *, now: datetime, cooldown: timedelta) -> Look:
@@ -91,17 +96,28 @@ def on_drift(drifted: list[str] | None, n_compared: int, *, least: int) -> Look:
     return Look(False, f"there are new data, but {found}{named}; at least {least} asked for")
 
 
-def drift(data: Path, feature_repo: Path, *, state: Path, name: str) -> tuple[list[str] | None, int]:
-    """The signals whose new rows have drifted from what the champion was trained on, and how many were compared."""
-    from lrm.features.run import retrieve_features
+def _champion(state: Path, name: str) -> Metrics:
+    """`version` and `bundle` of the champion, both "" where there is none."""
     from lrm.registry.run import resolve
-    from lrm.validation.run import drift_since
 
     registry = state / "mlflow.db"
-    champion = resolve(f"sqlite:///{registry}", name) if registry.is_file() else {"bundle": ""}
-    if not champion["bundle"]:
+    return resolve(f"sqlite:///{registry}", name) if registry.is_file() else {"version": "", "bundle": ""}
+
+
+def drift(data: Path, feature_repo: Path, champion: str) -> tuple[list[str] | None, int]:
+    """The signals whose new rows have drifted from what the champion was trained on, and how many were compared.
+
+    Args:
+        data: folder of the data.
+        feature_repo: folder of the feature definitions.
+        champion: folder of the champion's bundle; "" for none, of which nothing has drifted (None).
+    """
+    from lrm.features.run import retrieve_features
+    from lrm.validation.run import drift_since
+
+    if not champion:
         return None, 0
-    bundle = Path(champion["bundle"])
+    bundle = Path(champion)
     known_until = json.loads((bundle / "manifest.json").read_text())["as_of"]
     with tempfile.TemporaryDirectory() as folder:
         retrieve_features(data, feature_repo, Path(folder, "examples"))
@@ -114,19 +130,21 @@ def last_run(runs: Path, name: str) -> Run | None:
     for run_dir, told in reversed(kept.asked_of(runs)):
         if told["data"] != name or told["as_of"]:
             continue
-        version = told["parameters"]["data_version"]
-        summary = run_dir / "summary.json"
-        if not (found := kept.content_of(summary)):
-            return Run(told["run_id"], version, RUNNING if kept.is_running(run_dir) else STOPPED, None)
-        ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC)
-        return Run(told["run_id"], version, _state(found), ended)
+        summary = run_dir / SUMMARY
+        ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC) if summary.is_file() else None
+        return Run(told["run_id"], told["parameters"]["data_version"], _state(run_dir), ended)
     return None
 
 
-def _state(summary: dict[str, object]) -> str:
-    """How a run ended: one that was interrupted has not failed on its data."""
-    steps = summary["steps"]
-    assert isinstance(steps, list)
+def _state(run_dir: Path) -> str:
+    """How a run ended.
+
+    One that was told to stop, or went down with all of its processes, has not failed on its data. One of which a step
+    was killed has: most often it took more memory than there is, and would again.
+    """
+    summary = kept.content_of(run_dir / SUMMARY)
+    if not summary:
+        return RUNNING if kept.is_running(run_dir) else STOPPED
     if summary["status"] == SUCCEEDED:
         return SUCCEEDED
-    return STOPPED if "interrupted" in [step["state"] for step in steps] else FAILED
+    return STOPPED if (run_dir / kept.INTERRUPTED).is_file() else FAILED

@@ -17,8 +17,10 @@ from lrm.errors import LrmError
 HELP = "look at the data now and then, and retrain when it is new or has drifted"
 DESCRIPTION = """Look at the data now and then, and run the workflow when they are new: when the content of the data
 folder is not that of the last run. With --on-drift, new data alone are no reason: their signals must also have moved
-from what the champion was trained on. Each look says in a line why a run was started or not. One run at a time; a run
-that was stopped is started again. Ctrl-C ends the watch, and a run under way with it."""
+from what the champion was trained on. Each look says in a line why a run was started or not. One run at a time. Ctrl-C
+ends the watch, and a run under way with it. A run that was stopped, or went down with its machine, goes on at the next
+look, whatever --cooldown and --on-drift say; one that failed, or of which a step was killed, is not tried again until
+there are new data."""
 EPILOG = """examples:
   python pipeline.py watch --every 1d                     once a day, if there are new data
   python pipeline.py watch --every 1h --on-drift 3        when at least three signals of the new data have drifted
@@ -62,7 +64,7 @@ def add(commands: Any) -> None:
 
 def execute(asked: argparse.Namespace) -> int:
     """Watch until interrupted; the exit code of the last look where it was the only one."""
-    seen: dict[str, Look] = {}
+    seen: dict[tuple[str, str], Look] = {}
     with polite_kills():
         try:
             while True:
@@ -75,7 +77,7 @@ def execute(asked: argparse.Namespace) -> int:
             return 0
 
 
-def _turn(asked: argparse.Namespace, seen: dict[str, Look]) -> int:
+def _turn(asked: argparse.Namespace, seen: dict[tuple[str, str], Look]) -> int:
     """One look, and the run that it asks for; returns the exit code."""
     try:
         with only_one(asked.runs / LOCK) as held:

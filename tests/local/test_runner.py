@@ -96,4 +96,5 @@ def test_an_interrupt_waits_for_steps_that_outlive_the_engine_and_a_second_one_c
     printed, _ = run.communicate(timeout=60)
     assert run.returncode == 130, printed
     assert (tmp_path / "record").read_text() == "written"
+    assert (tmp_path / "interrupted").is_file()
     assert b"Start the same command again" in printed

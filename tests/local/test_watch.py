@@ -14,12 +14,16 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from local.commands.looks import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, on_drift
+from local.commands.looks import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, look, on_drift
 from local.commands.spans import said, span
 from local.lock import BusyError, is_held, only_one
 from local.prepare import PROJECT
+from lrm.features.run import retrieve_features
+from lrm.registry.run import promote_model, register_model
+from lrm.validation.run import validate_data
 from pipeline import main
 from tests.data_worlds import START, write_data_folder
+from tests.registry.conftest import write_trained
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -101,13 +105,15 @@ def test_one_at_a_time_and_a_lock_whose_holder_died_is_taken_over(tmp_path):
         assert held.left_by == ""
 
 
-def write_run(runs, name, *, as_of="", data="tiny-world", states=("succeeded",), status="succeeded"):
+def write_run(runs, name, *, as_of="", data="tiny-world", states=("succeeded",), status="succeeded", is_told=False):
     (runs / name).mkdir(parents=True)
     told = {"run_id": name, "data": data, "as_of": as_of, "parameters": {"data_version": f"v-{name}"}}
     (runs / name / "run.json").write_text(json.dumps(told))
     if status:
         summary = {"status": status, "steps": [{"state": state} for state in states]}
         (runs / name / "summary.json").write_text(json.dumps(summary))
+    if is_told:
+        (runs / name / "interrupted").touch()
 
 
 def test_the_last_run_is_that_of_the_same_data_and_not_one_of_the_past(tmp_path):
@@ -121,11 +127,18 @@ def test_the_last_run_is_that_of_the_same_data_and_not_one_of_the_past(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("status", "states", "state"),
-    [("failed", ("failed",), FAILED), ("failed", ("interrupted", "skipped"), STOPPED), ("", (), STOPPED)],
+    ("status", "states", "is_told", "state"),
+    [
+        ("failed", ("failed",), False, FAILED),
+        ("failed", ("interrupted", "skipped"), False, FAILED),
+        ("failed", ("interrupted", "skipped"), True, STOPPED),
+        ("failed", ("succeeded", "skipped"), True, STOPPED),
+        ("", (), False, STOPPED),
+    ],
+    ids=["failed", "a step was killed", "stopped in a step", "stopped between steps", "all went down"],
 )
-def test_a_run_that_failed_and_one_that_was_stopped_are_told_apart(status, states, state, tmp_path):
-    write_run(tmp_path, "1", status=status, states=states)
+def test_a_run_that_failed_and_one_that_was_stopped_are_told_apart(status, states, is_told, state, tmp_path):
+    write_run(tmp_path, "1", status=status, states=states, is_told=is_told)
     found = last_run(tmp_path, "tiny-world")
     assert found is not None
     assert found.state == state
@@ -138,6 +151,32 @@ def test_a_run_whose_file_was_torn_is_passed_over(tmp_path):
     found = last_run(tmp_path, "tiny-world")
     assert found is not None
     assert found.run_id == "1"
+
+
+def crown(home, data):
+    """Make a champion that was trained on the data but for its last days."""
+    retrieve_features(data, data / "feature_repo", home / "examples")
+    validate_data(home / "examples", None, home / "validation")
+    model, evaluation = write_trained(home, "a")
+    known = json.loads((model / "manifest.json").read_text()) | {"as_of": (START + timedelta(days=35)).isoformat()}
+    (model / "manifest.json").write_text(json.dumps(known))
+    told = {"registry": f"sqlite:///{home / 'state/mlflow.db'}", "name": "tiny-world", "run_id": "1"}
+    made = {"code_version": "c1", "validation": home / "validation"}
+    version = register_model(model, evaluation, home / "registered", **told, **made)["version"]
+    promote_model(home / "promoted", **told, version=version)
+
+
+def test_drift_is_measured_again_for_another_champion_and_not_twice_for_the_same(tmp_path):
+    data = write_data_folder(tmp_path / "data")
+    write_run(tmp_path / "runs", "1")
+    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 11}
+    watched = argparse.Namespace(**given, runs=tmp_path / "runs", state=tmp_path / "state")
+    seen = {}
+    assert look(watched, seen) == (True, "there are new data, and no champion whose data they could be compared with")
+    crown(tmp_path, data)
+    found = look(watched, seen)
+    assert re.fullmatch(r"there are new data, but \d of 10 signals have drifted.*; at least 11 asked for", found.why)
+    assert look(watched, seen) is found
 
 
 def asked(home, *options):
