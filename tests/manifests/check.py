@@ -27,6 +27,7 @@ EVERYWHERE: tuple[Policy, ...] = (
     pool_policies.pods_are_spread,
     pool_policies.budget_and_autoscaler_agree,
     pool_policies.one_autoscaler_scales_what_exists,
+    pool_policies.an_autoscaler_counts_its_own_pods,
     pool_policies.what_is_named_exists,
     pool_policies.traffic_is_denied_but_for_what_is_needed,
 )
@@ -54,7 +55,7 @@ def main() -> int:
         wrong = [f"Kubernetes {version}: {one}" for version in VERSIONS for one in unfit(objects, version)]
         wrong += violations(variant, objects)
         failed |= bool(wrong)
-        print(f"{variant:<27} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
+        print(f"{variant:<32} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
         print(*(f"  {one}\n" for one in wrong), sep="", end="")
     return 1 if failed else 0
 

@@ -25,8 +25,9 @@ VERSIONS = ("1.33", "1.35", "1.37")
 """Kubernetes versions whose schemas the manifests fit."""
 OVERLAYS = ("cpu", "gpu-l4", "gpu-a100", "gpu-h100", "staging", "production")
 OPTIONS = ("api-key", "gcs-fuse", "httproute-canary", "keda", "kserve")
-VARIANTS = (*OVERLAYS, *(f"production+{option}" for option in OPTIONS), "gpu-l4+gcs-fuse", "gpu-h100+keda")
-"""An overlay, or an overlay with a component that a user would list in it."""
+TOGETHER = ("gpu-l4+gcs-fuse", "gpu-h100+keda", "staging+keda", "production+httproute-canary+keda")
+VARIANTS = (*OVERLAYS, *(f"production+{option}" for option in OPTIONS), *TOGETHER)
+"""An overlay, or an overlay with components that a user would list in it."""
 AROUND = ("kserve",)
 """Components that copy what an overlay has made of the base, and so go into an overlay around it."""
 
@@ -67,18 +68,18 @@ class Facts(NamedTuple):
 
 @functools.cache
 def _rendered(variant: str) -> str:
-    overlay, _, option = variant.partition("+")
+    overlay, *options = variant.split("+")
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(shutil.copytree(MANIFESTS, Path(scratch, "manifests")))
         folder = tree / "overlays" / overlay
         said = yaml.safe_load((folder / "kustomization.yaml").read_text())
-        if option in AROUND:
+        if set(options) & set(AROUND):
             folder = tree / "overlays" / variant
             folder.mkdir()
             said = {key: said[key] for key in ("apiVersion", "kind", "namespace") if key in said}
             said["resources"] = [f"../{overlay}"]
-        if option:
-            said["components"] = [*said.get("components", ()), f"../../components/{option}"]
+        if options:
+            said["components"] = [*said.get("components", ()), *(f"../../components/{option}" for option in options)]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(said))
         return _kustomized(folder)
 

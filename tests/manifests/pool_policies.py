@@ -10,6 +10,8 @@ from tests.manifests.policies import pods_of
 
 DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 WORKLOADS = ("Deployment", "InferenceService")
+POD_HASH = "5d8f9c7b6d-x7k2p"
+"""What a Deployment adds to its name in that of a pod."""
 
 
 def selectors_find_pods(objects: list[Object], _: Facts) -> Iterator[str]:
@@ -71,6 +73,18 @@ def one_autoscaler_scales_what_exists(objects: list[Object], facts: Facts) -> It
     for one in of_kind(objects, "Deployment"):
         if ("Deployment", one["metadata"]["name"]) in targets and "replicas" in one["spec"]:
             yield f"Deployment {one['metadata']['name']}: says how many replicas, which its autoscaler decides"
+
+
+def an_autoscaler_counts_its_own_pods(objects: list[Object], _: Facts) -> Iterator[str]:
+    """Prometheus knows the pods of all pools: those of other namespaces, and a canary's beside it."""
+    for one in of_kind(objects, "ScaledObject"):
+        scaled, query = one["spec"]["scaleTargetRef"]["name"], one["spec"]["triggers"][0]["metadata"]["query"]
+        if re.findall(r'\bnamespace="(.*?)"', query) != [one["metadata"]["namespace"]]:
+            yield f"ScaledObject {one['metadata']['name']}: does not count the namespace {one['metadata']['namespace']}"
+        counted = re.findall(r'\bpod=~"(.*?)"', query) or [".*"]
+        for name in (workload["metadata"]["name"] for workload in of_kind(objects, "Deployment")):
+            if bool(re.fullmatch(counted[0], f"{name}-{POD_HASH}")) != (name == scaled):
+                yield f"ScaledObject {one['metadata']['name']}: scales {scaled}, and counts pods as if of {name}"
 
 
 def what_is_named_exists(objects: list[Object], facts: Facts) -> Iterator[str]:
