@@ -43,7 +43,7 @@ class Evidence(NamedTuple):
     values: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     """{model: {task: {metric: value with its interval}}}."""
     n_users: Mapping[str, int]
-    """Test users of each task that there is."""
+    """Test users of each task that there is; of ranking, those with the rarer outcome."""
     has_champion: bool
     k: int
     """Length of the list that a user sees."""

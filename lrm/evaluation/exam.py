@@ -41,7 +41,7 @@ from lrm.evaluation.ranking import (
     retrieval_task,
 )
 from lrm.evaluation.slices import Mask, head_items, slices
-from lrm.evaluation.statistics import Draws, draw_users, interval
+from lrm.evaluation.statistics import Draws, draw_users, interval, users_of_rarer
 from lrm.evaluation.trees import Trees
 from lrm.features.tables import Tables
 from lrm.progress import progress
@@ -64,9 +64,13 @@ class Exam(NamedTuple):
     """Length of the list that a user sees."""
 
     def n_users(self) -> dict[str, int]:
-        """Test users of each task that there is."""
-        tasks = {RETRIEVAL: self.retrieval, RANKING: self.ranking}
-        return {name: int(np.unique(task.user).size) for name, task in tasks.items() if task is not None}
+        """Test users of each task that there is; of ranking, those with the rarer outcome."""
+        found: dict[str, int] = {}
+        if self.retrieval is not None:
+            found[RETRIEVAL] = int(np.unique(self.retrieval.user).size)
+        if self.ranking is not None:
+            found[RANKING] = users_of_rarer(self.ranking.user, self.ranking.label)
+        return found
 
 
 class Answers(NamedTuple):
@@ -289,14 +293,17 @@ def _calibration(exam: Exam, answers: Answers) -> list[list[float]]:
 def _sizes(exam: Exam) -> dict[str, dict[str, int]]:
     """How much each task asked."""
     found: dict[str, dict[str, int]] = {}
-    users = exam.n_users()
     if exam.retrieval is not None:
         asked = exam.retrieval
-        found[RETRIEVAL] = {"users": users[RETRIEVAL], "requests": asked.request_ids.size, "targets": asked.item.size}
+        found[RETRIEVAL] = {
+            "users": int(np.unique(asked.user).size),
+            "requests": asked.request_ids.size,
+            "targets": asked.item.size,
+        }
     if exam.ranking is not None:
         rows = exam.ranking
         found[RANKING] = {
-            "users": users[RANKING],
+            "users": int(np.unique(rows.user).size),
             "requests": rows.request_ids.size,
             "rows": rows.label.size,
             "positives": int(rows.label.sum()),

@@ -16,7 +16,7 @@ from lrm.evaluation.evidence import (
     unclear,
 )
 from lrm.evaluation.metrics import is_lower_better
-from lrm.evaluation.policy import BASELINES, BONFERRONI, HOLM, Policy
+from lrm.evaluation.policy import BASELINES, BONFERRONI, HOLM, RANKING, Policy
 from lrm.evaluation.statistics import Interval
 
 OTHERS = {
@@ -55,11 +55,12 @@ def honesty(evidence: Evidence, policy: Policy) -> list[Finding]:
 
 
 def enough_users(evidence: Evidence, policy: Policy) -> list[Finding]:
-    """A comparison needs users."""
+    """A comparison needs users: those of a rare outcome, where there is one, however many had nothing but the other."""
     found, least = [], policy.decision.min_users
     for task, n_users in evidence.n_users.items():
         rule, asked, seen = f"Enough {task} users", f"at least {least:,}", f"{n_users:,}"
-        few = f"{task} has {n_users:,} test users, fewer than the {least:,} that a comparison needs."
+        counted = "test users with the rarer outcome" if task == RANKING else "test users"
+        few = f"{task} has {n_users:,} {counted}, fewer than the {least:,} that a comparison needs."
         found.append(passed(rule, asked, seen) if n_users >= least else unclear(rule, asked, seen, few))
     return found
 

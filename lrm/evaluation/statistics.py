@@ -84,7 +84,8 @@ def auc(draws: Draws, user: Ints, scores: Floats, labels: Floats) -> Statistic:
     """Area under the ROC curve of rows (N,), over all pairs of a positive and a negative row, across users.
 
     The draws are linear in the users' influences: how much the area moves when a user counts once more. That is
-    DeLong's variance with users as clusters (Obuchowski 1997), which needs no second sort for each draw.
+    DeLong's variance with users as clusters (Obuchowski 1997), which needs no second sort for each draw. It leans on
+    many users on both sides, hence `n_users` are those of the rarer outcome.
     """
     positive = labels > 0
     right = concordance(scores, labels)
@@ -93,7 +94,12 @@ def auc(draws: Draws, user: Ints, scores: Floats, labels: Floats) -> Statistic:
     value = float(right[positive].mean())
     share = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
     influence = draws.sums(user, (right - value) * share)
-    return Statistic(value, value + draws.counts @ influence - influence.sum(), int(np.unique(user).size))
+    return Statistic(value, value + draws.counts @ influence - influence.sum(), users_of_rarer(user, labels))
+
+
+def users_of_rarer(user: Ints, labels: Floats) -> int:
+    """Users with a positive row, or with a negative one, whichever are fewer: as many can tell two rankers apart."""
+    return min(int(np.unique(user[rows]).size) for rows in (labels > 0, labels <= 0))
 
 
 def calibration_error(draws: Draws, user: Ints, probabilities: Floats, labels: Floats) -> Statistic:

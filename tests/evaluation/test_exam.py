@@ -117,7 +117,24 @@ def test_test_labels_of_one_class_are_inconclusive(tables, config, policy):
     answers = {"challenger": ask(exam, "challenger", retriever=scorer, ranker=scorer)}
     result = judged(exam, answers | ask_baselines(exam, config, seed=0), policy)
     assert result["verdict"] == "inconclusive"
-    assert "Ranking AUC could not be compared" in result["reasons"][0]
+    assert "ranking has 0 test users with the rarer outcome, fewer than the 10" in result["reasons"][0]
+    assert "Ranking AUC could not be compared" in result["reasons"][1]
+
+
+def test_a_handful_of_positives_decides_nothing_however_many_users_have_a_row(tables, config, policy):
+    of_three = tables.requests.filter(pl.col("user_id") <= 3)["request_id"].implode()
+    candidates = tables.candidates.with_columns(pl.col("label") * pl.col("request_id").is_in(of_three))
+    exam = prepare(tables._replace(candidates=candidates, targets=tables.targets[:0]), SIGNALS, config, seed=0)
+    lucky, noisy = (Oracle(exam.tables, noise=noise) for noise in (0.0, 3.0))
+    answers = {
+        "challenger": ask(exam, "challenger", retriever=lucky, ranker=lucky),
+        "champion": ask(exam, "champion", retriever=noisy, ranker=noisy),
+    }
+    result = judged(exam, answers | ask_baselines(exam, config, seed=0), replace(policy, margins={}))
+    assert result["verdict"] == "inconclusive", result["reasons"]
+    assert "ranking has 3 test users with the rarer outcome, fewer than the 10" in result["reasons"][0]
+    assert result["tasks"]["ranking"]["users"] == 60
+    assert not any(row["is_conclusive"] for row in result["slices"])
 
 
 def test_nothing_to_ask_is_an_error(tables, config):

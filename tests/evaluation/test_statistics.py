@@ -90,6 +90,13 @@ def test_the_linear_auc_interval_agrees_with_sorting_each_draw_anew():
     assert auc(draws, user, scores, labels).value == plain_auc(scores, labels)
 
 
+def test_of_an_area_as_many_users_count_as_have_the_rarer_outcome():
+    scores, user = np.random.default_rng(9).normal(size=60), np.arange(60) // 2
+    labels = (np.arange(60) < 5).astype(float)
+    assert auc(draws_of(30), user, scores, labels).n_users == 3
+    assert auc(draws_of(30), user, scores, 1 - labels).n_users == 3
+
+
 def test_calibration_error_is_that_of_the_bins():
     rng = np.random.default_rng(6)
     chance, user = rng.random(600), np.arange(600) % 60
