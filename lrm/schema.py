@@ -101,6 +101,13 @@ class Signal:
         return low, high
 
     @property
+    def kind_in_words(self) -> str:
+        """What form a value has; a model can read values of no other."""
+        if self.kind == EMBEDDING:
+            return f"an embedding of {self.dim} numbers"
+        return "a sequence" if self.ordered else f"a {self.kind}" + (" signal" if self.kind in (DENSE, SPARSE) else "")
+
+    @property
     def range_in_words(self) -> str:
         """The declared range, "" where there is none."""
         if self.minimum is None:

@@ -44,6 +44,20 @@ def test_what_the_tags_say_is_what_the_signal_says(tags, expected):
     assert (signal.name, signal.view, signal.description) == ("s", "v", "d")
 
 
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        (dense("query", "user"), "a dense signal"),
+        (sparse("query", "user"), "a sparse signal"),
+        (bag("query", "user"), "a bag"),
+        (sequence("query", "user"), "a sequence"),
+        (embedding("query", "user", dim=8), "an embedding of 8 numbers"),
+    ],
+)
+def test_the_form_of_a_value_has_words(tags, words):
+    assert declared(tags).kind_in_words == words
+
+
 def test_all_tags_are_text_because_the_feature_store_keeps_nothing_else():
     tags = dense("query", "user", minimum=1, max_null_rate=0.5) | sparse("query", "user", categories=["a"])
     assert all(isinstance(value, str) for value in tags.values())

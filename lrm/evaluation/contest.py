@@ -97,12 +97,12 @@ def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:
     """What the champion is, and its answers.
 
     Raises:
-        LrmError: it cannot be loaded, or reads signals that these examples do not hold.
+        LrmError: it cannot be loaded.
     """
     recommender = load(folder)
-    absent = honesty.unknown_signals(recommender.signals, exam.signals)
-    if absent:
-        fault = f"The champion cannot be scored: it reads {', '.join(absent)}, which these data no longer have."
+    unreadable = honesty.unreadable(recommender.signals, exam.signals)
+    if unreadable:
+        fault = f"The champion cannot be scored: it reads {'; '.join(unreadable)}."
         return _about(folder, recommender), Answers(None, None, fault, 0.0)
     scorer = Scorer(recommender, exam.tables)
     return _about(folder, recommender), ask(exam, CHAMPION, retriever=scorer, ranker=scorer)

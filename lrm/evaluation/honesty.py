@@ -107,6 +107,12 @@ def data_faults(examples: Mapping[str, Any], models: Mapping[str, Mapping[str, A
     return found
 
 
-def unknown_signals(signals: Sequence[Signal], declared: Sequence[Signal]) -> list[str]:
-    """Names of the signals that a model reads and the examples do not hold."""
-    return sorted({signal.name for signal in signals} - {signal.name for signal in declared})
+def unreadable(signals: Sequence[Signal], declared: Sequence[Signal]) -> list[str]:
+    """Signals that a model reads and the examples do not hold, or hold in another form: half a sentence each."""
+    held = {signal.name: signal.kind_in_words for signal in declared}
+    gone = [f"{signal.name}, which these data no longer have" for signal in signals if signal.name not in held]
+    return gone + [
+        f"{signal.name} as {signal.kind_in_words}, which in these data is {held[signal.name]}"
+        for signal in signals
+        if held.get(signal.name, signal.kind_in_words) != signal.kind_in_words
+    ]

@@ -3,6 +3,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +13,10 @@ from lrm.content import model_sha256
 from lrm.errors import DataError
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
+from lrm.model.artifact import save
+from lrm.model.recommender import Recommender
 from lrm.registry import bundle
+from lrm.tokens.corpus import fit_vocabulary
 from tests.evaluation.test_rehearsal import write_rehearsal
 from tests.worlds import SIGNALS
 
@@ -175,6 +179,30 @@ def test_a_champion_that_cannot_be_scored_is_inconclusive_and_says_why(how, judg
     result = judge(tmp_path / "evaluation", champion)
     assert result["verdict"] == "inconclusive"
     assert any(reason.startswith("Inconclusive: The champion cannot be scored:") for reason in result["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "said"),
+    [
+        ("affinity", {"kind": "sparse"}, "affinity as a sparse signal, which in these data is a dense signal"),
+        ("colour", {"kind": "dense"}, "colour as a dense signal, which in these data is a sparse signal"),
+        ("tags", {"ordered": True}, "tags as a sequence, which in these data is a bag"),
+        ("vector", {"dim": 3}, "vector as an embedding of 3 numbers, which in these data is an embedding of 4 numbers"),
+    ],
+)
+def test_a_champion_that_read_a_signal_in_another_form_is_not_compared(
+    name, before, said, judge, models, tables, tmp_path
+):
+    signals = tuple(replace(one, **before) if one.name == name else one for one in SIGNALS)
+    numbers = pl.col("colour").str.len_bytes().cast(pl.Float32)
+    held = tables._replace(events=tables.events.with_columns(numbers)) if name == "colour" else tables
+    config = preset("tiny")
+    champion = shutil.copytree(models[1], tmp_path / "champion")
+    save(Recommender(config, signals, fit_vocabulary(held, signals, config.tokens)), champion)
+    result = judge(tmp_path / "evaluation", champion)
+    assert result["verdict"] == "inconclusive"
+    assert f"Inconclusive: The champion cannot be scored: it reads {said}." in result["reasons"]
+    assert "champion" not in {row["against"] for row in result["comparisons"]}
 
 
 def test_a_worse_copy_of_the_champion_loses(judge, models, tmp_path):
