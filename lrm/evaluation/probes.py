@@ -56,11 +56,14 @@ def raw(rows: Rows, kind: str) -> Rows:
 
 
 def members(rows: Rows, kind: str) -> Rows:
-    """Which of the most frequent categories each row holds, (N, Y) of 0 and 1; of a bag only real members count."""
+    """Which of the most frequent categories each row holds, (N, Y) of 0 and 1; of a bag only real members count.
+
+    Where no bag of the fitting rows has a member, Y is 0.
+    """
     known = rows.fit[rows.fit != MISSING] if kind == BAG else rows.fit
     category, count = np.unique(known, return_counts=True)
     top = category[np.argsort(-count, kind="stable")[:MAX_CATEGORIES]]
-    found = Rows(*(np.stack([(part == one).any(1) for one in top], 1).astype(np.float32) for part in rows))
+    found = Rows(*((part[:, :, None] == top).any(1).astype(np.float32) for part in rows))
     if kind == BAG:
         return found
     return Rows(*(np.hstack([part, 1 - part.sum(1, keepdims=True)]) for part in found))

@@ -1,13 +1,16 @@
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from lrm.config import preset
+from lrm.evaluation.leakage import alone_auc
 from lrm.evaluation.probes import Rows, linear, members, raw, retained
 from lrm.evaluation.retention import retention, states, tokens, two_sides
 from lrm.features.tables import read
 from lrm.model.scoring import Scorer
 from lrm.schema import BAG, CANDIDATE, DENSE, EMBEDDING, HISTORY, QUERY, SPARSE, USER_ID
-from lrm.tokens.corpus import encode_corpus
+from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.evaluation.planted import train
 from tests.worlds import SIGNALS
 
@@ -63,6 +66,18 @@ def test_categories_are_the_frequent_ones_of_the_fitting_rows_and_one_for_the_re
     assert members(bags, BAG).score.tolist() == [[0, 0], [0, 1]]
     numbers = Rows(np.array([[1.5], [np.nan]]), np.array([[np.nan]]))
     assert raw(numbers, DENSE).fit.tolist() == [[1.5, 0], [0, 1]]
+
+
+def test_a_bag_that_no_fitting_row_fills_is_not_asked_for_and_orders_nothing(tables):
+    empty = Rows(np.zeros((400, 3), dtype=np.int32), np.array([[4, 5, 0]] * 300, dtype=np.int32))
+    assert members(empty, BAG).score.shape == (300, 0)
+    assert np.isnan(retained(INPUTS, empty, BAG))
+    never = pl.lit(None, dtype=pl.List(pl.String)).alias("tags")
+    held = [getattr(tables, name).with_columns(never) for name in ("events", "candidates", "items")]
+    tables = tables._replace(events=held[0], candidates=held[1], items=held[2])
+    corpus = encode_corpus(tables, SIGNALS, fit_vocabulary(tables, SIGNALS, preset("tiny").tokens))
+    sides = two_sides(corpus, max_history=32, n_requests=100, n_rows=500, rng=np.random.default_rng(0))
+    assert alone_auc(corpus, SIGNALS, sides)["tags"] == 0.5
 
 
 def test_every_signal_is_probed_in_every_maker_that_reads_it_between_floor_and_ceiling(world):
