@@ -34,6 +34,8 @@ PROBE_REQUESTS, PROBE_ROWS = 2000, 2000
 """Of the retention probes, on each side."""
 NEGLIGIBLE = 1e-4
 """A worth below this is none, however sure: a tenth of the smallest difference that anybody would act on."""
+LEAST_CEILING = 0.01
+"""What a probe must read from a signal itself before it can be said which share of that the tokens keep."""
 
 
 def signal_ledger(
@@ -105,13 +107,18 @@ def signal_ledger(
 def retained(ledger: Mapping[str, Any]) -> dict[str, float]:
     """The share of a signal that its tokens keep, over what a probe can read from the signal itself.
 
-    Of several makers the best counts: the decoder reads all of their tokens. Signals without a number are left out.
+    Of several makers the best counts: the decoder reads all of their tokens. Signals without a number are left out, and
+    those of which a probe can read next to nothing from the signal itself: a share of nothing says nothing.
     """
     found: dict[str, float] = {}
     for row in ledger["signals"]:
-        shares = [kept for kept in row["retention"].values() if kept["prompt"] is not None and kept["ceiling"]]
+        shares = [
+            kept["prompt"] / kept["ceiling"]
+            for kept in row["retention"].values()
+            if kept["prompt"] is not None and kept["ceiling"] is not None and kept["ceiling"] >= LEAST_CEILING
+        ]
         if shares:
-            found[row["signal"]] = max(kept["prompt"] / kept["ceiling"] for kept in shares)
+            found[row["signal"]] = max(shares)
     return found
 
 

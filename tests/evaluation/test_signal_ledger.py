@@ -8,7 +8,7 @@ import pytest
 from lrm.evaluation.leakage import suspicion
 from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signal_costs import value_bytes
-from lrm.evaluation.signal_ledger import clear_up_to, is_clear, judge, share_of_lift
+from lrm.evaluation.signal_ledger import clear_up_to, is_clear, judge, retained, share_of_lift
 from lrm.evaluation.statistics import Statistic
 from lrm.schema import Signal
 from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
@@ -170,6 +170,23 @@ def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():
     assert suspicion(query, alone=0.94, carried=0.4, bars=HonestyPolicy()) == ""
     history = next(signal for signal in SIGNALS if signal.name == "title")
     assert suspicion(history, alone=math.nan, carried=0.9, bars=HonestyPolicy()) == ""
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([(0.4, 0.8)], {"age": 0.5}),
+        ([(0.2, 0.8), (0.6, 0.8)], {"age": 0.75}),
+        ([(-0.5, -0.02)], {}),
+        ([(0.004, 0.0001)], {}),
+        ([(-0.5, -0.02), (-0.2, 0.8)], {"age": -0.25}),
+        ([(None, 0.8)], {}),
+        ([(0.4, None)], {}),
+    ],
+)
+def test_the_share_that_tokens_keep_is_of_what_can_be_read_from_the_signal_itself(kept, expected):
+    makers = {f"maker {at}": dict(zip(("prompt", "ceiling"), pair, strict=True)) for at, pair in enumerate(kept)}
+    assert retained({"signals": [{"signal": "age", "retention": makers}]}) == pytest.approx(expected)
 
 
 def test_the_value_is_the_mean_share_of_the_lift():
