@@ -30,6 +30,8 @@ SPLIT = "split"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 KEYS = frozenset({USER_ID, ITEM_ID, EVENT_TIME, CREATED_TIME, EVENT_ID, REQUEST_ID, CANDIDATE_ID, LABEL, SPLIT})
+DERIVED = frozenset({"gap_hours"})
+"""Signals that no feature repo declares, since the token makers compute them."""
 
 DENSE, SPARSE, BAG, EMBEDDING = "dense", "sparse", "bag", "embedding"
 KINDS = (DENSE, SPARSE, BAG, EMBEDDING)
@@ -88,7 +90,8 @@ class Signal:
             f"minimum {self.minimum} is above maximum {self.maximum}": self.minimum is not None
             and self.maximum is not None
             and self.minimum > self.maximum,
-            "its name is reserved for a key column": self.name in KEYS,
+            "its name is reserved for a key column": self.name.lower() in KEYS,
+            "a name with an underscore in front is reserved for a column of our own": self.name.startswith("_"),
         }
         for problem, is_so in problems.items():
             if is_so:

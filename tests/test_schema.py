@@ -86,6 +86,8 @@ def test_a_missing_tag_is_named_with_what_to_write(tag):
         ({"max_null_rate": 60.0}, "max_null_rate 60 is no share, 0 to 1"),
         ({"max_null_rate": -1.0}, "max_null_rate -1 is no share, 0 to 1"),
         ({"minimum": 10.0, "maximum": 1.0}, r"minimum 10\.0 is above maximum 1\.0"),
+        ({"name": "Item_ID"}, "its name is reserved for a key column"),
+        ({"name": "_seen"}, "a name with an underscore in front is reserved"),
     ],
 )
 def test_a_signal_that_cannot_be_is_refused_with_where_to_mend_it(wrong, problem):

@@ -8,6 +8,7 @@ ranking by it is nearly perfect and ranking by anything else is chance.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.schema import Signal, write_signals
 
@@ -96,6 +98,12 @@ def write_examples(
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return folder
+
+
+def renamed(tables: Tables, signals: tuple[Signal, ...] = SIGNALS, **names: str) -> tuple[Tables, tuple[Signal, ...]]:
+    """A world and its signals, some of them under other names: {old: new}."""
+    frames = (table.rename(names, strict=False) for table in tables)
+    return Tables(*frames), tuple(replace(signal, name=names.get(signal.name, signal.name)) for signal in signals)
 
 
 def _some_null(values: list, rng: np.random.Generator) -> list:  # type: ignore[type-arg]

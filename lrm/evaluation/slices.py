@@ -74,10 +74,10 @@ def _by_category(tables: Tables, signals: Iterable[Signal], test: Mask) -> list[
         if signal.kind != SPARSE:
             continue
         column = tables.requests[signal.name]
-        counts = column.filter(pl.Series(test)).drop_nulls().value_counts(sort=True, name="count")
+        counts = column.filter(pl.Series(test)).drop_nulls().alias("category").value_counts()
         n_categories = len(signal.categories) if signal.categories is not None else counts.height
         if n_categories <= MAX_CATEGORIES:
-            top = counts.sort(["count", signal.name], descending=[True, False]).head(MAX_SLICES)[signal.name]
+            top = counts.sort(["count", "category"], descending=[True, False]).head(MAX_SLICES)["category"]
             found += [(f"{signal.name} = {value}", (column == value).fill_null(False).to_numpy()) for value in top]
     return found
 

@@ -136,8 +136,8 @@ def _categories(values: pl.Series, signal: Signal) -> pl.Series | None:
     if signal.kind not in (SPARSE, BAG):
         return None
     flat = values.explode(empty_as_null=True) if signal.kind == BAG else values
-    counts = flat.drop_nulls().value_counts(name="count").sort(["count", signal.name], descending=[True, False])
-    return counts[signal.name].head(MAX_BAG_COLUMNS if signal.kind == BAG else MAX_CATEGORIES)
+    counts = flat.drop_nulls().alias("category").value_counts().sort(["count", "category"], descending=[True, False])
+    return counts["category"].head(MAX_BAG_COLUMNS if signal.kind == BAG else MAX_CATEGORIES)
 
 
 def _features(values: pl.Series, column: Column) -> Floats:

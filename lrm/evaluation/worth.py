@@ -90,11 +90,11 @@ def spread(request_ids: Ints, user_of_request: Ints, rng: np.random.Generator) -
 
 def only(tables: Tables, request_ids: Ints) -> Tables:
     """The tables of some requests (ascending) and their users, the requests numbered anew from 0."""
-    new = pl.DataFrame({REQUEST_ID: request_ids}).with_row_index("new").cast(pl.Int64)
+    new = pl.DataFrame({REQUEST_ID: request_ids}).with_row_index("_new").cast(pl.Int64)
     requests, candidates, targets = (
         table.join(new, on=REQUEST_ID, how="inner", maintain_order="left")
-        .with_columns(pl.col("new").alias(REQUEST_ID))
-        .drop("new")
+        .with_columns(pl.col("_new").alias(REQUEST_ID))
+        .drop("_new")
         for table in (tables.requests, tables.candidates, tables.targets)
     )
     events = tables.events.filter(pl.col(USER_ID).is_in(requests[USER_ID].unique().implode()))

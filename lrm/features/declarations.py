@@ -17,6 +17,7 @@ from lrm.schema import (
     CANDIDATE,
     CANDIDATES,
     CREATED_TIME,
+    DERIVED,
     EVENT_TIME,
     EVENTS,
     HISTORY,
@@ -72,16 +73,20 @@ def check(views: Iterable[View]) -> None:
     """Hold the views against the rules.
 
     Raises:
-        SchemaError: two signals share a name; a role is unknown or taken twice; a signal is read by a maker that
-            cannot see its table; a signal known only after the action sits outside the events.
+        SchemaError: two signals share a name, or one has that of a derived signal; a role is unknown or taken twice; a
+            signal is read by a maker that cannot see its table; a signal known only after the action sits outside the
+            events.
     """
     views = tuple(views)
-    for name, count in Counter(signal.name for view in views for signal in view.signals).items():
-        if count > 1:
-            owners = [view.name for view in views if name in {signal.name for signal in view.signals}]
+    by_name: dict[str, list[Signal]] = {}
+    for signal in (signal for view in views for signal in view.signals):
+        by_name.setdefault(signal.name.lower(), []).append(signal)
+    for same in by_name.values():
+        if len(same) > 1:
+            names, owners = dict.fromkeys(repr(one.name) for one in same), dict.fromkeys(one.view for one in same)
             raise SchemaError(
-                f"signal {name!r} is declared {count} times, in the views {', '.join(owners)}; "
-                "signal names are unique across views: rename one in views.py"
+                f"signal {' = '.join(names)} is declared {len(same)} times, in the views {', '.join(owners)}; signal "
+                "names are unique across views, upper and lower case being the same: rename one in views.py"
             )
     for role, count in Counter(view.role for view in views if view.role is not None).items():
         if role not in MAKER_OF_ROLE:
@@ -97,6 +102,8 @@ def check(views: Iterable[View]) -> None:
 
 def _check_signal(view: View, signal: Signal) -> None:
     where = f"signal {signal.name!r} of view {view.name!r}"
+    if signal.name in DERIVED:
+        raise SchemaError(f"{where}: a signal of this name is computed from the events; rename yours in views.py")
     if view.role is not None and signal.makers != (MAKER_OF_ROLE[view.role],):
         raise SchemaError(
             f"{where}: a signal of the {view.role} table can be read by the {MAKER_OF_ROLE[view.role]} maker alone, "

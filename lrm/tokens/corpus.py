@@ -137,12 +137,12 @@ def with_gaps(tables: Tables) -> Tables:
         return (gap.dt.total_microseconds() / 3.6e9).cast(pl.Float32).alias(GAP_HOURS.name)
 
     events = tables.events.with_columns(hours(pl.col(EVENT_TIME) - pl.col(EVENT_TIME).shift(1).over(USER_ID)))
-    last = tables.events.select(USER_ID, EVENT_TIME, seen=EVENT_TIME).sort(EVENT_TIME)
+    last = tables.events.select(USER_ID, EVENT_TIME, _seen=EVENT_TIME).sort(EVENT_TIME)
     requests = (
         tables.requests.sort(EVENT_TIME)
         .join_asof(last, on=EVENT_TIME, by=USER_ID, allow_exact_matches=False, check_sortedness=False)
-        .with_columns(hours(pl.col(EVENT_TIME) - pl.col("seen")))
-        .drop("seen")
+        .with_columns(hours(pl.col(EVENT_TIME) - pl.col("_seen")))
+        .drop("_seen")
         .sort(REQUEST_ID)
     )
     return tables._replace(events=events, requests=requests)

@@ -32,7 +32,7 @@ FRESH_DAYS = 7.0
 """Days between the newest event and `as_of` beyond which the data counts as stale."""
 VOLUME_CHANGE = 2.0
 """Factor by which a table may grow or shrink against the champion's data."""
-ROWS = pl.len().alias("rows")
+ROWS = pl.len().alias("_rows")
 
 
 def structure(tables: Tables, placed: Placed, *, reference: Mapping[str, Any] | None) -> list[Rule]:
@@ -127,7 +127,7 @@ def _time_order() -> Rule:
 
 
 def _several_users() -> Rule:
-    users = pl.col(USER_ID).n_unique().alias("users")
+    users = pl.col(USER_ID).n_unique().alias("_users")
     return figure("several users", "events", USER_ID, "at least 2 users", users, severity=CRITICAL, minimum=2)
 
 

@@ -7,7 +7,7 @@ from lrm.evaluation.baselines import EaseMarkov, OwnHistory, Popular
 from lrm.evaluation.metrics import auc
 from lrm.evaluation.ranking import histories
 from lrm.evaluation.trees import Trees
-from tests.worlds import SIGNALS
+from tests.worlds import SIGNALS, renamed
 
 
 def of(answers, task, metric="hit"):
@@ -86,6 +86,14 @@ def test_trees_read_every_kind_of_signal_and_nulls(exam):
     trees = Trees(exam.tables, SIGNALS, n_trees=5, seed=0)
     # age, country, hour; title, colour, size of the bag and its 8 tags, 4 of the vector, price, affinity
     assert trees.n_features == 3 + 2 + 9 + 4 + 2
+
+
+def test_trees_read_signals_that_are_called_count_and_category(exam):
+    trees, again = (
+        Trees(*world, n_trees=2, seed=0).candidate_logits(exam.ranking.request_ids)
+        for world in ((exam.tables, SIGNALS), renamed(exam.tables, country="count", tags="category"))
+    )
+    assert (trees == again).all()
 
 
 def test_trees_do_without_validation_rows(tables, exam):

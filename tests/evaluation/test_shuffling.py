@@ -12,7 +12,7 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import CANDIDATE, HISTORY, QUERY
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
-from tests.worlds import SIGNALS
+from tests.worlds import SIGNALS, renamed
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,13 @@ def test_requests_are_spread_over_users_before_a_user_is_asked_twice():
     assert sorted(order) == list(range(6))
     assert set(user[order[:3]]) == {0, 1, 2}
     assert set(user[order[3:5]]) == {0, 1}
+
+
+def test_a_sample_of_requests_keeps_a_signal_that_is_called_new(tables):
+    chosen = np.array([3, 8, 21])
+    sample = only(renamed(tables, hour="new")[0], chosen).requests
+    assert sample["request_id"].to_list() == [0, 1, 2]
+    assert sample["new"].to_list() == tables.requests["hour"].gather(chosen).to_list()
 
 
 def test_a_sample_of_requests_is_scored_as_it_is_among_all(world):

@@ -4,7 +4,7 @@ import polars as pl
 from lrm.evaluation.ranking import histories
 from lrm.evaluation.slices import slices
 from lrm.schema import Signal
-from tests.worlds import SIGNALS
+from tests.worlds import SIGNALS, renamed
 
 
 def named(tables, signals=SIGNALS):
@@ -44,6 +44,10 @@ def test_a_declared_category_becomes_a_slice_without_further_code(tables):
     requests = tables.requests.with_columns(weather=pl.Series(["wet", "dry", None] * (tables.requests.height // 3)))
     parts = named(tables._replace(requests=requests), (*SIGNALS, declared))
     assert (parts["weather = wet"].requests == (requests["weather"] == "wet").fill_null(False).to_numpy()).all()
+
+
+def test_a_signal_may_be_called_count(tables):
+    assert "count = c0" in named(*renamed(tables, country="count"))
 
 
 def test_a_signal_of_many_categories_gives_no_slices(tables):

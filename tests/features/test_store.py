@@ -61,6 +61,16 @@ RULES = {
         'name="age"',
         r"signal 'age' is declared 2 times, in the views requests, user_profile",
     ),
+    "a name in another case": (
+        'name="country"',
+        'name="Age"',
+        r"signal 'age' = 'Age' is declared 2 times, in the views user_profile; .* upper and lower case being the same",
+    ),
+    "a derived name": (
+        'name="hour"',
+        'name="gap_hours"',
+        r"'gap_hours' of view 'requests': .* computed from the events",
+    ),
     "no tags": ('dtype=Float32, tags=dense("candidate", "pair")', "dtype=Float32", r"'affinity'.* has no tag 'kind'"),
     "an unknown kind": (
         'tags=dense("candidate", "pair")',

@@ -5,12 +5,12 @@ import pytest
 from lrm.config import TokensConfig
 from lrm.errors import SchemaError
 from lrm.features.tables import read, read_declared
-from lrm.schema import Signal
+from lrm.schema import DERIVED, Signal
 from lrm.tokens import vocabulary as vocabularies
-from lrm.tokens.corpus import fit_vocabulary
+from lrm.tokens.corpus import fit_vocabulary, with_gaps
 from lrm.tokens.signals import encode
-from lrm.tokens.vocabulary import Vocabulary
-from tests.worlds import write_examples
+from lrm.tokens.vocabulary import GAP_HOURS, Vocabulary
+from tests.worlds import renamed, write_examples
 
 PRICE = Signal(name="price", kind="dense", makers=("candidate",), entity="item", view="v")
 COLOUR = Signal(name="colour", kind="sparse", makers=("candidate",), entity="item", view="v")
@@ -86,3 +86,12 @@ def test_a_declared_signal_that_no_table_holds_is_named(tmp_path):
     tables = read(write_examples(tmp_path))
     with pytest.raises(SchemaError, match="signal 'price' of view 'v' is in no table"):
         fit_vocabulary(tables._replace(candidates=tables.candidates.drop("price")), [PRICE], TokensConfig())
+
+
+def test_the_gap_is_derived_beside_signals_of_any_other_name_and_its_own_is_reserved(tmp_path):
+    tables = read(write_examples(tmp_path / "examples"))
+    expected, found = with_gaps(tables), with_gaps(renamed(tables, age="seen", hour="at", spent="last")[0])
+    for table in ("events", "requests"):
+        assert getattr(found, table)["gap_hours"].equals(getattr(expected, table)["gap_hours"])
+    assert found.requests["seen"].to_list() == tables.requests["age"].to_list()
+    assert GAP_HOURS.name in DERIVED

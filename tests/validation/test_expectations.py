@@ -18,7 +18,7 @@ from lrm.validation.rules import Rule
 from lrm.validation.signal_expectations import declared
 from lrm.validation.statistics import statistics
 from tests.validation.conftest import declared_signals
-from tests.worlds import START
+from tests.worlds import START, renamed
 
 AS_OF = START + timedelta(days=24)
 PLACED = place(declared_signals())
@@ -146,6 +146,12 @@ def test_each_expectation_holds_on_a_sound_world_and_fails_once_one_thing_is_bro
 def test_every_rule_holds_on_a_sound_world(sound: Tables):
     failed = [one.check for one in judge(sound, rules_of(sound), what="test") if not one.check["success"]]
     assert failed == []
+
+
+def test_every_rule_holds_of_signals_that_are_called_rows_and_users(sound: Tables):
+    tables, signals = renamed(sound, declared_signals(), spent="rows", vector="users", hour="splits")
+    rules = rules_of(tables, placed=place(signals))
+    assert [one.check for one in judge(tables, rules, what="test") if not one.check["success"]] == []
 
 
 @pytest.mark.parametrize(
