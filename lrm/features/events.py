@@ -14,7 +14,7 @@ import polars as pl
 from lrm.errors import DataError, SchemaError
 from lrm.features.declarations import Declarations
 from lrm.features.sources import read_table, require_known
-from lrm.features.split import Cutoffs, crosses
+from lrm.features.split import Cutoffs, apart
 from lrm.schema import (
     CANDIDATE_ID,
     CANDIDATES,
@@ -45,7 +45,7 @@ class Base(NamedTuple):
     """Empty where the data has no ranking task."""
     cut: dict[str, int]
     """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends after it,
-    `crossing_requests` whose horizon reaches into a later window."""
+    `crossing_requests` whose horizon reaches into a later window or, for leave-one-out data, an event of one."""
 
 
 def read_dataset(data: Path) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def read_base(
     """Read, check, cut at `as_of`, order and number the base tables.
 
     A request whose horizon ends after `as_of` is left out too: its outcome was not known then. So is one whose horizon
-    reaches into a later window: its outcome would tell of that window.
+    reaches into a later window: its outcome would tell of that window. Where the data bring the split, a window is its
+    events, and the end of the data cuts no horizon: the last event of a user is the one held out.
 
     Args:
         data: the data folder.
@@ -120,19 +121,19 @@ def read_base(
     in_time = pl.col(EVENT_TIME) < as_of
     events, asked = all_events.filter(in_time), all_requests.filter(in_time)
     finished = asked.filter(pl.col(EVENT_TIME) + horizon <= as_of) if not split else asked
-    apart = finished.filter(~crosses(cuts, horizon_seconds=dataset["horizon_seconds"])) if cuts else finished
+    kept = apart(finished, events, cuts, horizon_seconds=dataset["horizon_seconds"])
     if events.is_empty():
         raise DataError(
             f"{data / 'events.parquet'} holds no event before {as_of.isoformat()} ({all_events.height} in all); "
             "take a later as_of or another data folder"
         )
-    requests = apart.sort(EVENT_TIME, USER_ID).with_row_index(REQUEST_ID).cast({REQUEST_ID: pl.Int64})
+    requests = kept.sort(EVENT_TIME, USER_ID).with_row_index(REQUEST_ID).cast({REQUEST_ID: pl.Int64})
     candidates = _candidates(data, declared, requests, all_requests, events)
     cut = {
         "events": all_events.height - events.height,
         "requests": all_requests.height - asked.height,
         "unfinished_requests": asked.height - finished.height,
-        "crossing_requests": finished.height - apart.height,
+        "crossing_requests": finished.height - kept.height,
     }
     numbered = events.with_row_index(EVENT_ID).sort(USER_ID, EVENT_TIME, EVENT_ID).drop(EVENT_ID)
     return Base(numbered.with_row_index(EVENT_ID).cast({EVENT_ID: pl.Int64}), requests, candidates, cut)

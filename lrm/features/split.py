@@ -50,11 +50,30 @@ def with_split(table: pl.DataFrame, at: Cutoffs) -> pl.DataFrame:
     )
 
 
-def crosses(at: Cutoffs, *, horizon_seconds: float) -> pl.Expr:
-    """Whether [t, t + horizon] of a request at t reaches into a later window, whose events would be its outcome."""
-    opens = pl.col(EVENT_TIME)
-    ends = opens + timedelta(seconds=horizon_seconds)
-    return pl.any_horizontal((opens < cut) & (ends >= cut) for cut in at)
+def apart(requests: pl.DataFrame, events: pl.DataFrame, at: Cutoffs | None, *, horizon_seconds: float) -> pl.DataFrame:
+    """The requests whose [t, t + horizon] stays clear of later windows, whose events would be their outcome.
+
+    Args:
+        requests: of any window.
+        events: of all windows.
+        at: where the windows lie; None where requests and events bring their own `split`.
+        horizon_seconds: how far an outcome reaches.
+    """
+    if at is not None:
+        opens = pl.col(EVENT_TIME)
+        ends = opens + timedelta(seconds=horizon_seconds)
+        return requests.filter(~pl.any_horizontal((opens < cut) & (ends >= cut) for cut in at))
+    place = pl.col(SPLIT).cast(pl.String).replace_strict(SPLITS, range(len(SPLITS)), default=None)
+    asked = requests.with_row_index("row").select("row", USER_ID, EVENT_TIME, asked_in=place)
+    happened = events.select(USER_ID, EVENT_TIME, happened_in=place)
+    crossing = _outcomes(
+        asked.filter(pl.col("asked_in") < len(SPLITS) - 1),
+        happened.filter(pl.col("happened_in") > 0),
+        columns="row",
+        where="happened_in > asked_in",
+        horizon_seconds=horizon_seconds,
+    )
+    return requests.filter(~pl.int_range(pl.len()).is_in(crossing["row"].implode()))
 
 
 def require_windows(requests: pl.DataFrame) -> None:
@@ -82,13 +101,24 @@ def targets(requests: pl.DataFrame, events: pl.DataFrame, *, horizon_seconds: fl
     Returns:
         `request_id`, `item_id`, ordered by both.
     """
-    asked = requests.select(REQUEST_ID, USER_ID, pl.col(EVENT_TIME).to_physical().alias("opens"))
-    happened = events.select(USER_ID, ITEM_ID, pl.col(EVENT_TIME).to_physical().alias("happens"))
-    found = query(
-        f"""SELECT DISTINCT {REQUEST_ID}, {ITEM_ID} FROM asked JOIN happened USING ({USER_ID})
-        WHERE happens BETWEEN opens AND opens + {int(horizon_seconds * 1_000_000)}
-        ORDER BY {REQUEST_ID}, {ITEM_ID}""",
-        asked=asked,
-        happened=happened,
+    found = _outcomes(
+        requests.select(REQUEST_ID, USER_ID, EVENT_TIME),
+        events.select(USER_ID, ITEM_ID, EVENT_TIME),
+        columns=f"{REQUEST_ID}, {ITEM_ID}",
+        horizon_seconds=horizon_seconds,
     )
     return found.cast({REQUEST_ID: pl.Int64, ITEM_ID: events.schema[ITEM_ID]})
+
+
+def _outcomes(
+    requests: pl.DataFrame, events: pl.DataFrame, *, columns: str, where: str = "TRUE", horizon_seconds: float
+) -> pl.DataFrame:
+    """The distinct `columns`, in order, of requests with each event of their user in [t, t + horizon]."""
+    instant = pl.col(EVENT_TIME).to_physical()
+    return query(
+        f"""SELECT DISTINCT {columns} FROM asked JOIN happened USING ({USER_ID})
+        WHERE happens BETWEEN opens AND opens + {int(horizon_seconds * 1_000_000)} AND {where}
+        ORDER BY {columns}""",
+        asked=requests.select(pl.exclude(EVENT_TIME), instant.alias("opens")),
+        happened=events.select(pl.exclude(EVENT_TIME), instant.alias("happens")),
+    )

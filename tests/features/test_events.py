@@ -275,6 +275,48 @@ def test_leave_one_out_takes_the_split_that_the_data_brings(data, retrieve):
         retrieve(data)
 
 
+def hold_out_the_last(data):
+    """Leave-one-out: each user's last event is the test target, the one before it the validation target."""
+    from_end = pl.col("event_time").rank("ordinal", descending=True).over("user_id")
+    named = (pl.when(from_end == 1).then(pl.lit("test")).when(from_end == 2).then(pl.lit("validation"))).otherwise(
+        pl.lit("train")
+    )
+    for table in ("events", "requests"):
+        change(data, table, lambda rows: rows.with_columns(split=named))
+    change_dataset(data, protocol="leave-one-out")
+
+
+def test_leave_one_out_asks_no_request_whose_outcome_holds_an_event_of_a_later_split(data, retrieve):
+    for table in ("events", "requests", "candidates"):
+        change(data, table, lambda rows: rows.filter(~pl.col("event_time").dt.date().is_between(*days(36, 38))))
+    hold_out_the_last(data)
+    change_dataset(data, horizon_seconds=3 * 86_400 - 1)
+    examples = retrieve(data)
+    tables = read(examples)
+    # the validation event is of day 35, noon: of 20 users, the requests of day 33 and day 34 reach it
+    assert read_manifest(examples)["cut"]["crossing_requests"] == 40
+    assert tables.requests.filter(split="train")["event_time"].max() == START + timedelta(days=32)
+    assert tables.requests.filter(split="validation")["event_time"].unique().to_list() == [START + timedelta(days=35)]
+
+
+def days(first, last):
+    return (START + timedelta(days=first)).date(), (START + timedelta(days=last)).date()
+
+
+def test_an_event_of_a_later_split_at_the_very_instant_of_a_request_is_no_outcome_of_it(data, retrieve):
+    hold_out_the_last(data)
+    change_dataset(data, horizon_seconds=0)
+    assert read_manifest(retrieve(data))["cut"]["crossing_requests"] == 0
+    noon = pl.col("event_time") + timedelta(hours=12)
+    change(data, "requests", lambda rows: rows.with_columns(event_time=noon))
+    change(data, "candidates", lambda rows: rows.with_columns(event_time=noon))
+    assert read_manifest(retrieve(data))["cut"]["crossing_requests"] == 0  # each asks as its own event happens
+    tied = pl.when(split="validation").then(pl.col("event_time") - timedelta(days=1)).otherwise("event_time")
+    change(data, "events", lambda rows: rows.with_columns(event_time=tied))
+    tables = read(retrieve(data))
+    assert tables.requests.filter(split="train")["event_time"].max() == START + timedelta(days=36, hours=12)
+
+
 def test_a_promotion_joins_by_the_shop_of_the_request(data, retrieve):
     shops = pl.read_parquet(data / "requests.parquet").with_columns(shop_id=pl.col("user_id") % 2)
     shops.write_parquet(data / "requests.parquet")
