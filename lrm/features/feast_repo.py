@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from lrm.errors import SchemaError
 from lrm.features.declarations import Declarations, View, check
-from lrm.schema import ROLE, signal_from_tags
+from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, signal_from_tags
 
 DATA_DIR = "LRM_DATA_DIR"
 """Environment variable by which a feature repo's sources find the data folder."""
@@ -151,6 +151,19 @@ def feature_store(feature_repo: Path, state: Path) -> Any:
         if config.online_store.type == "sqlite":
             config.online_store.path = str(state.resolve() / "online.db")
         return FeatureStore(config=config)
+
+
+def take_example_types(service: Any) -> None:
+    """Give each signal the type that it has in the examples, whatever the `dtype` of its `Field`.
+
+    Values are then stored and served as the model was trained on them: booleans as categories, numbers as a bag.
+    """
+    from feast.types import Array, Float32, String
+
+    types = {DENSE: Float32, SPARSE: String, BAG: Array(String), EMBEDDING: Array(Float32)}
+    for projection in service.feature_view_projections:
+        for field in projection.features:  # the same objects as the view's own
+            field.dtype = types[field.tags[TAG_KIND]]
 
 
 def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:

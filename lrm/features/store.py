@@ -12,7 +12,16 @@ import polars as pl
 
 from lrm.errors import ServingError
 from lrm.features.declarations import View
-from lrm.features.feast_repo import Kept, Online, declarations, definitions, feature_store, quiet, read_rows
+from lrm.features.feast_repo import (
+    Kept,
+    Online,
+    declarations,
+    definitions,
+    feature_store,
+    quiet,
+    read_rows,
+    take_example_types,
+)
 from lrm.features.fresh import events_store, push_source
 from lrm.features.join import latest
 from lrm.features.sources import column_types, read_view
@@ -32,6 +41,7 @@ def applied(feature_repo: Path, data: Path, state: Path) -> Any:
         state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
     """
     service, entities = definitions(feature_repo, data)
+    take_example_types(service)
     store = feature_store(feature_repo, state)
     with quiet():
         store.apply([*entities, *service._features, service, *push_source(entities, data)])

@@ -203,6 +203,37 @@ def test_materialising_twice_changes_nothing_and_later_brings_newer_values(untou
     ]
 
 
+def test_booleans_and_numbers_of_any_declared_type_are_served_as_the_examples_hold_them(data, tmp_path, until):
+    given = {"country": [True, False, None], "age": [False, True, None]}
+    change(data, "users", lambda users: users.head(3).with_columns(pl.Series(name, given[name]) for name in given))
+    lists = {"title": [2**53 + 1, None, -1], "tags": [[3, 1], [], None], "vector": [[1, 2, 3, 4], None, [0, 0, 0, 0]]}
+    change(data, "items", lambda items: items.head(3).with_columns(pl.Series(name, lists[name]) for name in lists))
+    change_views(data, "import Array, Float32, String", "import Array, Bool, Float32, Float64, Int64, String")
+    for name, dtype in (("age", "Bool"), ("country", "Bool"), ("title", "Int64"), ("price", "Float64")):
+        old = "String" if name in ("country", "title") else "Float32"
+        change_views(data, f'name="{name}", dtype={old}', f'name="{name}", dtype={dtype}')
+    change_views(data, 'name="tags", dtype=Array(String)', 'name="tags", dtype=Array(Int64)')
+    change_views(data, 'name="vector", dtype=Array(Float32)', 'name="vector", dtype=Array(Int64)')
+    repo = data / "feature_repo"
+    store.materialise_online(repo, data, until, state=tmp_path)
+    online = store.open_online(repo, data, state=tmp_path)
+    keys = [{"user_id": user, "item_id": item} for user, item in ((1, 100), (2, 101), (3, 102))]
+    found = store.read_online(online, keys, until)
+    rows = pl.DataFrame(keys).with_columns(event_time=pl.lit(until).cast(INSTANT))
+    expected = pl.concat(
+        [point_in_time(rows, "event_time", view, read_view(view)) for view in online.views], how="horizontal"
+    )
+    assert found.equals(expected)
+    assert found["country"].to_list() == ["true", "false", None]
+    assert found["age"].to_list() == [0.0, 1.0, None]
+    assert found["tags"].to_list() == [["3", "1"], [], None]
+    assert found["title"].to_list() == ["9007199254740993", None, "-1"]
+    kept = [value for view in online.views for one in store.read_kept(online, view, keys[:1]) for value in one.values]
+    assert {type(value) for value in kept} <= {str, float, list, type(None)}  # serving takes them as they are
+    theirs = [store.retrieve(repo, data, rows, "event_time", view) for view in online.views]
+    assert expected.equals(pl.concat(theirs, how="horizontal"))
+
+
 def test_keys_that_no_view_has_are_refused(untouched, tmp_path):
     online = store.open_online(untouched / "feature_repo", untouched, state=tmp_path)
     with pytest.raises(ServingError, match=r"no view can be read by the keys \['shop_id'\].*user_profile by user_id"):
