@@ -1,10 +1,11 @@
 """What the token makers know of the training data: categories, quantile buckets, scales, items.
 
-Fitted on the training split alone. The stated rules: a category seen in fewer than `min_category_count` training rows,
-or never, is *out of vocabulary* (index 1), which differs from *missing* (index 0) and from *masked* (the last index,
-used by pretraining). A dense value falls into one of `n_buckets` quantile buckets, and also enters as the number
-sign(x) log(1 + |x|), standardised: heavy tails cost neither resolution nor stability. An item with fewer than
-`min_item_count` training events shares the identity row 0 and is told apart by its content alone.
+Fitted on the training split alone, on all tables that hold a signal. The stated rules: a category seen in fewer than
+`min_category_count` training rows of each table, or never, is *out of vocabulary* (index 1), which differs from
+*missing* (index 0) and from *masked* (the last index, used by pretraining). A dense value falls into one of `n_buckets`
+quantile buckets, and also enters as the number sign(x) log(1 + |x|), standardised: heavy tails cost neither resolution
+nor stability. An item with fewer than `min_item_count` training events shares the identity row 0 and is told apart by
+its content alone.
 """
 
 from __future__ import annotations
@@ -126,14 +127,13 @@ def fit(tables: Tables, signals: Iterable[Signal], config: TokensConfig) -> Voca
         holders = [frame for frame in (events, requests, candidates) if signal.name in frame.columns]
         if not holders:
             raise SchemaError(f"signal {signal.name!r} of view {signal.view!r} is in no table of the examples")
-        column = holders[0][signal.name]
+        columns = [frame[signal.name] for frame in holders]
         if signal.kind == DENSE:
-            edges[signal.name], scales[signal.name] = _fit_dense(column, config.n_buckets)
+            edges[signal.name], scales[signal.name] = _fit_dense(pl.concat(columns), config.n_buckets)
         elif signal.kind in (SPARSE, BAG):
-            values = column.list.explode(keep_nulls=False, empty_as_null=False) if signal.kind == BAG else column
-            categories[signal.name] = _fit_categories(values, config.min_category_count)
+            categories[signal.name] = _fit_categories(columns, config.min_category_count)
         if signal.kind == BAG:
-            longest = column.list.len().fill_null(0).to_numpy().max(initial=1)
+            longest = pl.concat(columns).list.len().fill_null(0).to_numpy().max(initial=1)
             bag_widths[signal.name] = int(min(longest, MAX_BAG_WIDTH))
     counts = events[ITEM_ID].value_counts()
     catalogue = tables.items.select(ITEM_ID).join(counts, on=ITEM_ID, how="left").sort(ITEM_ID)
@@ -164,9 +164,15 @@ def _fit_dense(column: pl.Series, n_buckets: int) -> tuple[list[float], tuple[fl
     return edges.tolist(), (float(logs.mean()), float(max(logs.std(), 1e-6)))
 
 
-def _fit_categories(values: pl.Series, min_count: int) -> list[str]:
-    counts = values.drop_nulls().cast(pl.String).rename("category").value_counts()
-    return counts.filter(pl.col("count") >= min_count)["category"].sort().to_list()
+def _fit_categories(columns: Iterable[pl.Series], min_count: int) -> list[str]:
+    """Those that one of the columns holds often enough; summed, an event that is also a candidate would count twice."""
+    found: set[str] = set()
+    for column in columns:
+        is_bag = isinstance(column.dtype, pl.List)
+        values = column.list.explode(keep_nulls=False, empty_as_null=False) if is_bag else column
+        counts = values.drop_nulls().cast(pl.String).rename("category").value_counts()
+        found |= set(counts.filter(pl.col("count") >= min_count)["category"])
+    return sorted(found)
 
 
 def signed_log(values: np.ndarray) -> np.ndarray:

@@ -82,6 +82,21 @@ def test_the_vocabulary_is_fitted_on_the_training_split_alone(tmp_path):
     assert fitted.categories["country"] == ["c0", "c1", "c2", "c3"]
 
 
+def test_what_only_training_candidates_hold_is_known_too(tmp_path):
+    tables, signals = read(write_examples(tmp_path)), read_declared(tmp_path)
+    assert {signal.makers for signal in signals if signal.name in ("colour", "tags")} == {("history", "candidate")}
+    members = [f"m{place}" for place in range(5)]
+    shown = tables.candidates.join(tables.requests.select("request_id", "split"), on="request_id").with_columns(
+        colour=pl.when(split="train").then(pl.lit("shown, never bought")).otherwise(pl.lit("from the future")),
+        tags=pl.when(split="train").then(pl.lit(members)).otherwise("tags"),
+    )
+    before = fit_vocabulary(tables, signals, TokensConfig())
+    fitted = fit_vocabulary(tables._replace(candidates=shown), signals, TokensConfig())
+    assert fitted.categories["colour"] == sorted([*before.categories["colour"], "shown, never bought"])
+    assert fitted.categories["tags"] == sorted([*members, *before.categories["tags"]])
+    assert (before.bag_widths["tags"], fitted.bag_widths["tags"]) == (2, 5)
+
+
 def test_a_declared_signal_that_no_table_holds_is_named(tmp_path):
     tables = read(write_examples(tmp_path))
     with pytest.raises(SchemaError, match="signal 'price' of view 'v' is in no table"):
