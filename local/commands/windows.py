@@ -90,7 +90,7 @@ def later(
 def only_after(source: Path, folder: Path, end: str) -> int:
     """Copy examples so that their test window is what a window's end did not know; returns its number of requests.
 
-    Not known are the requests whose outcome was still open then: those whose horizon ends after it.
+    Not known are the requests whose outcome was still open then: those whose horizon ends at it or after.
     """
     import polars as pl
 
@@ -101,7 +101,7 @@ def only_after(source: Path, folder: Path, end: str) -> int:
     manifest = _read(source / "manifest.json")
     horizon = timedelta(seconds=manifest["data"]["horizon_seconds"])
     known_until = pl.lit(datetime.fromisoformat(end))
-    is_new = {"events": pl.col(EVENT_TIME) >= known_until, "requests": pl.col(EVENT_TIME) + horizon > known_until}
+    is_new = {"events": pl.col(EVENT_TIME) >= known_until, "requests": pl.col(EVENT_TIME) + horizon >= known_until}
     older = pl.when(pl.col(SPLIT) == TEST).then(pl.lit(VALIDATION)).otherwise(pl.col(SPLIT))
     for table, is_tested in is_new.items():
         rows = pl.read_parquet(source / f"{table}.parquet")

@@ -44,7 +44,7 @@ class Base(NamedTuple):
     candidates: pl.DataFrame
     """Empty where the data has no ranking task."""
     cut: dict[str, int]
-    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends after it,
+    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends at it or after,
     `crossing_requests` whose horizon reaches into a later window or, for leave-one-out data, an event of one."""
 
 
@@ -97,8 +97,8 @@ def read_base(
 ) -> Base:
     """Read, check, cut at `as_of`, order and number the base tables.
 
-    A request whose horizon ends after `as_of` is left out too: its outcome was not known then. So is one whose horizon
-    reaches into a later window: its outcome would tell of that window. Where the data bring the split, a window is its
+    A request whose horizon ends at `as_of` or after it is left out too: its outcome was not known then. So is one whose
+    horizon reaches into a later window: its outcome would tell of that window. Where the data bring the split, a window is its
     events, and the end of the data cuts no horizon: the last event of a user is the one held out.
 
     Args:
@@ -120,7 +120,7 @@ def read_base(
     _unique_requests(all_requests)
     in_time = pl.col(EVENT_TIME) < as_of
     events, asked = all_events.filter(in_time), all_requests.filter(in_time)
-    finished = asked.filter(pl.col(EVENT_TIME) + horizon <= as_of) if not split else asked
+    finished = asked.filter(pl.col(EVENT_TIME) + horizon < as_of) if not split else asked
     kept = apart(finished, events, cuts, horizon_seconds=dataset["horizon_seconds"])
     if events.is_empty():
         raise DataError(

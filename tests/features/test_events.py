@@ -226,6 +226,15 @@ def test_events_and_requests_after_the_end_are_left_out_and_counted(data, retrie
     assert read(examples).events["event_time"].max() < START + timedelta(days=39)
 
 
+def test_a_request_whose_horizon_ends_at_as_of_is_unfinished_as_the_event_of_that_instant_is_left_out(data, retrieve):
+    change(data, "events", lambda events: events.with_columns(pl.col("event_time").dt.truncate("1d")))
+    change_dataset(data, horizon_seconds=86_400)
+    day = START + timedelta(days=38)
+    examples = retrieve(data, as_of=day.isoformat())
+    assert read_manifest(examples)["cut"]["unfinished_requests"] == 20  # of the day before, one of each user
+    assert read(examples).requests["event_time"].max() == day - timedelta(days=2)
+
+
 def test_data_without_candidates_has_no_ranking_task(data, retrieve):
     (data / "candidates.parquet").unlink()
     candidates = read(retrieve(data)).candidates

@@ -129,7 +129,7 @@ def test_the_next_window_is_what_was_open_at_the_end_of_this_one(tmp_path):
     (examples / "manifest.json").write_text(json.dumps(manifest))
     n = only_after(examples, tmp_path / "next", end.isoformat())
     tested = pl.read_parquet(tmp_path / "next/requests.parquet").filter(pl.col("split") == "test")
-    assert n == tested.height == requests.filter(pl.col("event_time") > end - timedelta(days=1)).height > 0
+    assert n == tested.height == requests.filter(pl.col("event_time") >= end - timedelta(days=1)).height > 0
     before = pl.read_parquet(tmp_path / "next/requests.parquet").filter(pl.col("split") == "train")
     assert before.height == requests.filter(pl.col("split") == "train").height
 
