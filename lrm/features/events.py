@@ -44,8 +44,8 @@ class Base(NamedTuple):
     candidates: pl.DataFrame
     """Empty where the data has no ranking task."""
     cut: dict[str, int]
-    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends at it or after,
-    `crossing_requests` whose horizon reaches into a later window or, for leave-one-out data, an event of one."""
+    """Rows left out: `events` and `requests` at or after `as_of`, `unfinished_requests` whose horizon ends at it or
+    after, `crossing_requests` whose horizon reaches into a later window or, for leave-one-out data, an event of one."""
 
 
 def read_dataset(data: Path) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def read_base(
     """Read, check, cut at `as_of`, order and number the base tables.
 
     A request whose horizon ends at `as_of` or after it is left out too: its outcome was not known then. So is one whose
-    horizon reaches into a later window: its outcome would tell of that window. Where the data bring the split, a window is its
-    events, and the end of the data cuts no horizon: the last event of a user is the one held out.
+    horizon reaches into a later window: its outcome would tell of that window. Where the data bring the split, a window
+    is its events, and the end of the data cuts no horizon: the last event of a user is the one held out.
 
     Args:
         data: the data folder.
