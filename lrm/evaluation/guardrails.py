@@ -41,11 +41,12 @@ def rehearsal(evidence: Evidence, policy: Policy) -> list[Finding]:
         return [not_asked("Rehearsal", asked, "not rehearsed", reason)]
     bars = policy.guardrails
     n_megabytes = found.bundle_bytes / MEGABYTE
+    champion = None if found.champion_bundle_bytes is None else found.champion_bundle_bytes / MEGABYTE
     return [
         _skew(found),
         _ratio("Latency", found.latency_p50_ms, found.champion_latency_p50_ms, bars.max_latency_ratio, "median, ms"),
         _at_most("Latency, slowest of 100", found.latency_p99_ms, bars.max_latency_p99_ms, "ms", verdict=KEEP),
-        _ratio("Size", found.bundle_bytes, found.champion_bundle_bytes, bars.max_bundle_ratio, "bytes"),
+        _ratio("Size", n_megabytes, champion, bars.max_bundle_ratio, "MB"),
         _at_most("Size of the bundle", n_megabytes, bars.max_bundle_mb, "MB", verdict=REJECT),
     ]
 

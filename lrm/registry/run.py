@@ -250,7 +250,8 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     known = backend.names(store)
     meant = [name] if name else known
     if len(meant) != 1 or meant[0] not in known:
-        raise RegistryError(f"name a registered model with --name: {', '.join(known) or 'there are none yet'}")
+        wrong = f"{name!r} is not registered; " if name else ""
+        raise RegistryError(f"{wrong}name a registered model with --name: {', '.join(known) or 'there are none yet'}")
     store = store._replace(name=meant[0])
     book = _ledger(store)
     written = ledger.peek(book) if book else None

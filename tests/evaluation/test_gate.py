@@ -147,8 +147,12 @@ def test_truth_table(case, verdict, reason):
         ({"latency_p50_ms": 16.0}, "keep", "1.60 times (16, before 10)"),
         ({"latency_p50_ms": NAN}, "inconclusive", "latency against the champion could not be measured"),
         ({"latency_p99_ms": 501.0}, "keep", "501 ms; asked: at most 500 ms"),
-        ({"bundle_bytes": 7_000_000}, "keep", "Size against the champion: 2.33 times"),
         ({"bundle_bytes": 2e9, "champion_bundle_bytes": 1.5e9}, "reject", "2,000 MB; asked: at most 1,024 MB"),
+        (
+            {"bundle_bytes": 7_000_000},
+            "keep",
+            "Size against the champion: 2.33 times (7, before 3); asked: at most 2 times (MB)",
+        ),
         ({"champion_latency_p50_ms": None, "champion_bundle_bytes": None}, "promote", "Ranking AUC"),
         ({"n_requests": 0}, "promote", "Ranking AUC"),
     ],

@@ -26,6 +26,14 @@ def test_no_champion_is_no_error(registry, tmp_path):
     assert json.loads((tmp_path / "found" / "champion.json").read_text())["version"] == ""
 
 
+def test_a_name_that_is_not_registered_is_told(registry, register):
+    register("a")
+    with pytest.raises(
+        RegistryError, match="'shop' is not registered; name a registered model with --name: tiny-world"
+    ):
+        show(registry, "shop")
+
+
 def test_a_registered_version_says_where_it_came_from(registry, register):
     version = register("a", verdict="keep")
     held = show(registry)
