@@ -195,8 +195,8 @@ def _calibration(result: Row) -> str:
         return ""
     return (
         '<section><h2>Calibration of the challenger</h2><p class="soft">Share of positive labels over the predicted '
-        "probability; on the dashed line the two agree. Chance alone makes a calibration error, never a negative one, so "
-        f"that its interval may lie above the estimate.</p>{calibration(result['calibration'])}</section>"
+        "probability; on the dashed line the two agree. Chance alone makes a calibration error, never a negative one: "
+        f"its interval may lie above the estimate.</p>{calibration(result['calibration'])}</section>"
     )
 
 
