@@ -30,6 +30,8 @@ from lrm.validation.rules import CRITICAL, WARNING, Rule, figure, holds
 
 FRESH_DAYS = 7.0
 """Days between the newest event and `as_of` beyond which the data counts as stale."""
+MAX_TOLD_TWICE = 0.01
+"""Share of events that repeat another beyond which they are taken for delivered twice."""
 VOLUME_CHANGE = 2.0
 """Factor by which a table may grow or shrink against the champion's data."""
 ROWS = pl.len().alias("_rows")
@@ -73,7 +75,7 @@ def data_wide(tables: Tables, *, as_of: datetime, reference: Mapping[str, Any] |
             rules.append(_before(table, as_of))
         if reference and table in reference:
             rules.append(_volume(table, reference[table]["rows"]))
-    rules += [_time_order(), _fresh(as_of), _several_users(), *_splits(tables)]
+    rules += [_time_order(), _fresh(as_of), _several_users(), _told_once(), *_splits(tables)]
     if tables.candidates.height:
         rules += _labels(tables.requests)
     return rules
@@ -124,6 +126,14 @@ def _time_order() -> Rule:
     same, back = user == user.shift(), user < user.shift()
     claim = pl.when(same).then(instant >= instant.shift()).when(back).then(pl.lit(False))
     return holds("in time order", "events", EVENT_TIME, "rows sorted by user, then by time", claim)
+
+
+def _told_once() -> Rule:
+    """A loader that delivers twice makes histories longer and items more popular than they are."""
+    twice = (1 - pl.struct(USER_ID, ITEM_ID, EVENT_TIME).n_unique() / pl.len()).alias("_told_twice")
+    expected = f"at most {MAX_TOLD_TWICE:.0%} of events with user, item and instant of another"
+    event = f"{USER_ID}, {ITEM_ID}, {EVENT_TIME}"
+    return figure("told once", "events", event, expected, twice, severity=WARNING, maximum=MAX_TOLD_TWICE)
 
 
 def _several_users() -> Rule:

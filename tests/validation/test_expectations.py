@@ -93,6 +93,11 @@ BROKEN = [
     ("before as_of", "requests", "event_time", "critical", put("requests", "event_time", NEVER), 1),
     ("fresh", "events", "event_time", "warning", shift("events", timedelta(days=-8)), 0),
     ("several users", "events", "user_id", "critical", put("events", "user_id", 1, ALL), 0),
+    (
+        *("told once", "events", "user_id, item_id, event_time", "warning"),
+        lambda t: t._replace(events=pl.concat([t.events, t.events.head(t.events.height // 50)])),
+        0,
+    ),
     ("known split", "requests", "split", "critical", put("requests", "split", "trian"), 1),
     ("no empty split", "requests", "split", "critical", drop("requests", pl.col("split") == "validation"), 0),
     ("no empty split", "events", "split", "critical", put("events", "split", "test", ALL), 0),
