@@ -30,8 +30,24 @@ RUN = "run.json"
 """In a run's folder: what was asked of it."""
 PROGRAM = (".py", ".j2", ".css", ".json")
 """Kinds of file that the installed package consists of."""
+ASIDE = ("__pycache__", "data")
+"""Names within a feature repo that no release carries."""
+POLICY = "policy.toml"
+"""In a feature repo: read by the gate alone, which judges anew in every run."""
 DATA_NAMES = tuple(BUILDS)
-PACKAGES = ("feast", "great-expectations", "kfp", "lightgbm", "mlflow", "numpy", "polars", "torch")
+PACKAGES = (
+    "duckdb",
+    "feast",
+    "great-expectations",
+    "kfp",
+    "lightgbm",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "torch",
+)
 
 
 def find_data(data: str, data_root: Path | None) -> tuple[Path, Path]:
@@ -171,8 +187,10 @@ def program_version() -> str:
 
 
 def declarations_version(feature_repo: Path) -> str:
-    """sha256 over the feature definitions: the registry of features is made from them alone."""
-    return _digest(feature_repo, sorted(path for path in feature_repo.glob("*") if path.suffix in (".py", ".yaml")))
+    """sha256 over the feature definitions and all files beside them, which they may read; hidden ones left out."""
+    places = [path.relative_to(feature_repo) for path in feature_repo.rglob("*") if path.is_file()]
+    read = [place for place in places if not any(part.startswith(".") or part in ASIDE for part in place.parts)]
+    return _digest(feature_repo, sorted(feature_repo / place for place in read if place != Path(POLICY)))
 
 
 def versions() -> dict[str, str]:

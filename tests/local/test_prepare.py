@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from local.prepare import PROJECT, code_version, data_version, find_data, start_run
+from local.prepare import PROJECT, code_version, data_version, find_data, start_run, versions
 from lrm.errors import DataError, SchemaError
 from pipeline import main
 from tests.disks import small_disk
@@ -98,6 +98,30 @@ def test_the_versions_change_with_what_they_stand_for_and_with_nothing_else(data
     assert data_version(data) != before[0]
     (repo / "views.py").write_text("a = 2\n")
     assert code_version(repo) != before[1]
+
+
+@pytest.mark.parametrize("name", ["categories.json", "lists/colours.txt", "nested/more.py"])
+def test_every_file_that_definitions_may_read_is_part_of_the_code_version(data, name):
+    repo = data / "feature_repo"
+    before = code_version(repo)
+    (repo / name).parent.mkdir(exist_ok=True)
+    (repo / name).write_text("red")
+    added = code_version(repo)
+    (repo / name).write_text("blue")
+    assert len({before, added, code_version(repo)}) == 3
+
+
+@pytest.mark.parametrize("name", ["policy.toml", ".views.py.swp", "nested/__pycache__/views.pyc", "data/registry.db"])
+def test_what_no_reused_step_reads_is_not(data, name):
+    before = code_version(data / "feature_repo")
+    path = data / "feature_repo" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    assert code_version(data / "feature_repo") == before
+
+
+def test_the_packages_that_join_and_read_the_data_are_among_the_versions():
+    assert {"duckdb", "feast", "pandas", "polars", "pyarrow"} <= versions().keys()
 
 
 def test_the_declarations_of_built_in_data_are_the_projects_or_an_examples():
