@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrm.errors import ServingError
 from lrm.features.feast_repo import Kept, Online, definitions, feature_store, quiet, read_rows
@@ -14,6 +14,16 @@ from lrm.schema import EVENT_TIME, EVENTS, USER_ID
 
 FRESH = "fresh_events"
 """The push source of new events, and the view that it feeds."""
+
+
+class Pushed(NamedTuple):
+    """A user's new events, as they are pushed."""
+
+    user_id: int | str
+    packed: bytes
+    """Of the caller's own format."""
+    at: datetime
+    """UTC instant; must be later, by the second, than that of the push before: some stores drop what is not."""
 
 
 def push_source(entities: Sequence[Any], data: Path) -> list[Any]:
@@ -55,14 +65,12 @@ def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
     return read_rows(online.events, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
 
 
-def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetime) -> None:
-    """Push a user's new events, all of them in place of those before.
+def push_fresh(online: Online, pushed: Sequence[Pushed]) -> None:
+    """Push the new events of some users in one write, all of a user's in place of those before.
 
     Args:
         online: from `open_online`.
-        user_id: whose events.
-        packed: bytes of the caller's own format.
-        at: UTC instant; must be later, by the second, than that of the push before: some stores drop what is not.
+        pushed: a user at most once.
 
     Raises:
         ServingError: the store takes no events.
@@ -70,9 +78,13 @@ def push_fresh(online: Online, user_id: int | str, packed: bytes, *, at: datetim
     import pandas as pd
 
     _must_take_events(online)
-    row = {USER_ID: [user_id], EVENT_TIME: [pd.Timestamp(at)], EVENTS: [packed]}
+    rows = {
+        USER_ID: [one.user_id for one in pushed],
+        EVENT_TIME: [pd.Timestamp(one.at) for one in pushed],
+        EVENTS: [one.packed for one in pushed],
+    }
     with quiet():
-        online.events.push(FRESH, pd.DataFrame(row))
+        online.events.push(FRESH, pd.DataFrame(rows))
 
 
 def _rename(made: Path, folder: Path) -> None:

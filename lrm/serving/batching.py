@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
@@ -32,7 +32,7 @@ class Batcher(Generic[Q, A]):
         max_size: int = 32,
         max_wait_s: float = 0.0,
         max_waiting: int = 64,
-        within_s: float = 2.0,
+        within_s: float | None = 2.0,
     ) -> None:
         """Prepare; nothing is answered before `run`.
 
@@ -41,7 +41,7 @@ class Batcher(Generic[Q, A]):
             max_size: questions answered together at most.
             max_wait_s: latency budget: how long the first question of a batch waits for company.
             max_waiting: questions that may wait.
-            within_s: seconds after which a question is given up.
+            within_s: seconds after which a question is given up; None: never.
         """
         self._answer, self._max_size, self._max_wait_s = answer, max_size, max_wait_s
         self._max_waiting, self._within_s = max_waiting, within_s
@@ -64,13 +64,23 @@ class Batcher(Generic[Q, A]):
             Overloaded: too many wait already.
             TooLate: there was no answer in time.
         """
-        if self.is_full:
+        return (await self.ask_all([question]))[0]
+
+    async def ask_all(self, questions: Sequence[Q]) -> list[A]:
+        """Wait for the answers to some questions, of which all are let in or none.
+
+        Raises:
+            Overloaded: too many would wait.
+            TooLate: some answer was not there in time.
+        """
+        if self.n_waiting + len(questions) > self._max_waiting:
             raise Overloaded
-        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((question, future))
+        futures: list[asyncio.Future[A]] = [asyncio.get_running_loop().create_future() for _ in questions]
+        for asked in zip(questions, futures, strict=True):
+            self._waiting.put_nowait(asked)
         try:
             async with asyncio.timeout(self._within_s):
-                return await future
+                return await asyncio.gather(*futures)
         except TimeoutError as error:
             raise TooLate from error
 

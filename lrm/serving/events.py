@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from itertools import islice
 
 import polars as pl
 
-from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID
-from lrm.serving.features import Row, describe
-from lrm.serving.histories import add_events
+from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID
+from lrm.serving.features import KEY_TYPES, Key, Row, describe
+from lrm.serving.histories import add_events, fresh_events, history_of
 from lrm.serving.question import Event
-from lrm.serving.service import Service, default_time, forget, recall, user_keys
+from lrm.serving.service import Service, default_time, forget, last_time, user_keys
 
 
-def take_events(service: Service, events: Sequence[Event]) -> dict[str, int]:
-    """Push events into the online store; the next answers to their users know them.
+def take_events(service: Service, pushes: Sequence[Sequence[Event]]) -> list[int]:
+    """Push events into the online store, in one write; the next answers to their users know them.
+
+    Args:
+        service: an open release.
+        pushes: each the events of one user that came together.
 
     Returns:
-        `accepted`: all of them; `new`: those that were not known before.
+        For each push, how many of its events were not known before.
     """
-    new = 0
-    for user_id in dict.fromkeys(event.user_id for event in events):
-        mine = [event for event in events if event.user_id == user_id]
-        present = default_time(service, recall(service, [user_id])[user_id].last_event)
-        rows = [
-            Row({**user_keys(service, event), ITEM_ID: event.item_id}, event.signals, event.time or present)
-            for event in mine
-        ]
-        columns = describe(service.features, HISTORY, rows).columns
-        facts = {
-            ITEM_ID: [event.item_id for event in mine],
-            EVENT_TIME: [row.time.astimezone(UTC) for row in rows],
-        } | columns
-        frame = pl.DataFrame(facts, schema=service.histories.nothing.schema, strict=False)
-        new += add_events(service.histories, user_id, frame)
+    users = list(dict.fromkeys(push[0].user_id for push in pushes))
+    fresh = fresh_events(service.histories, users)
+    known = {user: history_of(service.histories, user, one) for user, one in zip(users, fresh, strict=True)}
+    times = _times(service, pushes, {user: last_time(one.events) for user, one in known.items()})
+    is_new = iter(add_events(service.histories, known, _described(service, pushes, times)))
+    for user_id in users:
         forget(service, user_id)
-    return {"accepted": len(events), "new": new}
+    return [sum(islice(is_new, len(push))) for push in pushes]
+
+
+def _times(service: Service, pushes: Sequence[Sequence[Event]], last: dict[Key, datetime | None]) -> list[datetime]:
+    """When each event was: those of a push that do not say, all at one instant, after what came before them."""
+    times: list[datetime] = []
+    for push in pushes:
+        before = last[push[0].user_id]
+        present = default_time(service, before)
+        mine = [(event.time or present).astimezone(UTC) for event in push]
+        last[push[0].user_id] = max(mine if before is None else [before, *mine])
+        times += mine
+    return times
+
+
+def _described(service: Service, pushes: Sequence[Sequence[Event]], times: Sequence[datetime]) -> pl.DataFrame:
+    """Every event with its user, in the columns of a history."""
+    events = [event for push in pushes for event in push]
+    rows = [
+        Row({**user_keys(service, event), ITEM_ID: event.item_id}, event.signals, time)
+        for event, time in zip(events, times, strict=True)
+    ]
+    facts = {
+        USER_ID: [event.user_id for event in events],
+        ITEM_ID: [event.item_id for event in events],
+        EVENT_TIME: times,
+    } | describe(service.features, HISTORY, rows).columns
+    user_type = KEY_TYPES[service.release.key_types[USER_ID]]
+    return pl.DataFrame(facts, schema={USER_ID: user_type} | dict(service.histories.nothing.schema), strict=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +19,13 @@ from typing import NamedTuple
 import polars as pl
 
 from lrm.features.feast_repo import Online
-from lrm.features.fresh import push_fresh, read_fresh
+from lrm.features.fresh import Pushed, push_fresh, read_fresh
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
 from lrm.serving.recommend import no_history
 from lrm.serving.release import HISTORIES, Release
 
 Key = int | str
+_PLACE = "lrm_place"
 
 
 class Histories(NamedTuple):
@@ -53,6 +54,8 @@ class Known(NamedTuple):
     """Oldest first: `item_id`, `event_time` and the history signals."""
     is_user: bool
     """Whether the user has any event, packed or new."""
+    fresh: Fresh
+    """What of it is new."""
 
 
 def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal], *, max_history: int) -> int:
@@ -106,30 +109,52 @@ def history_of(histories: Histories, user_id: Key, fresh: Fresh) -> Known:
     past = histories.nothing if found is None else pl.read_ipc_stream(io.BytesIO(found[0]))
     is_user = found is not None or fresh.packed is not None
     if fresh.packed is None:
-        return Known(past, is_user)
+        return Known(past, is_user, fresh)
     new = _unpacked(histories, fresh).join(past, on=[ITEM_ID, EVENT_TIME], how="anti", maintain_order="left")
     together = pl.concat([past.select(histories.nothing.columns), new]).sort(EVENT_TIME, maintain_order=True)
-    return Known(together.tail(histories.max_events + 1), is_user)
+    return Known(together.tail(histories.max_events + 1), is_user, fresh)
 
 
-def add_events(histories: Histories, user_id: Key, events: pl.DataFrame) -> int:
-    """Push a user's new events, and return how many of them were not known; an event sent twice counts once.
+def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataFrame) -> list[bool]:
+    """Push new events of some users, all in one write; an event sent twice counts once.
 
     Args:
         histories: of an open release.
-        user_id: whose events.
-        events: in the columns of a history.
+        before: what is known of each of these users now.
+        sent: `user_id` and the columns of a history, in the order in which they came.
+
+    Returns:
+        Whether each of them was not known.
     """
-    (before,) = fresh_events(histories, [user_id])
-    held = _unpacked(histories, before)
-    new = events.unique([ITEM_ID, EVENT_TIME], maintain_order=True)
-    new = new.join(history_of(histories, user_id, before).events, on=[ITEM_ID, EVENT_TIME], how="anti")
-    if new.is_empty():
-        return 0
-    together = pl.concat([held, new]).sort(EVENT_TIME, maintain_order=True).tail(histories.max_events + 1)
+    same = [USER_ID, ITEM_ID, EVENT_TIME]
+    known = _of_users(sent, {user: one.events for user, one in before.items()})
+    held = _of_users(sent, {user: _unpacked(histories, one.fresh) for user, one in before.items()})
+    new = sent.with_row_index(_PLACE).unique(same, keep="first", maintain_order=True).join(known, on=same, how="anti")
+    together = pl.concat([held, new.sort(_PLACE)], how="diagonal").sort(EVENT_TIME, maintain_order=True)
+    is_changed = pl.col(_PLACE).is_not_null().any().over(USER_ID)
+    kept = together.filter(is_changed).group_by(USER_ID).tail(histories.max_events + 1)
+    users = kept.partition_by(USER_ID, as_dict=True, include_key=False)
+    pushed = [
+        Pushed(user, _packed(mine.drop(_PLACE)), _instant(before[user].fresh, mine)) for (user,), mine in users.items()
+    ]
+    if pushed:
+        push_fresh(histories.online, pushed)
+    is_new = set(new[_PLACE])
+    return [place in is_new for place in range(sent.height)]
+
+
+def _of_users(sent: pl.DataFrame, histories: Mapping[Key, pl.DataFrame]) -> pl.DataFrame:
+    """Histories in one table, each event with its user, whose type is that of the events that were sent."""
+    user_type = sent.schema[USER_ID]
+    named = [events.with_columns(pl.lit(user, user_type).alias(USER_ID)) for user, events in histories.items()]
+    return pl.concat(named).select(sent.columns)
+
+
+def _instant(before: Fresh, events: pl.DataFrame) -> datetime:
+    """Of a push: not before its last event, and later by the second than the push before."""
     earliest = datetime.fromtimestamp(before.seconds, UTC) + timedelta(seconds=1)
-    push_fresh(histories.online, user_id, _packed(together), at=max(earliest, together[EVENT_TIME][-1]))
-    return new.height
+    last: datetime = events[EVENT_TIME][-1]
+    return max(earliest, last)
 
 
 def _unpacked(histories: Histories, fresh: Fresh) -> pl.DataFrame:

@@ -12,14 +12,18 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lrm.serving import wire
-from lrm.serving.batching import Overloaded, TooLate
+from lrm.serving.batching import Batcher, Overloaded, TooLate
 from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
-from lrm.serving.question import Event, Question, event_problem, problem, shown, stored_event, stored_question
+from lrm.serving.question import Event, Key, Question, event_problem, problem, shown, stored_event, stored_question
 from lrm.serving.swap import InService
 
 MAX_PUSHES = 32
 """Requests with events that may wait."""
+USERS_AT_ONCE = 16
+"""Users whose events are pushed together; questions are answered between two such pushes."""
+MAX_USERS_WAITING = 400
+"""Users whose events may wait."""
 RECOMMEND_PATH, SCORE_PATH, EVENTS_PATH = "/v1/recommend", "/v1/score", "/v1/events"
 LOADING = "the model is still loading; wait until /readyz answers 200"
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -101,16 +105,31 @@ def add_questions(app: FastAPI) -> None:
                 return _no(422, wrong)
         if state.pushes >= MAX_PUSHES:
             raise Overloaded
+        by_user: dict[Key, list[Event]] = {}
+        for event in sent:
+            by_user.setdefault(event.user_id, []).append(event)
         state.pushes += 1
         try:
-            loop = asyncio.get_running_loop()
-            taken = await loop.run_in_executor(state.held.worker, _take_events, state.held, sent)
+            new = sum(await state.pusher.ask_all(list(by_user.values())))
         finally:
             state.pushes -= 1
-        state.meters.events.labels("new").inc(taken["new"])
-        state.meters.events.labels("before").inc(taken["accepted"] - taken["new"])
-        state.meters.unknown_items.labels("events").inc(len(taken["unknown_items"]))
-        return JSONResponse(taken)
+        unknown = _unknown_items(service, sent)
+        state.meters.events.labels("new").inc(new)
+        state.meters.events.labels("before").inc(len(sent) - new)
+        state.meters.unknown_items.labels("events").inc(len(unknown))
+        return JSONResponse({"accepted": len(sent), "new": new, "unknown_items": unknown})
+
+
+def new_pusher(held: InService) -> Batcher[list[Event], int]:
+    """What takes new events, those of one user that came together at a time: says how many of them were not known.
+
+    They wait for the worker a few users at a time, so no push keeps it from the questions for long.
+    """
+
+    async def take(pushes: list[list[Event]]) -> list[int]:
+        return await asyncio.get_running_loop().run_in_executor(held.worker, _take_events, held, pushes)
+
+    return Batcher(take, max_size=USERS_AT_ONCE, max_waiting=MAX_USERS_WAITING, within_s=None)
 
 
 def add_status(app: FastAPI) -> None:
@@ -159,12 +178,16 @@ def add_status(app: FastAPI) -> None:
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _take_events(held: InService, sent: list[Event]) -> dict[str, Any]:
+def _take_events(held: InService, pushes: list[list[Event]]) -> list[int]:
     from lrm.serving.events import take_events
+
+    return take_events(held.service, pushes)
+
+
+def _unknown_items(service: Any, sent: list[Event]) -> list[Key]:
     from lrm.serving.service import unknown_items
 
-    service: Any = held.service
-    return {**take_events(service, sent), "unknown_items": unknown_items(service, [event.item_id for event in sent])}
+    return unknown_items(service, [event.item_id for event in sent])
 
 
 def _no_object(body: Any, content_type: str | None) -> str:

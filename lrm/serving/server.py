@@ -28,7 +28,7 @@ from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
 from lrm.serving.question import Question
 from lrm.serving.release import Release
-from lrm.serving.routes import RECOMMEND_PATH, SCORE_PATH, add_questions, add_refusals, add_status
+from lrm.serving.routes import RECOMMEND_PATH, SCORE_PATH, add_questions, add_refusals, add_status, new_pusher
 from lrm.serving.shedding import shedder, shedding
 from lrm.serving.swap import InService
 
@@ -112,6 +112,7 @@ def make_app(
         }
     )
     app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters
+    app.state.pusher = new_pusher(held)
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
     app.state.served = {}
 
@@ -191,7 +192,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if link is not None and not held.failure:
             await held.follow(link, held.release.folder.resolve())
 
-    tasks = [asyncio.create_task(load_and_follow()), asyncio.create_task(app.state.batcher.run())]
+    batching = (app.state.batcher.run(), app.state.pusher.run())
+    tasks = [asyncio.create_task(one) for one in (load_and_follow(), *batching)]
     yield
     for task in tasks:
         task.cancel()

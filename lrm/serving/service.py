@@ -224,12 +224,13 @@ def _decoded(
     prefixes = remember(recommender, replace(corpus, event_row_E=event_rows))
     seen = np.split(event_rows, corpus.user_offset_U[1:-1])
     return [
-        Remembered(prefix, np.unique(rows[rows >= 0]), _last(one.events), one.is_user, fresh.seconds, now)
+        Remembered(prefix, np.unique(rows[rows >= 0]), last_time(one.events), one.is_user, fresh.seconds, now)
         for prefix, rows, one, fresh in zip(prefixes, seen, known, changed.values(), strict=True)
     ]
 
 
-def _last(events: pl.DataFrame) -> datetime | None:
+def last_time(events: pl.DataFrame) -> datetime | None:
+    """Of the last event."""
     return None if events.is_empty() else events[EVENT_TIME][-1]
 
 

@@ -102,26 +102,33 @@ def latest(histories, user):
     return history_of(histories, user, fresh)
 
 
+def add(histories, user, events):
+    """Push events of one user, and count those that were new."""
+    (fresh,) = fresh_events(histories, [user])
+    sent = events.with_columns(user_id=pl.lit(user, pl.Int64))
+    return sum(add_events(histories, {user: history_of(histories, user, fresh)}, sent))
+
+
 def test_new_events_follow_the_packed_ones(histories):
     before = latest(histories, 3).events
     new = pl.concat([one_purchase(histories, 100), one_purchase(histories, 101, minute=1)])
     new = new.with_columns(spent=pl.Series([2.0, 3.0], dtype=pl.Float32))
-    assert add_events(histories, 3, new) == 2
-    assert add_events(histories, 3, new.tail(1)) == 0  # sent twice
+    assert add(histories, 3, new) == 2
+    assert add(histories, 3, new.tail(1)) == 0  # sent twice
     known = latest(histories, 3)
     assert known.events["item_id"].to_list() == [*before["item_id"], 100, 101]
     assert known.events["spent"].to_list()[-2:] == [2.0, 3.0]
 
 
 def test_a_user_without_packed_events_is_known_by_new_ones(histories):
-    add_events(histories, 999, one_purchase(histories, 104))
+    add(histories, 999, one_purchase(histories, 104))
     assert latest(histories, 999).is_user
     assert latest(histories, 999).events["item_id"].to_list() == [104]
 
 
 def test_only_as_many_new_events_are_kept_as_a_score_can_read(histories):
     for minute in range(3):
-        add_events(histories._replace(max_events=1), 999, one_purchase(histories, 104, minute=minute))
+        add(histories._replace(max_events=1), 999, one_purchase(histories, 104, minute=minute))
     assert latest(histories, 999).events.height == 2
 
 
@@ -134,7 +141,7 @@ def test_new_events_outlive_the_release_and_leave_it_as_it_was(world, signals, f
     release = world.release._replace(folder=shutil.copytree(world.release.folder, tmp_path / "one"))
     before = digests(release.folder)
     taking = opened(release, signals, features, tmp_path)
-    add_events(taking, 3, one_purchase(taking, 104))
+    add(taking, 3, one_purchase(taking, 104))
     assert digests(release.folder) == before
     following = release._replace(folder=shutil.copytree(release.folder, tmp_path / "next"))
     again = opened(following, signals, features, tmp_path)
@@ -147,7 +154,7 @@ def test_a_signal_that_was_declared_after_an_event_is_null_in_it(world, signals,
     later = next(signal for signal in for_maker(signals, HISTORY) if signal.name == "spent")
     fewer = tuple(signal for signal in signals if signal != later)
     taking = opened(world.release, fewer, features, tmp_path)
-    add_events(taking, 999, one_purchase(taking, 104))
+    add(taking, 999, one_purchase(taking, 104))
     known = latest(opened(world.release, signals, features, tmp_path), 999).events
     assert (known["item_id"].to_list(), known["spent"].to_list()) == ([104], [None])
     assert known["spent"].dtype == pl.Float32

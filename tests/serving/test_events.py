@@ -1,0 +1,88 @@
+"""New events while questions are asked."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+
+from lrm.serving.events import take_events
+from lrm.serving.question import Event
+from lrm.serving.server import make_app
+from lrm.serving.service import open_service
+from tests.serving.conftest import copied
+from tests.serving.shop import AS_OF
+
+
+@pytest.fixture
+def service(world, tmp_path):
+    """Of a copy of the release, since events will be pushed."""
+    return open_service(copied(world, tmp_path / "release"))
+
+
+def test_pushes_that_are_taken_together_count_as_if_they_came_in_turn(service):
+    timed = Event(1, 101, AS_OF + timedelta(hours=1))
+    untimed = Event(1, 102)
+    assert take_events(service, [[timed, untimed, timed], [Event(2, 101)], [timed], [untimed, untimed]]) == [2, 1, 0, 1]
+    assert take_events(service, [[timed]]) == [0]
+
+
+async def post(app, path, body):
+    """Status and body of one answer, without a network between."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def send(message):
+        sent.append(message)
+
+    head = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+    headers = [(b"content-type", b"application/json")]
+    await app({"type": "http", "http_version": "1.1", "scheme": "http", **head, "headers": headers}, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def push(app, user_ids):
+    return asyncio.create_task(
+        post(app, "/v1/events", {"events": [{"user_id": user_id, "item_id": 101} for user_id in user_ids]})
+    )
+
+
+def while_serving(release, do):
+    """What `do` finds of a loaded application."""
+
+    async def everything():
+        app = make_app(release)
+        async with app.router.lifespan_context(app):
+            while app.state.held.service is None:
+                await asyncio.sleep(0.05)
+            return await do(app)
+
+    return asyncio.run(everything())
+
+
+@pytest.mark.parametrize(("n_pushes", "n_users"), [(1, 100), (30, 1)], ids=["one of many users", "many of one user"])
+def test_a_question_that_comes_after_pushes_is_answered_before_all_of_them_are_taken(
+    world, tmp_path, n_pushes, n_users
+):
+    async def push_and_ask(app):
+        pushes = [push(app, range(1000 + n * n_users, 1000 + (n + 1) * n_users)) for n in range(n_pushes)]
+        await asyncio.sleep(0)
+        asked = await post(app, "/v1/recommend", {"user_id": 1})
+        were_taken = all(one.done() for one in pushes)
+        return asked, were_taken, [await one for one in pushes]
+
+    (status, _), were_taken, pushes = while_serving(copied(world, tmp_path / "release"), push_and_ask)
+    assert (status, were_taken) == (200, False)
+    assert pushes == [(200, {"accepted": n_users, "new": n_users, "unknown_items": []})] * n_pushes
+
+
+def test_events_that_would_wait_for_long_are_turned_away_whole(world, tmp_path):
+    async def push_much(app):
+        pushes = [push(app, range(1000 + 100 * n, 1100 + 100 * n)) for n in range(8)]
+        return await asyncio.gather(*pushes)
+
+    taken = while_serving(copied(world, tmp_path / "release"), push_much)
+    assert {status for status, _ in taken} == {200, 429}
+    assert {answer["new"] for status, answer in taken if status == 200} == {100}
