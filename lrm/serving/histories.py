@@ -26,6 +26,8 @@ from lrm.serving.release import HISTORIES, Release
 
 Key = int | str
 _PLACE = "lrm_place"
+_SAME = [ITEM_ID, EVENT_TIME]
+"""What makes two events of a user one."""
 
 
 class Histories(NamedTuple):
@@ -37,6 +39,11 @@ class Histories(NamedTuple):
     """The history of a user who has none."""
     max_events: int
     """Events of a user that a score can depend on."""
+
+    @property
+    def n_kept(self) -> int:
+        """Latest events of a user that are packed, that are kept of the new ones, and that the model is shown."""
+        return self.max_events + 1
 
 
 class Fresh(NamedTuple):
@@ -51,7 +58,8 @@ class Known(NamedTuple):
     """A user's history."""
 
     events: pl.DataFrame
-    """Oldest first: `item_id`, `event_time` and the history signals."""
+    """Oldest first: `item_id`, `event_time` and the history signals. At most the `n_kept` latest of the release and the
+    `n_kept` latest new ones; the model is shown the latest of both."""
     is_user: bool
     """Whether the user has any event, packed or new."""
     fresh: Fresh
@@ -103,20 +111,30 @@ def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
     return [Fresh(kept.values[0], kept.seconds) for kept in read_fresh(histories.online, user_ids)]
 
 
-def history_of(histories: Histories, user_id: Key, fresh: Fresh) -> Known:
-    """The user's latest events, packed and new together, in time order."""
+def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: datetime | None = None) -> Known:
+    """All that is kept of a user's history, packed and new together, in time order.
+
+    Args:
+        histories: of an open release.
+        user_id: whose history.
+        fresh: the user's new events.
+        before: UTC instant; where given, only earlier events are told. New ones that were displaced by later ones are
+            not among them.
+    """
     found = histories.packed.execute("SELECT events FROM history WHERE user_id = ?", (user_id,)).fetchone()
-    past = histories.nothing if found is None else pl.read_ipc_stream(io.BytesIO(found[0]))
-    is_user = found is not None or fresh.packed is not None
-    if fresh.packed is None:
-        return Known(past, is_user, fresh)
-    new = _unpacked(histories, fresh).join(past, on=[ITEM_ID, EVENT_TIME], how="anti", maintain_order="left")
-    together = pl.concat([past.select(histories.nothing.columns), new]).sort(EVENT_TIME, maintain_order=True)
-    return Known(together.tail(histories.max_events + 1), is_user, fresh)
+    events = histories.nothing if found is None else pl.read_ipc_stream(io.BytesIO(found[0]))
+    if fresh.packed is not None:
+        new = _unpacked(histories, fresh).join(events, on=_SAME, how="anti", maintain_order="left")
+        events = pl.concat([events.select(histories.nothing.columns), new]).sort(EVENT_TIME, maintain_order=True)
+    earlier = events if before is None else events.filter(pl.col(EVENT_TIME) < before)
+    return Known(earlier, found is not None or fresh.packed is not None, fresh)
 
 
 def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataFrame) -> list[bool]:
     """Push new events of some users, all in one write; an event sent twice counts once.
+
+    Where as many new events of a user are kept as may be, one that is not later than the oldest of them counts as known:
+    it may have been displaced, and would be again.
 
     Args:
         histories: of an open release.
@@ -126,28 +144,23 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
     Returns:
         Whether each of them was not known.
     """
-    same = [USER_ID, ITEM_ID, EVENT_TIME]
-    known = _of_users(sent, {user: one.events for user, one in before.items()})
-    held = _of_users(sent, {user: _unpacked(histories, one.fresh) for user, one in before.items()})
-    new = sent.with_row_index(_PLACE).unique(same, keep="first", maintain_order=True).join(known, on=same, how="anti")
-    together = pl.concat([held, new.sort(_PLACE)], how="diagonal").sort(EVENT_TIME, maintain_order=True)
-    is_changed = pl.col(_PLACE).is_not_null().any().over(USER_ID)
-    kept = together.filter(is_changed).group_by(USER_ID).tail(histories.max_events + 1)
-    users = kept.partition_by(USER_ID, as_dict=True, include_key=False)
-    pushed = [
-        Pushed(user, _packed(mine.drop(_PLACE)), _instant(before[user].fresh, mine)) for (user,), mine in users.items()
-    ]
+    pushed: list[Pushed] = []
+    places: set[int] = set()
+    of_users = sent.with_row_index(_PLACE).partition_by(USER_ID, as_dict=True, include_key=False)
+    for (user_id,), mine in of_users.items():
+        known = before[user_id]
+        held = _unpacked(histories, known.fresh)
+        new = mine.unique(_SAME, keep="first", maintain_order=True)
+        new = new.join(known.events, on=_SAME, how="anti", maintain_order="left")
+        if held.height >= histories.n_kept:
+            new = new.filter(pl.col(EVENT_TIME) > held[EVENT_TIME][0])
+        if not new.is_empty():
+            together = pl.concat([held, new.drop(_PLACE)]).sort(EVENT_TIME, maintain_order=True).tail(histories.n_kept)
+            pushed.append(Pushed(user_id, _packed(together), _instant(known.fresh, together)))
+            places.update(new[_PLACE])
     if pushed:
         push_fresh(histories.online, pushed)
-    is_new = set(new[_PLACE])
-    return [place in is_new for place in range(sent.height)]
-
-
-def _of_users(sent: pl.DataFrame, histories: Mapping[Key, pl.DataFrame]) -> pl.DataFrame:
-    """Histories in one table, each event with its user, whose type is that of the events that were sent."""
-    user_type = sent.schema[USER_ID]
-    named = [events.with_columns(pl.lit(user, user_type).alias(USER_ID)) for user, events in histories.items()]
-    return pl.concat(named).select(sent.columns)
+    return [place in places for place in range(sent.height)]
 
 
 def _instant(before: Fresh, events: pl.DataFrame) -> datetime:

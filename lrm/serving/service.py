@@ -22,7 +22,7 @@ from lrm.model.prefix import Prefix, remember
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, EVENTS, HISTORY, ITEM_ID, QUERY, USER_ID
 from lrm.serving.features import Features, Key, brought, open_features
-from lrm.serving.histories import Fresh, Histories, fresh_events, history_of, open_histories
+from lrm.serving.histories import Fresh, Histories, Known, fresh_events, history_of, open_histories
 from lrm.serving.index_file import index_facts, open_index_of
 from lrm.serving.lru import Lru
 from lrm.serving.question import Event, Fields, Question
@@ -45,7 +45,7 @@ class Remembered(NamedTuple):
 
     prefix: Prefix
     seen: np.ndarray
-    """Catalogue rows of all known events."""
+    """Catalogue rows of all events that are kept."""
     last_event: datetime | None
     is_user: bool
     pushed: float
@@ -168,7 +168,10 @@ def recall(service: Service, user_ids: Sequence[Key]) -> dict[Key, Remembered]:
 
 
 def as_then(service: Service, user_id: Key, before: datetime) -> Remembered:
-    """The user's history as a request before some of the known events sees it; not held."""
+    """The user's history as a request before some of the known events sees it; not held.
+
+    It lacks new events before that instant which so many later ones followed that they are not kept any more.
+    """
     (fresh,) = fresh_events(service.histories, [user_id])
     (one,) = _decoded(service, {user_id: fresh}, 0.0, before=before)
     return one
@@ -199,11 +202,11 @@ def ask_of(service: Service, user_id: Key, time: datetime, signals: Mapping[str,
         ServingError: the user has no history.
     """
     (fresh,) = fresh_events(service.histories, [user_id])
-    known = history_of(service.histories, user_id, fresh)
+    known = history_of(service.histories, user_id, fresh, before=time)
     if not known.is_user:
         raise ServingError(f"user {user_id!r} has no history in this release; name one who has")
     nothing = no_candidates(service.recommender.signals, service.features.item_type)
-    return Ask(time, signals, known.events.filter(pl.col(EVENT_TIME) < time), nothing)
+    return Ask(time, signals, known.events.tail(service.histories.n_kept), nothing)
 
 
 def _decoded(
@@ -212,21 +215,24 @@ def _decoded(
     """Decode the histories of some users."""
     if not changed:
         return []
-    known = [history_of(service.histories, user_id, fresh) for user_id, fresh in changed.items()]
-    if before is not None:
-        known = [one._replace(events=one.events.filter(pl.col(EVENT_TIME) < before)) for one in known]
+    histories = service.histories
+    known = [history_of(histories, user_id, fresh, before=before) for user_id, fresh in changed.items()]
     recommender, item_type = service.recommender, service.features.item_type
     nothing = no_candidates(recommender.signals, item_type)
-    asks = [Ask(service.release.as_of, {}, one.events, nothing) for one in known]
+    asks = [Ask(service.release.as_of, {}, one.events.tail(histories.n_kept), nothing) for one in known]
     tables = ask_tables(asks, recommender.signals, item_type)
     corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
     event_rows = catalogue_rows(service, tables.events[ITEM_ID].to_numpy())
     prefixes = remember(recommender, replace(corpus, event_row_E=event_rows))
-    seen = np.split(event_rows, corpus.user_offset_U[1:-1])
     return [
-        Remembered(prefix, np.unique(rows[rows >= 0]), last_time(one.events), one.is_user, fresh.seconds, now)
-        for prefix, rows, one, fresh in zip(prefixes, seen, known, changed.values(), strict=True)
+        Remembered(prefix, _seen(service, one), last_time(one.events), one.is_user, one.fresh.seconds, now)
+        for prefix, one in zip(prefixes, known, strict=True)
     ]
+
+
+def _seen(service: Service, known: Known) -> np.ndarray:
+    rows = catalogue_rows(service, known.events[ITEM_ID].to_numpy())
+    return np.unique(rows[rows >= 0])
 
 
 def last_time(events: pl.DataFrame) -> datetime | None:

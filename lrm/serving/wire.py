@@ -38,7 +38,7 @@ class RecommendBody(Asking):
         None, max_length=MAX_CANDIDATES, description="choose from these items only"
     )
     exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="items to leave out")
-    exclude_seen: StrictBool = Field(False, description="leave out the items of the user's history")
+    exclude_seen: StrictBool = Field(False, description="leave out the items of the events that are kept of the user")
 
     def question(self) -> Question:
         """As the service takes it."""
@@ -130,7 +130,7 @@ class EventsTaken(BaseModel):
     """What became of the events."""
 
     accepted: int
-    new: int = Field(description="those that were not known before")
+    new: int = Field(description="those that were not known before; one older than all that are kept counts as known")
     unknown_items: list[int | str] = Field(
         description="items of the events that are not in the catalogue: taken, and without any signal of the item"
     )

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from lrm.serving.answer import answer
 from lrm.serving.events import take_events
-from lrm.serving.question import Event
+from lrm.serving.question import RECOMMEND, Event, Question
 from lrm.serving.server import make_app
 from lrm.serving.service import open_service
 from tests.serving.conftest import copied
@@ -25,6 +26,45 @@ def test_pushes_that_are_taken_together_count_as_if_they_came_in_turn(service):
     untimed = Event(1, 102)
     assert take_events(service, [[timed, untimed, timed], [Event(2, 101)], [timed], [untimed, untimed]]) == [2, 1, 0, 1]
     assert take_events(service, [[timed]]) == [0]
+
+
+def scores(service, user, **asked):
+    (answered,) = answer(service, [Question(RECOMMEND, user, k=None, **asked)])
+    return {item["item_id"]: item["score"] for item in answered["items"]}
+
+
+def purchases(user, n, *, since, item=None):
+    """One purchase a minute, of one item or of all in turn."""
+    return [Event(user, item or 100 + i % 12, since + timedelta(minutes=i)) for i in range(n)]
+
+
+def test_later_events_do_not_change_the_answer_at_an_instant_before_them(service):
+    take_events(service, [purchases(1, 20, since=AS_OF)])  # with the release's, more than the model reads
+    at = AS_OF + timedelta(minutes=30)
+    before = scores(service, 1, time=at)
+    take_events(service, [purchases(1, 13, since=at + timedelta(minutes=1))])
+    assert scores(service, 1, time=at) == pytest.approx(before, abs=1e-5)
+
+
+def test_the_answer_when_the_release_ends_stays_however_many_events_follow(service):
+    before = scores(service, 1)
+    take_events(service, [purchases(1, 2 * service.histories.n_kept, since=AS_OF + timedelta(minutes=1))])
+    assert scores(service, 1, time=AS_OF) == pytest.approx(before, abs=1e-5)
+
+
+def test_an_item_that_the_release_knows_to_be_seen_stays_seen(service):
+    assert scores(service, 1, exclude_seen=True) == {}
+    take_events(service, [purchases(1, service.histories.n_kept, since=AS_OF, item=100)])
+    assert scores(service, 1, exclude_seen=True) == {}
+
+
+def test_an_event_counts_once_even_where_it_is_older_than_all_that_are_kept(service):
+    n = 2 * service.histories.n_kept
+    sent = purchases(1, n, since=AS_OF)
+    assert [take_events(service, [sent]) for _ in range(2)] == [[n], [0]]
+    before = scores(service, 1)
+    assert take_events(service, [[Event(1, 111, AS_OF)]]) == [0]
+    assert scores(service, 1) == before
 
 
 async def post(app, path, body):
