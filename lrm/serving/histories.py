@@ -25,7 +25,7 @@ from lrm.serving.recommend import no_history
 from lrm.serving.release import HISTORIES, Release
 
 Key = int | str
-_PLACE = "lrm_place"
+_PLACE = "_place"
 _SAME = [ITEM_ID, EVENT_TIME]
 """What makes two events of a user one."""
 
@@ -133,8 +133,8 @@ def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: date
 def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataFrame) -> list[bool]:
     """Push new events of some users, all in one write; an event sent twice counts once.
 
-    Where as many new events of a user are kept as may be, one that is not later than the oldest of them counts as known:
-    it may have been displaced, and would be again.
+    Where as many new events of a user are kept as may be, one that is not later than the oldest of them counts as
+    known: it may have been displaced, and would be again.
 
     Args:
         histories: of an open release.
