@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -41,18 +40,14 @@ def push_source(entities: Sequence[Any], data: Path) -> list[Any]:
 
 
 def events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
-    """A local store of new events alone; where there is none it is made aside, and appears whole."""
-    if not folder.exists():
+    """A local store of new events alone, completed where it is not complete, which loses none of its events."""
+    store = feature_store(feature_repo, folder)
+    if not _takes_events(store):
         _, entities = definitions(feature_repo, data)
         users = [entity for entity in entities if entity.join_key == USER_ID]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            made = Path(scratch, folder.name)
-            store = feature_store(feature_repo, made)
-            with quiet():
-                store.apply([*users, *push_source(users, data)])
-            _rename(made, folder)
-    return feature_store(feature_repo, folder)
+        with quiet():
+            store.apply([*users, *push_source(users, data)])
+    return store
 
 
 def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
@@ -87,21 +82,18 @@ def push_fresh(online: Online, pushed: Sequence[Pushed]) -> None:
         online.events.push(FRESH, pd.DataFrame(rows))
 
 
-def _rename(made: Path, folder: Path) -> None:
-    """Give a folder its name, unless another process was quicker."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-
-
-def _must_take_events(online: Online) -> None:
+def _takes_events(store: Any) -> bool:
     from feast.errors import FeatureViewNotFoundException
 
     try:
-        online.store.get_feature_view(FRESH, allow_registry_cache=True)
-    except FeatureViewNotFoundException as error:
+        store.get_feature_view(FRESH, allow_registry_cache=True)
+    except FeatureViewNotFoundException:
+        return False
+    return True
+
+
+def _must_take_events(online: Online) -> None:
+    if not _takes_events(online.store):
         raise ServingError(
             "this release was made before events could be pushed; the step roll_out makes a new one: run `make run`"
-        ) from error
+        )

@@ -161,6 +161,25 @@ def test_a_signal_that_was_declared_after_an_event_is_null_in_it(world, signals,
     assert latest(taking, 999).events.columns == [name for name in known.columns if name != "spent"]
 
 
+@pytest.mark.parametrize("left_there", [[], ["lost+found"], ["registry.db"]])
+def test_new_events_are_kept_in_a_folder_that_was_there_before(world, signals, features, tmp_path, left_there):
+    (tmp_path / "events").mkdir()
+    for name in left_there:
+        (tmp_path / "events" / name).touch()
+    taking = opened(world.release, signals, features, tmp_path)
+    add(taking, 999, one_purchase(taking, 104))
+    assert latest(opened(world.release, signals, features, tmp_path), 999).events["item_id"].to_list() == [104]
+
+
+def test_a_store_of_new_events_that_is_completed_once_more_keeps_them(world, signals, features, tmp_path):
+    taking = opened(world.release, signals, features, tmp_path)
+    add(taking, 999, one_purchase(taking, 104))
+    (tmp_path / "events" / "registry.db").unlink()  # as another server sees it that opens it for the first time too
+    assert latest(opened(world.release, signals, features, tmp_path), 999).events["item_id"].to_list() == [104]
+    add(taking, 999, one_purchase(taking, 105, minute=1))
+    assert latest(taking, 999).events.height == 2
+
+
 def test_events_that_cannot_be_kept_are_an_error_that_says_where(world, signals, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
