@@ -15,6 +15,8 @@ from lrm.validation.rules import CRITICAL, WARNING, Rule, figure, holds
 
 NULL_RATE_CHANGE = 0.05
 """How far a signal's share of nulls may move against the champion's data, beyond sampling noise."""
+ROUNDING = 1e-9
+"""By how much a share may fall short of its bound: 1 - 0.7 is a little more than 0.3."""
 Z_999 = 3.2905
 """Standard normal quantile of a two-sided test at 0.001."""
 
@@ -71,7 +73,8 @@ def _nulls(table: str, signal: Signal, null_rate: float) -> Iterator[Rule]:
     name = signal.name
     if signal.max_null_rate < 1.0:
         severity = WARNING if table == "items" else CRITICAL
-        mostly = gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=1 - signal.max_null_rate, severity=severity)
+        known = max(0.0, 1 - signal.max_null_rate - ROUNDING)
+        mostly = gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=known, severity=severity)
         yield Rule("null rate", table, name, f"at most {signal.max_null_rate:.1%} null", mostly, (_fast(signal),))
     if table == "items":
         return

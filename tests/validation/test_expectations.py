@@ -211,6 +211,15 @@ def test_a_value_equal_to_a_declared_bound_is_in_range_though_float32_rounds_it_
     assert judge_one(rules, tables, "in range", "requests", "hour").check["success"]
 
 
+@pytest.mark.parametrize(("n_null", "passes"), [(70, True), (71, False)])
+def test_a_null_rate_of_exactly_what_is_declared_is_allowed(sound: Tables, n_null, passes):
+    kept = {"kind": "dense", "makers": ("query",), "entity": "request", "view": "requests", "max_null_rate": 0.7}
+    hundred = sound._replace(requests=sound.requests.head(100).with_columns(hour=pl.lit(3.0, dtype=pl.Float32)))
+    tables = put("requests", "hour", None, n_null)(hundred)
+    rules = rules_of(tables, placed=place((Signal(name="hour", **kept),)))
+    assert judge_one(rules, tables, "null rate", "requests", "hour").check["success"] == passes
+
+
 def test_two_users_rows_may_follow_each_other_in_time_but_not_interleave(sound: Tables):
     first, second = sound.events[:2], sound.events[24:26]
     interleaved = sound._replace(events=pl.concat([first[:1], second, first[1:]]))
