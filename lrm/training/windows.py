@@ -12,15 +12,16 @@ from lrm.tokens.segments import Segments
 
 
 def shifted_windows(corpus: Corpus, *, max_history: int, rng: np.random.Generator) -> Segments:
-    """Cut every user's training events into as few windows as hold them, the first cut drawn; requests are left out.
+    """Cut every user's training events into windows, the first cut drawn; requests are left out.
 
-    Windows do not overlap, so an epoch reads each event once; over the epochs an event is predicted from many lengths
+    There are as few windows as hold the events with room to move; events that fit into one are not cut. Windows do not
+    overlap, so an epoch reads each event once; over the epochs an event is predicted from many lengths
     of history.
     """
     first_U = corpus.user_offset_U[:-1]
     n_train = np.concatenate([[0], np.cumsum(corpus.event_is_train_E)])
     n_events_U = n_train[corpus.user_offset_U[1:]] - n_train[first_U]
-    n_windows_U = -(-n_events_U // max_history)
+    n_windows_U = np.where(n_events_U > max_history, n_events_U // max_history + 1, 1)
     spare_U = n_windows_U * max_history - n_events_U
     lead_U = np.where(n_windows_U > 1, rng.integers(0, spare_U + 1), 0)
     user_G = np.repeat(np.arange(len(first_U)), n_windows_U)

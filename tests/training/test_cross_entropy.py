@@ -60,6 +60,14 @@ def test_an_epoch_of_shifted_windows_reads_each_training_event_once(corpus):
     assert not np.array_equal(epochs[0].start_G, epochs[1].start_G)
 
 
+def test_every_event_with_a_history_is_predicted_in_some_epoch_also_where_windows_fill_up(corpus):
+    n_train = corpus.event_is_train_E[: corpus.user_offset_U[1]].sum()
+    assert n_train % 2 == 0
+    epochs = [shifted_windows(corpus, max_history=n_train // 2, rng=np.random.default_rng(seed)) for seed in range(20)]
+    firsts = [set(epoch.start_G[epoch.start_G < n_train].tolist()) for epoch in epochs]
+    assert set.intersection(*firsts) <= {0}
+
+
 def test_what_a_prediction_has_seen_is_its_segments_items_before_it_each_once(corpus):
     segments = shifted_windows(corpus, max_history=8, rng=np.random.default_rng(0)).pick(np.arange(5))
     batch = build_batch(corpus, segments, PromptShape(per_event=1, per_query=0, per_candidate=1, max_history=8))
