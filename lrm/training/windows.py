@@ -21,7 +21,7 @@ def shifted_windows(corpus: Corpus, *, max_history: int, rng: np.random.Generato
     first_U = corpus.user_offset_U[:-1]
     n_train = np.concatenate([[0], np.cumsum(corpus.event_is_train_E)])
     n_events_U = n_train[corpus.user_offset_U[1:]] - n_train[first_U]
-    n_windows_U = np.where(n_events_U > max_history, n_events_U // max_history + 1, 1)
+    n_windows_U = np.where(n_events_U > max_history, n_events_U // max_history + 1, n_events_U.clip(max=1))
     spare_U = n_windows_U * max_history - n_events_U
     lead_U = np.where(n_windows_U > 1, rng.integers(0, spare_U + 1), 0)
     user_G = np.repeat(np.arange(len(first_U)), n_windows_U)
