@@ -195,7 +195,11 @@ def test_a_champion_that_read_a_signal_in_another_form_is_not_compared(
 ):
     signals = tuple(replace(one, **before) if one.name == name else one for one in SIGNALS)
     numbers = pl.col("colour").str.len_bytes().cast(pl.Float32)
-    held = tables._replace(events=tables.events.with_columns(numbers)) if name == "colour" else tables
+    held = (
+        tables._replace(events=tables.events.with_columns(numbers), candidates=tables.candidates.with_columns(numbers))
+        if name == "colour"
+        else tables
+    )
     config = preset("tiny")
     champion = shutil.copytree(models[1], tmp_path / "champion")
     save(Recommender(config, signals, fit_vocabulary(held, signals, config.tokens)), champion)

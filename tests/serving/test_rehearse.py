@@ -131,8 +131,15 @@ def test_a_signal_written_wrongly_to_the_online_store_is_named_and_stops_a_roll_
         require_none(found)
 
 
-def test_a_table_that_is_shifted_by_a_day_is_named_even_where_no_score_feels_it(world, tmp_path):
+def test_a_table_that_is_shifted_by_a_day_is_named(world, tmp_path):
     found = planted(world, tmp_path, item_activity=A_DAY_LATE)
+    assert {tuple(skew.signals) for skew in found.skew} == {("popularity",)}
+    assert "signal" in {skew.what for skew in found.skew}
+    assert all(skew.item_id in range(100, 112) and skew.online != skew.offline for skew in found.skew)
+
+
+def test_a_signal_that_is_a_little_off_is_named_where_no_score_feels_it(world, tmp_path):
+    found = planted(world, tmp_path, item_activity=pl.col("popularity") * 1.001)
     assert {tuple(skew.signals) for skew in found.skew} == {("popularity",)}
     assert {skew.what for skew in found.skew} == {"signal"}
     assert all(skew.item_id in range(100, 112) and skew.online != skew.offline for skew in found.skew)
