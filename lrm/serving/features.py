@@ -7,6 +7,7 @@ time-to-live at the request's instant is null, as it is offline.
 
 from __future__ import annotations
 
+import sys
 import time as clock
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -29,6 +30,8 @@ BELIEVED_S = 60.0
 """Seconds for which a value read from the online store is used again."""
 VALUES_BYTES = 128 * 2**20
 """Bound of the values held, by their estimated size."""
+_PADDING = 8
+"""Bytes that the allocator adds to a number or a text."""
 
 
 class Features(NamedTuple):
@@ -157,5 +160,14 @@ def _known(view: View, signals: Sequence[Signal]) -> list[Signal]:
 
 
 def _size(held: tuple[Kept, float]) -> int:
-    """About the bytes of what is held: the lists of embeddings and bags weigh most."""
-    return 200 + sum(32 * len(value) if isinstance(value, list | str) else 32 for value in held[0].values)
+    """About the bytes that a process grows by for what is held: its places in memory, measured, and its values."""
+    return 500 + sum(map(_bytes, held[0].values))
+
+
+def _bytes(value: Any) -> int:
+    own = sys.getsizeof(value) + _PADDING
+    if not isinstance(value, list):
+        return own
+    if value and isinstance(value[0], float):  # an embedding may be long, and its numbers are all of one size
+        return own + len(value) * (sys.getsizeof(value[0]) + _PADDING)
+    return own + sum(map(_bytes, value))

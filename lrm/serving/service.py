@@ -34,6 +34,8 @@ from lrm.tokens.vocabulary import rows_of
 REPLAYED_AFTER = timedelta(days=1)
 PREFIX_BYTES = 256 * 2**20
 """Bound of the decoded histories held."""
+REMEMBERED_BYTES = 1850
+"""By which a process grows for a user of whom nothing is known, as measured: mostly empty tensors."""
 CURRENT_S = 5.0
 """Seconds for which a decoded history is used without asking the store for newer events. Events pushed through this
 server count at once; those that came through another one, after this time at most."""
@@ -241,7 +243,7 @@ def last_time(events: pl.DataFrame) -> datetime | None:
 
 
 def _size(held: Remembered) -> int:
-    return held.prefix.n_bytes + held.seen.nbytes + 500
+    return held.prefix.n_bytes + held.seen.nbytes + REMEMBERED_BYTES
 
 
 def nobody(service: Service) -> Key:
