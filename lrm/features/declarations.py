@@ -53,6 +53,8 @@ class Declarations(NamedTuple):
     service: str
     service_version: str
     """sha256 over the definitions, without the place of the data."""
+    left_out: tuple[str, ...]
+    """Views that the repo defines and the service does not name: nobody reads them."""
 
     @property
     def signals(self) -> tuple[Signal, ...]:

@@ -33,6 +33,14 @@ _QUIET = threading.RLock()
 """Output and warnings are the process's, so one thread at a time may silence them."""
 
 
+class Definitions(NamedTuple):
+    """What a feature repo defines, as Feast's objects."""
+
+    service: Any
+    entities: list[Any]
+    views: list[Any]
+
+
 class Online(NamedTuple):
     """An open online store and what is declared about its views."""
 
@@ -57,26 +65,33 @@ def declarations(feature_repo: Path, data: Path) -> Declarations:
     Raises:
         SchemaError: the repo cannot be read, has not exactly one feature service, or breaks a rule of `check`.
     """
-    service, entities = definitions(feature_repo, data)
+    service, entities, defined = definitions(feature_repo, data)
     keys = {entity.name: entity.join_key for entity in entities}
     projections = {projection.name: projection for projection in service.feature_view_projections}
     views = tuple(_view(view, projections[view.name], keys) for view in service._features)
     check(views)
-    return Declarations(views, service.name, _version(views, service.name))
+    left_out = tuple(view.name for view in defined if view.name not in projections)
+    return Declarations(views, service.name, _version(views, service.name), left_out)
 
 
-def definitions(feature_repo: Path, data: Path) -> tuple[Any, list[Any]]:
-    """The one feature service and the entities of a feature repo."""
-    from feast import Entity, FeatureService
+def definitions(feature_repo: Path, data: Path) -> Definitions:
+    """Import what a feature repo defines.
+
+    Raises:
+        SchemaError: it cannot be read, or has not exactly one feature service.
+    """
+    from feast import Entity, FeatureService, FeatureView
 
     if not (feature_repo / YAML).is_file():
         raise SchemaError(f"{feature_repo / YAML} is missing; a feature repo is a folder such as feature_repo/")
-    found = {id(thing): thing for module in _modules(feature_repo, data) for thing in vars(module).values()}
-    services = [thing for thing in found.values() if isinstance(thing, FeatureService)]
+    things = {id(thing): thing for module in _modules(feature_repo, data) for thing in vars(module).values()}.values()
+    services, entities, views = (
+        [thing for thing in things if isinstance(thing, kind)] for kind in (FeatureService, Entity, FeatureView)
+    )
     if len(services) != 1:
         names = ", ".join(repr(service.name) for service in services) or "none"
         raise SchemaError(f"{feature_repo}: exactly one FeatureService is needed, got {names}; see services.py")
-    return services[0], [thing for thing in found.values() if isinstance(thing, Entity)]
+    return Definitions(services[0], entities, views)
 
 
 def _modules(feature_repo: Path, data: Path) -> list[Any]:

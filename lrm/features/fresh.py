@@ -43,7 +43,7 @@ def events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
     """A local store of new events alone, completed where it is not complete, which loses none of its events."""
     store = feature_store(feature_repo, folder)
     if not _takes_events(store):
-        _, entities = definitions(feature_repo, data)
+        entities = definitions(feature_repo, data).entities
         users = [entity for entity in entities if entity.join_key == USER_ID]
         with quiet():
             store.apply([*users, *push_source(users, data)])

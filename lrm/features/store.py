@@ -40,7 +40,7 @@ def applied(feature_repo: Path, data: Path, state: Path) -> Any:
         data: the data folder that they are read over.
         state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
     """
-    service, entities = definitions(feature_repo, data)
+    service, entities, _ = definitions(feature_repo, data)
     take_example_types(service)
     store = feature_store(feature_repo, state)
     with quiet():

@@ -113,6 +113,12 @@ def test_one_column_and_one_line_make_a_signal_flow(data, retrieve):
     assert "shoe_size" in {signal.name for signal in read_declared(examples)}
 
 
+def test_a_view_that_the_service_does_not_name_is_told(data, tmp_path):
+    change_views(data, "item_activity, user_item]", "item_activity]")
+    assert retrieve_features(data, data / "feature_repo", tmp_path / "examples")["views_left_out"] == "user_item"
+    assert "affinity" not in {signal.name for signal in read_declared(tmp_path / "examples")}
+
+
 def test_an_earlier_as_of_ends_the_world_there(untouched, examples, retrieve):
     earlier = retrieve(untouched, as_of="2024-02-08T12:00:00Z")
     manifest, now, then = read_manifest(earlier), read(examples), read(earlier)

@@ -228,7 +228,7 @@ def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
     release = copied(world, tmp_path / "release")
     shutil.rmtree(release.folder / "online")
     old = feast_repo.feature_store(release.folder / "feature_repo", release.folder / "online")
-    service, entities = feast_repo.definitions(release.folder / "feature_repo", world.data)
+    service, entities, _ = feast_repo.definitions(release.folder / "feature_repo", world.data)
     old.apply([*entities, *service._features, service])
     with pytest.raises(ServingError, match="before events could be pushed"):
         prove(open_service(release))
