@@ -41,7 +41,7 @@ def pods_are_spread(objects: list[Object], _: Facts) -> Iterator[str]:
 
 def budget_and_autoscaler_agree(objects: list[Object], _: Facts) -> Iterator[str]:
     """However few pods the autoscaler leaves, the budget lets one go and keeps one."""
-    fewest = list(_fewest(objects))
+    fewest = list(scales(objects))
     for name, least, most in fewest:
         if not 1 <= least <= most:
             yield f"{name}: scales from {least} to {most}"
@@ -154,7 +154,7 @@ def series_in(query: str) -> set[str]:
     return set(re.findall(r"\b(?:lrm_|token_factory:)[a-z0-9_:]+", query))
 
 
-def _fewest(objects: list[Object]) -> Iterator[tuple[str, int, int]]:
+def scales(objects: list[Object]) -> Iterator[tuple[str, int, int]]:
     """Name, fewest and most pods of what scales."""
     for one in objects:
         spec, name = one.get("spec", {}), f"{one['kind']} {one['metadata']['name']}"

@@ -11,7 +11,7 @@ import yaml
 from tests.manifests import check
 from tests.manifests.check import violations
 from tests.manifests.cluster import MANIFESTS, OVERLAYS, PROJECT, VARIANTS, VERSIONS, facts, rendered, unfit
-from tests.manifests.pool_policies import known_series, series_in
+from tests.manifests.pool_policies import known_series, scales, series_in
 
 MONITORING = MANIFESTS / "monitoring"
 
@@ -61,6 +61,13 @@ def test_the_pod_of_an_inference_service_is_that_of_the_deployment():
     expected, predictor = plain["spec"]["template"]["spec"], service["spec"]["predictor"]
     expected["containers"][0]["name"] = "kserve-container"
     assert {key: predictor[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("variant", [one for one in VARIANTS if {"keda", "kserve"} & {*one.split("+")}])
+def test_another_autoscaler_keeps_as_many_pods_as_the_overlay_says(variant):
+    ((_, least, most),) = scales(rendered(variant.split("+")[0]))
+    ((name, *found),) = scales(rendered(variant))
+    assert found == ([least, most] if name.startswith("ScaledObject") else [least, least])
 
 
 def test_a_canary_is_a_pool_of_its_own_behind_the_same_network_rules():
