@@ -208,7 +208,7 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.artifacts:
         check_address(asked.artifacts)
     if asked.registry:
-        check_registry(asked.registry)
+        check_registry(asked.registry, from_here=not asked.image)
     for folder in (asked.runs.resolve(), asked.state.resolve()):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir():

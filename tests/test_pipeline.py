@@ -231,6 +231,10 @@ def weights_sha256(done: Run) -> str:
             ("--registry", "foo"),
             "error: registry 'foo' is neither a sqlite:///PATH nor the http:// address of an MLflow",
         ),
+        (
+            ("--registry", "http://127.0.0.1:1"),
+            "error: no registry answers at http://127.0.0.1:1: .*Connection refused",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_nothing(options, message, tmp_path):

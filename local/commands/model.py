@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import http.client
+import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+from lrm.errors import RegistryError
 from lrm.registry.address import in_state, path_of
+
+ANSWERS_WITHIN_S = 10.0
+"""Seconds that a registry has to answer at all."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +39,22 @@ def registry_of(asked: argparse.Namespace) -> str:
     return asked.registry or in_state(asked.state)
 
 
-def check_registry(address: str) -> None:
-    """See that an address can be one of a model registry, before anything runs.
+def check_registry(address: str, *, from_here: bool = True) -> None:
+    """See that a model registry can be at an address, before anything runs.
+
+    Args:
+        address: of the registry.
+        from_here: whether a server must answer this machine; containers may reach what it does not.
 
     Raises:
         RegistryError: it cannot.
     """
-    path_of(address)
+    if path_of(address) is not None or not from_here:
+        return
+    try:
+        urllib.request.urlopen(address, timeout=ANSWERS_WITHIN_S).close()
+    except urllib.error.HTTPError:
+        return  # a server is there, and MLflow has the key to it
+    except (OSError, http.client.HTTPException) as error:
+        if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow has its own trust settings
+            raise RegistryError(f"no registry answers at {address}: {error}; see --registry") from error
