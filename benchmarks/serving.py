@@ -39,6 +39,7 @@ OURS, PLAIN, LITSERVE, MLFLOW = "this server", "plain FastAPI", "LitServe", "MLf
 PARTS = ("compare", "rates", "overload", "candidates", "soak")
 OVERLOADS = 5
 """Rounds of peak and overload in turn: a single ratio of two short loads moves by several percent."""
+CANDIDATES, CANDIDATE_ROUNDS = (1, 50, 200, 1000), 15
 LOCAL = ("--env-manager", "local", "--workers", "1")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -220,21 +221,24 @@ def overload(release: Path, options: argparse.Namespace) -> None:
 
 
 def candidates(release: Path, options: argparse.Namespace) -> None:
-    """One user's kept history, one candidate or many."""
-    rng, rows = np.random.default_rng(0), []
+    """One user's kept history, one candidate or many, in turn: a machine's speed drifts from second to second."""
+    rng = np.random.default_rng(0)
+    sizes = [n for n in CANDIDATES if n <= options.items]
+    bodies = [{"user_id": 0, "candidates": rng.choice(options.items, n, replace=False).tolist()} for n in sizes]
+    p50, cpu = np.empty((CANDIDATE_ROUNDS + 1, len(sizes))), np.empty((CANDIDATE_ROUNDS + 1, len(sizes)))
     with served(OURS, release) as server:
-        for n in (1, 50, 200, 1000):
-            chosen = rng.choice(options.items, min(n, options.items), replace=False).tolist()
-            body = {"user_id": 0, "candidates": chosen}
-            closed(server.port, "/v1/score", lambda _, body=body: body, clients=1, seconds=1)
+        for turn in np.ndindex(p50.shape):
             before = server.cpu_seconds()
-            load = closed(server.port, "/v1/score", lambda _, body=body: body, clients=1, seconds=options.seconds / 2)
-            cpu = (server.cpu_seconds() - before) / max(1, len(load.latencies))
-            rows.append((n, load.ms(50), 1000 * cpu))
-    table = [
-        (n, f"{p50:.1f}", f"{p50 / rows[0][1]:.2f}", f"{cpu:.1f}", f"{cpu / rows[0][2]:.2f}") for n, p50, cpu in rows
-    ]
-    print(markdown(("candidates", "p50 ms", "to one", "CPU ms", "to one"), table))
+            load = closed(server.port, "/v1/score", lambda _, at=turn[1]: bodies[at], clients=1, seconds=1)
+            p50[turn], cpu[turn] = load.ms(50), 1000 * (server.cpu_seconds() - before) / max(1, len(load.latencies))
+    columns = [_medians(one[1:]) for one in (p50, p50 / p50[:, :1], cpu, cpu / cpu[:, :1])]  # the first round warms up
+    print(markdown(("candidates", "p50 ms", "to one", "CPU ms", "to one"), zip(sizes, *columns, strict=True)))
+    print(f"\nMedian [least, most] of {CANDIDATE_ROUNDS} rounds.")
+
+
+def _medians(rounds: np.ndarray) -> list[str]:
+    """The median [least, most] of each column."""
+    return [f"{np.median(one):.2f} [{one.min():.2f}, {one.max():.2f}]" for one in rounds.T]
 
 
 def soak(release: Path, options: argparse.Namespace) -> None:

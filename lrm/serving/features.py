@@ -132,9 +132,11 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
 
 def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, Kept]]:
     """What the store keeps for each row that has the view's keys; read anew where that was not done lately."""
-    name, keys = view.name, view.keys
+    needed = set(view.keys)
     wanted = [
-        (at, (name, *map(row.keys.__getitem__, keys))) for at, row in enumerate(rows) if row.keys.keys() >= {*keys}
+        (at, (view.name, *[row.keys[key] for key in view.keys]))
+        for at, row in enumerate(rows)
+        if row.keys.keys() >= needed
     ]
     now = clock.monotonic()
     found: dict[tuple[Any, ...], Kept] = {}

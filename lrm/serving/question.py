@@ -83,7 +83,7 @@ def problem(question: Question, fields: Fields, *, now: datetime) -> str:
         _time("time", question.time, fields, latest=max(now, fields.as_of) + AHEAD)
         or _key(USER_ID, USER_ID, question.user_id, fields)
         or _carried("context", question.context, fields.request, fields)
-        or next(filter(None, (_key(f"exclude[{at}]", ITEM_ID, i, fields) for at, i in enumerate(question.exclude))), "")
+        or _excluded(question.exclude, fields)
         or _candidates(question.candidates or (), fields)
     )
 
@@ -146,15 +146,21 @@ def _time(where: str, time: datetime | None, fields: Fields, *, latest: datetime
     return ""
 
 
+def _excluded(items: Sequence[Key], fields: Fields) -> str:
+    wrong = (at for at, item in enumerate(items) if not _fits(ITEM_ID, item, fields))
+    return next((_key(f"exclude[{at}]", ITEM_ID, items[at], fields) for at in wrong), "")
+
+
 def _candidates(candidates: Sequence[Mapping[str, Any]], fields: Fields) -> str:
     names = {ITEM_ID, *(signal.name for signal in fields.candidate)}
     for place, candidate in enumerate(candidates):
+        if len(candidate) == 1 and ITEM_ID in candidate and _fits(ITEM_ID, candidate[ITEM_ID], fields):
+            continue  # most are; the words below would take longer than the look
         where = f"candidates[{place}]"
         if ITEM_ID not in candidate:
             return f'{where}: has no "{ITEM_ID}"; send an item id, or an object with "{ITEM_ID}" and its signals'
         found = _key(f"{where}.{ITEM_ID}", ITEM_ID, candidate[ITEM_ID], fields)
-        if len(candidate) > 1 and not found:
-            found = _unknown(where, candidate, names) or _signals(where, candidate, fields.candidate)
+        found = found or _unknown(where, candidate, names) or _signals(where, candidate, fields.candidate)
         if found:
             return found
     return ""
@@ -179,10 +185,17 @@ def _unknown(where: str, given: Mapping[str, Any], allowed: Sequence[str] | set[
 
 
 def _key(where: str, key: str, value: Any, fields: Fields) -> str:
+    if _fits(key, value, fields):
+        return ""
+    kind = "string" if fields.key_types[key] == "string" else "whole number"
+    return f"{where}: must be a {kind}, got {shown(value)}"
+
+
+def _fits(key: str, value: Any, fields: Fields) -> bool:
+    """Whether a join key is of its type."""
     if fields.key_types[key] == "string":
-        return "" if _is_text(value) else f"{where}: must be a string, got {shown(value)}"
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and -INT64_LIMIT < value < INT64_LIMIT
-    return "" if is_whole else f"{where}: must be a whole number, got {shown(value)}"
+        return _is_text(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -INT64_LIMIT < value < INT64_LIMIT
 
 
 def _signal(where: str, signal: Signal, value: Any) -> str:

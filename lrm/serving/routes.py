@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic_core import to_json
 
 from lrm.serving import wire
 from lrm.serving.batching import Batcher, Overloaded, TooLate
@@ -39,6 +40,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         504: "there was no answer in time",
     }.items()
 }
+
+
+class Answered(JSONResponse):
+    """An answer, written by pydantic's encoder: for long lists several times as quick as Python's."""
+
+    def render(self, content: Any) -> bytes:
+        """As JSON; a number that is none as null."""
+        return to_json(content, inf_nan_mode="null")
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -83,7 +92,7 @@ def add_questions(app: FastAPI) -> None:
         result: dict[str, Any] = await state.batcher.ask((service, question))
         count_flags(state.meters, result["flags"])
         state.meters.unknown_items.labels("candidates").inc(len(result["unknown_items"]))
-        return JSONResponse(result)
+        return Answered(result)
 
     @app.post(RECOMMEND_PATH, response_model=wire.Answer, responses=REFUSALS)
     async def recommend(body: wire.RecommendBody) -> JSONResponse:
