@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from ctypes import c_float
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ class Signal:
         for problem, is_so in problems.items():
             if is_so:
                 raise SchemaError(f"signal {self.name!r} of view {self.view!r}: {problem}; mend its tags in views.py")
+
+    @property
+    def as_read(self) -> Signal:
+        """What a model depends on: the signal without its description and without what is normal of its values."""
+        return replace(self, description="", minimum=None, maximum=None, max_null_rate=1.0, categories=None)
 
     @property
     def stored_range(self) -> tuple[float | None, float | None]:

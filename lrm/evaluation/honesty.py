@@ -108,11 +108,15 @@ def data_faults(examples: Mapping[str, Any], models: Mapping[str, Mapping[str, A
 
 
 def unreadable(signals: Sequence[Signal], declared: Sequence[Signal]) -> list[str]:
-    """Signals that a model reads and the examples do not hold, or hold in another form: half a sentence each."""
-    held = {signal.name: signal.kind_in_words for signal in declared}
-    gone = [f"{signal.name}, which these data no longer have" for signal in signals if signal.name not in held]
-    return gone + [
-        f"{signal.name} as {signal.kind_in_words}, which in these data is {held[signal.name]}"
-        for signal in signals
-        if held.get(signal.name, signal.kind_in_words) != signal.kind_in_words
-    ]
+    """Signals that a model reads and the examples do not hold, or hold otherwise: half a sentence each."""
+    held = {signal.name: signal for signal in declared}
+    return [f"{one.name}{wrong}" for one in signals if (wrong := _unlike(one, held.get(one.name)))]
+
+
+def _unlike(signal: Signal, held: Signal | None) -> str:
+    if held is None:
+        return ", which these data no longer have"
+    if signal.kind_in_words != held.kind_in_words:
+        return f" as {signal.kind_in_words}, which in these data is {held.kind_in_words}"
+    elsewhere = [maker for maker in signal.makers if maker not in held.makers]
+    return f" for the {elsewhere[0]}, for which these data do not have it" if elsewhere else ""

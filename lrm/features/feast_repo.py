@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from lrm.errors import SchemaError
 from lrm.features.declarations import Declarations, View, check
-from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, signal_from_tags
+from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, Signal, signal_from_tags
 
 DATA_DIR = "LRM_DATA_DIR"
 """Environment variable by which a feature repo's sources find the data folder."""
@@ -46,6 +46,9 @@ class Online(NamedTuple):
 
     store: Any
     views: tuple[View, ...]
+    """Those that are joined."""
+    signals: tuple[Signal, ...]
+    """Of all views."""
     events: Any
     """The store that takes new events: the same one, or a local one of its own."""
 

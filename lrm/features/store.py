@@ -115,7 +115,7 @@ def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | N
     store, declared = feature_store(feature_repo, state), declarations(feature_repo, data)
     is_local = store.config.online_store.type == "sqlite"
     taking = events_store(feature_repo, data, events) if is_local and events is not None else store
-    return Online(store, declared.joined, taking)
+    return Online(store, declared.joined, declared.signals, taking)
 
 
 def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:

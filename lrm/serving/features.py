@@ -39,6 +39,7 @@ class Features(NamedTuple):
 
     online: Online
     signals: tuple[Signal, ...]
+    """Those of the model, as the release's feature repo declares them: its limits may be later than the model."""
     key_types: Mapping[str, str]
     held: Lru[tuple[Any, ...], tuple[Kept, float]]
     """By view and keys: what was read, and when."""
@@ -89,7 +90,10 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
             f"new events are kept in {events}, which cannot be written ({error}); name another folder with --events"
         ) from error
     views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
-    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
+    declared = {signal.name: signal for signal in online.signals}
+    return Features(
+        online, tuple(declared[signal.name] for signal in signals), release.key_types, Lru(VALUES_BYTES, _size), views
+    )
 
 
 def describe(features: Features, maker: str, rows: Sequence[Row]) -> Described:

@@ -94,17 +94,20 @@ def build_release(
 def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> Declarations:
     """The declarations, without the signals that were added after the model was trained.
 
+    What is normal of a signal's values, and its description, may have changed since.
+
     Raises:
-        ServingError: a signal that the model reads is no longer declared, or is declared otherwise.
+        ServingError: a signal that the model reads is no longer declared, or is declared to be read otherwise.
     """
-    declared = declarations(feature_repo, data)
-    lost = [signal.name for signal in signals if signal not in declared.signals]
+    declared, names = declarations(feature_repo, data), {signal.name for signal in signals}
+    known = {signal.as_read for signal in declared.signals}
+    lost = [signal.name for signal in signals if signal.as_read not in known]
     if lost:
         raise ServingError(
             f"the model reads {', '.join(lost)}, which {feature_repo} no longer declares as it was trained on; train "
             "and promote a new version, or bring the declaration back"
         )
-    views = tuple(view._replace(signals=tuple(s for s in view.signals if s in signals)) for view in declared.views)
+    views = tuple(view._replace(signals=tuple(s for s in view.signals if s.name in names)) for view in declared.views)
     return declared._replace(views=tuple(view for view in views if view.signals))
 
 

@@ -188,6 +188,7 @@ def test_a_champion_that_cannot_be_scored_is_inconclusive_and_says_why(how, judg
         ("colour", {"kind": "dense"}, "colour as a dense signal, which in these data is a sparse signal"),
         ("tags", {"ordered": True}, "tags as a sequence, which in these data is a bag"),
         ("vector", {"dim": 3}, "vector as an embedding of 3 numbers, which in these data is an embedding of 4 numbers"),
+        ("affinity", {"makers": ("query",)}, "affinity for the query, for which these data do not have it"),
     ],
 )
 def test_a_champion_that_read_a_signal_in_another_form_is_not_compared(

@@ -16,6 +16,7 @@ from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
 from lrm.serving.process import running
 from lrm.serving.publish import build_release, declared_for
+from lrm.serving.question import RECOMMEND, Question, problem
 from lrm.serving.release import new_folder, put_in_service, read_release, write_release
 from lrm.serving.replay import choose_probes, offline_tables
 from lrm.serving.run import roll_out
@@ -73,6 +74,17 @@ def test_signals_declared_after_training_are_left_alone(world, tmp_path):
     (repo / "definitions.py").write_text(FEATURE_REPO.replace('tags=dense("query", "request")),', more, 1))
     signals = load(world.release.folder / "bundle").signals
     assert {signal.name for signal in declared_for(signals, repo, world.data).signals} == {s.name for s in signals}
+
+
+def test_a_model_is_served_under_the_limits_that_are_declared_now(world, tmp_path):
+    repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
+    wider = FEATURE_REPO.replace('categories=("phone", "laptop"))', 'categories=("phone", "laptop", "watch"))')
+    (repo / "definitions.py").write_text(wider)
+    told = {"state": tmp_path, "name": NAME, "version": "1"}
+    release = build_release(world.release.folder / "bundle", world.examples, world.data, repo, **told)
+    question = Question(RECOMMEND, 1, context={"device": "watch"})
+    assert problem(question, open_service(release).fields, now=AS_OF) == ""
+    assert problem(question, open_service(world.release).fields, now=AS_OF).startswith("context.device: 'watch' is no")
 
 
 def test_a_roll_out_that_fails_half_way_leaves_nothing_behind(world, tmp_path):
