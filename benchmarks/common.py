@@ -25,7 +25,7 @@ from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
-from lrm.schema import USER_ID, Signal
+from lrm.schema import USER_ID, Signal, in_use
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.vocabulary import Vocabulary
@@ -63,7 +63,8 @@ def world(data: str, data_root: Path | None, *, users: int | None = None, seed: 
     examples = KEPT / folder.name / made_of
     if not (examples / MANIFEST).is_file():
         retrieve_features(folder, repo, examples)
-    tables, signals, snapshot = read(examples), read_declared(examples), read_manifest(examples)["snapshot_id"]
+    tables, signals = read(examples), in_use(read_declared(examples))
+    snapshot = read_manifest(examples)["snapshot_id"]
     if users is None:
         return World(snapshot, tables, signals)
     known = tables.requests[USER_ID].unique().sort()

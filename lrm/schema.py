@@ -47,6 +47,7 @@ ROLE = "role"
 EVENTS, REQUESTS, CANDIDATES = "events", "requests", "candidates"
 
 TAG_KIND, TAG_MAKER, TAG_KNOWN, TAG_ENTITY, TAG_ORDERED = "kind", "maker", "known", "entity", "ordered"
+TAG_RETIRED = "retired"
 
 
 N_CATEGORIES_SHOWN = 8
@@ -59,7 +60,8 @@ class Signal:
 
     `minimum` and `maximum` are the declared range of a dense signal, `max_null_rate` the declared share of nulls (1.0
     where nothing is declared), `categories` the declared category set of a sparse or bag signal, `dim` the width of an
-    embedding. A bag that is `ordered` is a sequence, its latest member last.
+    embedding. A bag that is `ordered` is a sequence, its latest member last. A `retired` signal is there for the models
+    that read it; new ones do not.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Signal:
     categories: tuple[str, ...] | None = None
     dim: int | None = None
     ordered: bool = False
+    retired: bool = False
 
     def __post_init__(self) -> None:
         problems = {
@@ -100,7 +103,8 @@ class Signal:
     @property
     def as_read(self) -> Signal:
         """What a model depends on: the signal without its description and without what is normal of its values."""
-        return replace(self, description="", minimum=None, maximum=None, max_null_rate=1.0, categories=None)
+        unsaid = replace(self, minimum=None, maximum=None, max_null_rate=1.0, categories=None)
+        return replace(unsaid, description="", retired=False)
 
     @property
     def stored_range(self) -> tuple[float | None, float | None]:
@@ -212,6 +216,14 @@ def embedding(
     return _tags(EMBEDDING, maker, entity, known, dim=dim, max_null_rate=max_null_rate)
 
 
+def retired(tags: dict[str, str]) -> dict[str, str]:
+    """Tags of a signal that new models do not read any more, as `retired(dense("query", "user"))`.
+
+    Models that were trained on it still can: they are compared with, rolled out and rolled back to as before.
+    """
+    return tags | {TAG_RETIRED: "true"}
+
+
 def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[str, str]) -> Signal:
     """Read one `Field`'s tags.
 
@@ -242,6 +254,7 @@ def signal_from_tags(*, name: str, view: str, description: str, tags: Mapping[st
         description=description,
         categories=tuple(json.loads(tags["categories"])) if "categories" in tags else None,
         ordered=tags.get(TAG_ORDERED) == "true",
+        retired=tags.get(TAG_RETIRED) == "true",
         **numbers,
     )
 
@@ -262,3 +275,8 @@ def read_signals(path: Path) -> tuple[Signal, ...]:
 def for_maker(signals: Iterable[Signal], maker: str) -> tuple[Signal, ...]:
     """The signals that one token maker reads, in declared order."""
     return tuple(signal for signal in signals if maker in signal.makers)
+
+
+def in_use(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """The signals that new models read, in declared order."""
+    return tuple(signal for signal in signals if not signal.retired)

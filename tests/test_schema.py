@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from lrm.errors import SchemaError
@@ -9,7 +11,9 @@ from lrm.schema import (
     dense,
     embedding,
     for_maker,
+    in_use,
     read_signals,
+    retired,
     sequence,
     signal_from_tags,
     sparse,
@@ -112,9 +116,18 @@ def test_signals_survive_their_file_unchanged(tmp_path):
         declared(sparse("query", "user", categories=["a", "b"])),
         declared(dense("history", "item", maximum=3)),
         declared(embedding("candidate", "item", dim=4)),
+        declared(retired(dense("query", "user"))),
     )
     write_signals(signals, tmp_path / "signals.json")
     assert read_signals(tmp_path / "signals.json") == signals
+
+
+def test_a_model_reads_a_signal_the_same_whatever_is_normal_of_it_and_even_if_it_is_retired():
+    before = declared(dense("query", "user", minimum=0))
+    now = replace(declared(retired(dense("query", "user", maximum=9, max_null_rate=0.1))), description="other words")
+    assert now.as_read == before.as_read
+    assert now.as_read != declared(dense("candidate", "user", minimum=0)).as_read
+    assert in_use((before, now)) == (before,)
 
 
 def test_a_maker_gets_its_signals_in_declared_order():

@@ -100,7 +100,7 @@ def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:
         LrmError: it cannot be loaded.
     """
     recommender = load(folder)
-    unreadable = honesty.unreadable(recommender.signals, exam.signals)
+    unreadable = honesty.unreadable(recommender.signals, (*exam.signals, *exam.retired))
     if unreadable:
         fault = f"The champion cannot be scored: it reads {'; '.join(unreadable)}."
         return _about(folder, recommender), Answers(None, None, fault, 0.0)

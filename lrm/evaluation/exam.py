@@ -45,7 +45,7 @@ from lrm.evaluation.statistics import Draws, draw_users, interval, users_of_rare
 from lrm.evaluation.trees import Trees
 from lrm.features.tables import Tables
 from lrm.progress import progress
-from lrm.schema import TRAIN, USER_ID, Signal
+from lrm.schema import TRAIN, USER_ID, Signal, in_use
 
 EASE_MARKOV, OWN_HISTORY, TREES = "ease_markov", "own_history", "trees"
 
@@ -55,6 +55,9 @@ class Exam(NamedTuple):
 
     tables: Tables
     signals: tuple[Signal, ...]
+    """What a new model reads."""
+    retired: tuple[Signal, ...]
+    """What only a champion may read."""
     seen: Histories
     retrieval: Retrieval | None
     ranking: Ranking | None
@@ -98,7 +101,9 @@ def prepare(tables: Tables, signals: tuple[Signal, ...], config: EvaluationConfi
             "check test_days and as_of in dataset.json against the last events"
         )
     seen = histories(tables)
-    return Exam(tables, signals, seen, retrieval, ranking, head_items(tables, seen), config.k)
+    kept = in_use(signals)
+    gone = tuple(signal for signal in signals if signal.retired)
+    return Exam(tables, kept, gone, seen, retrieval, ranking, head_items(tables, seen), config.k)
 
 
 def ask(exam: Exam, name: str, *, retriever: Retriever | None, ranker: Ranker | None) -> Answers:

@@ -115,7 +115,7 @@ def unreadable(signals: Sequence[Signal], declared: Sequence[Signal]) -> list[st
 
 def _unlike(signal: Signal, held: Signal | None) -> str:
     if held is None:
-        return ", which these data no longer have"
+        return ", which is declared no more (declare it as retired(...) until another model is in service)"
     if signal.kind_in_words != held.kind_in_words:
         return f" as {signal.kind_in_words}, which in these data is {held.kind_in_words}"
     elsewhere = [maker for maker in signal.makers if maker not in held.makers]

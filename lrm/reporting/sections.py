@@ -142,6 +142,7 @@ def signals(kept: Kept) -> list[Json]:
             "makers": signal["makers"],
             "entity": signal["entity"],
             "after": signal.get("known") == "after",
+            "retired": signal.get("retired", False),
             "description": signal.get("description", ""),
             "null_rate": nulls.get(signal["name"]),
             "drifted": signal["name"] in drifted,

@@ -39,7 +39,7 @@ class Features(NamedTuple):
 
     online: Online
     signals: tuple[Signal, ...]
-    """Those of the model, as the release's feature repo declares them: its limits may be later than the model."""
+    """Those of the model."""
     key_types: Mapping[str, str]
     held: Lru[tuple[Any, ...], tuple[Kept, float]]
     """By view and keys: what was read, and when."""
@@ -90,10 +90,7 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
             f"new events are kept in {events}, which cannot be written ({error}); name another folder with --events"
         ) from error
     views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
-    declared = {signal.name: signal for signal in online.signals}
-    return Features(
-        online, tuple(declared[signal.name] for signal in signals), release.key_types, Lru(VALUES_BYTES, _size), views
-    )
+    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
 
 
 def describe(features: Features, maker: str, rows: Sequence[Row]) -> Described:
@@ -129,9 +126,12 @@ def is_known_user(features: Features, user_id: Key) -> bool:
 
 
 def brought(features: Features, maker: str) -> tuple[Signal, ...]:
-    """The signals that no view is joined for: a request brings them itself."""
+    """The declared signals that no view is joined for: a request brings them itself.
+
+    The model reads what it was trained on of them, and another one may read the rest.
+    """
     joined = {view.name for view in features.online.views}
-    return tuple(signal for signal in for_maker(features.signals, maker) if signal.view not in joined)
+    return tuple(signal for signal in for_maker(features.online.signals, maker) if signal.view not in joined)
 
 
 def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, Kept]]:

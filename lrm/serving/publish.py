@@ -104,8 +104,8 @@ def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> D
     lost = [signal.name for signal in signals if signal.as_read not in known]
     if lost:
         raise ServingError(
-            f"the model reads {', '.join(lost)}, which {feature_repo} no longer declares as it was trained on; train "
-            "and promote a new version, or bring the declaration back"
+            f"the model reads {', '.join(lost)}, which {feature_repo} no longer declares as it was trained on; "
+            "declare it so again, as retired(...), until a model without it is in service"
         )
     views = tuple(view._replace(signals=tuple(s for s in view.signals if s.name in names)) for view in declared.views)
     return declared._replace(views=tuple(view for view in views if view.signals))

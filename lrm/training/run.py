@@ -12,6 +12,7 @@ from lrm import config as configuration
 from lrm.errors import SchemaError
 from lrm.features.tables import MANIFEST, read, read_declared, read_manifest
 from lrm.record import recorded
+from lrm.schema import in_use
 
 KEPT = ("curves.json", "metrics.json", "config.json")
 
@@ -41,7 +42,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
     use_device(tf32=True)
     config = configuration.preset(preset)
-    tables, signals = read(examples), read_declared(examples)
+    tables, signals = read(examples), in_use(read_declared(examples))
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)

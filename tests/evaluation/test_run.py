@@ -13,9 +13,11 @@ from lrm.content import model_sha256
 from lrm.errors import DataError
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
+from lrm.features.tables import read_declared
 from lrm.model.artifact import save
 from lrm.model.recommender import Recommender
 from lrm.registry import bundle
+from lrm.schema import write_signals
 from lrm.tokens.corpus import fit_vocabulary
 from tests.evaluation.test_rehearsal import write_rehearsal
 from tests.worlds import SIGNALS
@@ -208,6 +210,26 @@ def test_a_champion_that_read_a_signal_in_another_form_is_not_compared(
     assert result["verdict"] == "inconclusive"
     assert f"Inconclusive: The champion cannot be scored: it reads {said}." in result["reasons"]
     assert "champion" not in {row["against"] for row in result["comparisons"]}
+
+
+def test_a_champion_that_reads_a_retired_signal_is_compared_with_a_model_that_does_not(
+    examples, models, repo, tmp_path
+):
+    from lrm.training.run import pretrain_token_factory, train_lrm
+
+    now = shutil.copytree(examples, tmp_path / "examples")
+    write_signals([replace(one, retired=one.name == "affinity") for one in SIGNALS], now / "signals.json")
+    pretrain_token_factory(now, tmp_path / "factory", preset="tiny")
+    train_lrm(now, tmp_path / "factory", tmp_path / "model", preset="tiny")
+    assert {one.name for one in read_declared(tmp_path / "model")} == {one.name for one in SIGNALS} - {"affinity"}
+    asked = {"preset": "tiny", "feature_repo": repo}
+    evaluate_model(now, tmp_path / "model", models[0], tmp_path / "evaluation", **asked)
+    result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
+    (lost,) = [one for one in result["rules"] if one["rule"] == "Ranking AUC against the champion"]
+    assert lost["high"] < 0  # labels follow the planted `affinity` alone, and trees that lack it do no better
+    assert result["models"]["trees"]["ranking"]["auc"]["value"] < result["models"]["champion"]["ranking"]["auc"]["low"]
+    ledger = json.loads((tmp_path / "evaluation/signal_ledger.json").read_text())
+    assert "affinity" not in {row["signal"] for row in ledger["signals"]}
 
 
 def test_a_worse_copy_of_the_champion_loses(judge, models, tmp_path):

@@ -14,6 +14,7 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
+from lrm.serving.answer import answer
 from lrm.serving.process import running
 from lrm.serving.publish import build_release, declared_for
 from lrm.serving.question import RECOMMEND, Question, problem
@@ -74,6 +75,21 @@ def test_signals_declared_after_training_are_left_alone(world, tmp_path):
     (repo / "definitions.py").write_text(FEATURE_REPO.replace('tags=dense("query", "request")),', more, 1))
     signals = load(world.release.folder / "bundle").signals
     assert {signal.name for signal in declared_for(signals, repo, world.data).signals} == {s.name for s in signals}
+
+
+def test_a_request_may_bring_what_is_declared_though_the_model_reads_it_no_more_or_not_yet(world, tmp_path):
+    repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
+    hour = 'Field(name="hour", dtype=Float32, tags=dense("query", "request")),'
+    weather = 'Field(name="weather", dtype=Float32, tags=retired(dense("query", "request"))),'
+    more = FEATURE_REPO.replace(hour, hour + weather).replace("import bag,", "import retired, bag,")
+    (repo / "definitions.py").write_text(more)
+    told = {"state": tmp_path, "name": NAME, "version": "1"}
+    release = build_release(world.release.folder / "bundle", world.examples, world.data, repo, **told)
+    plain, both = (Question(RECOMMEND, 1, context={"hour": 5} | more) for more in ({}, {"weather": 30}))
+    service = open_service(release)
+    assert problem(both, service.fields, now=AS_OF) == ""
+    assert problem(both, open_service(world.release).fields, now=AS_OF).startswith("context: 'weather' is not known")
+    assert answer(service, [both])[0]["items"] == answer(service, [plain])[0]["items"]
 
 
 def test_a_model_is_served_under_the_limits_that_are_declared_now(world, tmp_path):
