@@ -8,7 +8,8 @@ from itertools import islice
 
 import polars as pl
 
-from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID
+from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
+from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, for_maker
 from lrm.serving.features import KEY_TYPES, Key, Row, describe
 from lrm.serving.histories import add_events, fresh_events, history_of
 from lrm.serving.question import Event
@@ -48,7 +49,7 @@ def _times(service: Service, pushes: Sequence[Sequence[Event]], last: dict[Key, 
 
 
 def _described(service: Service, pushes: Sequence[Sequence[Event]], times: Sequence[datetime]) -> pl.DataFrame:
-    """Every event with its user, in the columns of a history."""
+    """Every event with its user and all that is declared of it: the next release may read what this one does not."""
     events = [event for push in pushes for event in push]
     rows = [
         Row({**user_keys(service, event), ITEM_ID: event.item_id}, event.signals, time)
@@ -58,6 +59,8 @@ def _described(service: Service, pushes: Sequence[Sequence[Event]], times: Seque
         USER_ID: [event.user_id for event in events],
         ITEM_ID: [event.item_id for event in events],
         EVENT_TIME: times,
-    } | describe(service.features, HISTORY, rows).columns
-    user_type = KEY_TYPES[service.release.key_types[USER_ID]]
-    return pl.DataFrame(facts, schema={USER_ID: user_type} | dict(service.histories.nothing.schema), strict=False)
+    } | describe(service.features, HISTORY, rows, with_unread=True).columns
+    keys = {USER_ID: KEY_TYPES[service.release.key_types[USER_ID]], ITEM_ID: service.features.item_type}
+    declared = for_maker(service.features.online.signals, HISTORY)
+    schema = keys | {EVENT_TIME: INSTANT_TYPE} | {signal.name: COLUMN_TYPES[signal.kind] for signal in declared}
+    return pl.DataFrame(facts, schema=schema, strict=False)

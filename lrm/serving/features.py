@@ -93,15 +93,20 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
     return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
 
 
-def describe(features: Features, maker: str, rows: Sequence[Row]) -> Described:
+def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread: bool = False) -> Described:
     """Every signal that one maker reads, for each row: as the store has it, else as it was given.
 
-    A view whose keys a row does not have says nothing of it.
+    A view whose keys a row does not have says nothing of it. `with_unread`: also what is declared and the model does
+    not read.
     """
-    names = [signal.name for signal in for_maker(features.signals, maker)]
+    signals, views = features.signals, features.views[maker]
+    if with_unread:
+        signals = features.online.signals
+        views = tuple(view for view in features.online.views if for_maker(view.signals, maker))
+    names = [signal.name for signal in for_maker(signals, maker)]
     columns: dict[str, list[Any]] = {name: [row.given.get(name) for row in rows] for name in names}
     expired: list[tuple[str, ...]] = [()] * len(rows)
-    for view in features.views[maker]:
+    for view in views:
         read = [signal.name if signal.name in columns else None for signal in view.signals]
         served = [(place, columns[name]) for place, name in enumerate(read) if name is not None]
         oldest: dict[datetime, float] = {}  # the rows of a request share its instant

@@ -139,7 +139,7 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
     Args:
         histories: of an open release.
         before: what is known of each of these users now.
-        sent: `user_id` and the columns of a history, in the order in which they came.
+        sent: `user_id` and the columns of a history, and maybe more, in the order in which they came.
 
     Returns:
         Whether each of them was not known.
@@ -149,13 +149,14 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
     of_users = sent.with_row_index(_PLACE).partition_by(USER_ID, as_dict=True, include_key=False)
     for (user_id,), mine in of_users.items():
         known = before[user_id]
-        held = _unpacked(histories, known.fresh)
+        held = _whole(histories, known.fresh)
         new = mine.unique(_SAME, keep="first", maintain_order=True)
         new = new.join(known.events, on=_SAME, how="anti", maintain_order="left")
         if held.height >= histories.n_kept:
             new = new.filter(pl.col(EVENT_TIME) > held[EVENT_TIME][0])
         if not new.is_empty():
-            together = pl.concat([held, new.drop(_PLACE)]).sort(EVENT_TIME, maintain_order=True).tail(histories.n_kept)
+            together = pl.concat([held, new.drop(_PLACE)], how="diagonal_relaxed")
+            together = together.sort(EVENT_TIME, maintain_order=True).tail(histories.n_kept)
             pushed.append(Pushed(user_id, _packed(together), _instant(known.fresh, together)))
             places.update(new[_PLACE])
     if pushed:
@@ -170,12 +171,14 @@ def _instant(before: Fresh, events: pl.DataFrame) -> datetime:
     return max(earliest, last)
 
 
+def _whole(histories: Histories, fresh: Fresh) -> pl.DataFrame:
+    """New events with all that is kept of them: another release may read what this one does not."""
+    return histories.nothing if fresh.packed is None else pl.read_ipc_stream(io.BytesIO(fresh.packed))
+
+
 def _unpacked(histories: Histories, fresh: Fresh) -> pl.DataFrame:
     """New events with this release's signals; one that was declared after an event was pushed is null in it."""
-    nothing = histories.nothing
-    if fresh.packed is None:
-        return nothing
-    found = pl.read_ipc_stream(io.BytesIO(fresh.packed))
+    nothing, found = histories.nothing, _whole(histories, fresh)
     lacking = [pl.lit(None).alias(name) for name in nothing.columns if name not in found.columns]
     return found.with_columns(lacking).select(nothing.columns).cast(nothing.schema, strict=False)
 

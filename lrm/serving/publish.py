@@ -69,7 +69,7 @@ def build_release(
     """
     bundles.verify(bundle)
     signals = read_signals(bundle / "signals.json")
-    declared = declared_for(signals, feature_repo, data)
+    declared, all_declared = declared_for(signals, feature_repo, data), declarations(feature_repo, data)
     as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
     max_history = from_json((bundle / "config.json").read_text()).events_read
     folder = new_folder(root_of(state, name), version)
@@ -84,7 +84,7 @@ def build_release(
         store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     else:
         (folder / ONLINE).symlink_to(online.resolve(), target_is_directory=True)
-    release = Release(folder, name, version, as_of, key_types(data, declared))
+    release = Release(folder, name, version, as_of, key_types(data, all_declared))
     if exact_up_to is not None and catalogue.height > exact_up_to:
         release = with_index(release)
     write_release(release)

@@ -96,7 +96,7 @@ def rehearse_model(
 
     play, found, champion_fault = Play(read(examples), examples, data, feature_repo, rehearsal, n_users), None, ""
     with tempfile.TemporaryDirectory(dir=rehearsal, prefix=".stage-") as folder:
-        own = {CHALLENGER: _sealed(model, Path(folder, "bundle"))}
+        own = {CHALLENGER: sealed(model, Path(folder, "bundle"))}
         if champion is not None:
             found, champion_fault = _rehearsed(play, own | {CHAMPION: champion}, Path(folder, "both"))
         if found is None:  # the champion's fault, or the challenger's, which is then met again
@@ -109,6 +109,17 @@ def rehearse_model(
     }
     (rehearsal / REHEARSAL).write_text(json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n")
     return {name: value for name, value in facts.items() if isinstance(value, int | float)}
+
+
+def sealed(model: Path, folder: Path) -> Path:
+    """A copy of a trained model in the form in which a registered one is served."""
+    from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
+
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*NOT_CONTENT, ".*"))
+    files = digest(folder)
+    facts = {"content_sha256": content_sha256(files), "files": files, "lineage": {}}
+    (folder / BUNDLE).write_text(json.dumps(facts, indent=1) + "\n")
+    return folder
 
 
 def size_of(bundle: Path) -> int:
@@ -125,17 +136,6 @@ def staged_repo(feature_repo: Path, folder: Path) -> Path:
     shutil.copytree(feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
     text = (folder / YAML).read_text()
     (folder / YAML).write_text(re.sub(r"(?m)^(project:\s*[\"']?[\w-]+)", rf"\1_{REHEARSED}", text))
-    return folder
-
-
-def _sealed(model: Path, folder: Path) -> Path:
-    """A copy of a trained model in the form in which a registered one is served."""
-    from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
-
-    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*NOT_CONTENT, ".*"))
-    files = digest(folder)
-    sealed = {"content_sha256": content_sha256(files), "files": files, "lineage": {}}
-    (folder / BUNDLE).write_text(json.dumps(sealed, indent=1) + "\n")
     return folder
 
 

@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import shutil
 from datetime import timedelta
 
 import pytest
 
+from lrm.features.run import retrieve_features
 from lrm.serving.answer import answer
 from lrm.serving.events import take_events
-from lrm.serving.question import RECOMMEND, Event, Question
+from lrm.serving.histories import fresh_events, history_of
+from lrm.serving.publish import build_release
+from lrm.serving.question import RECOMMEND, SCORE, Event, Question, problem
+from lrm.serving.rehearse import sealed
 from lrm.serving.server import make_app
 from lrm.serving.service import open_service
-from tests.serving.conftest import copied
-from tests.serving.shop import AS_OF
+from lrm.training.run import pretrain_token_factory, train_lrm
+from tests.serving.conftest import NAME, copied
+from tests.serving.shop import AS_OF, FEATURE_REPO
 
 
 @pytest.fixture
@@ -126,3 +132,43 @@ def test_events_that_would_wait_for_long_are_turned_away_whole(world, tmp_path):
     taken = while_serving(copied(world, tmp_path / "release"), push_much)
     assert {status for status, _ in taken} == {200, 429}
     assert {answer["new"] for status, answer in taken if status == 200} == {100}
+
+
+@pytest.fixture
+def leaner(world, tmp_path):
+    """A release whose model does not read `spent` nor the prices of a shop, which are retired."""
+    repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
+    spent = 'dense("history", "pair", known="after", minimum=0)'
+    retiring = FEATURE_REPO.replace(spent, f"retired({spent})").replace("import bag,", "import retired, bag,")
+    price = 'name="price", dtype=Float32, tags='
+    tags = 'dense("candidate", "item")'
+    retiring = retiring.replace(price + tags, f"{price}retired({tags})")
+    (repo / "definitions.py").write_text(retiring)
+    retrieve_features(world.data, repo, tmp_path / "examples")
+    pretrain_token_factory(tmp_path / "examples", tmp_path / "factory", preset="tiny")
+    train_lrm(tmp_path / "examples", tmp_path / "factory", tmp_path / "model", preset="tiny")
+    bundle = sealed(tmp_path / "model", tmp_path / "bundle")
+    told = {"state": tmp_path, "name": NAME, "version": "2"}
+    return build_release(bundle, tmp_path / "examples", world.data, repo, **told)
+
+
+def test_events_keep_what_the_model_does_not_read_for_the_one_that_comes_back(world, leaner, tmp_path):
+    def spent(price, minutes):
+        return Event(1, 101, AS_OF + timedelta(minutes=minutes), {"spent": price})
+
+    before = open_service(world.release, events=tmp_path / "events")
+    take_events(before, [[spent(12.0, 1)]])
+    meanwhile = open_service(leaner, events=tmp_path / "events")
+    assert "spent" not in {signal.name for signal in meanwhile.recommender.signals}
+    take_events(meanwhile, [[spent(20.0, 2)]])
+    again = open_service(world.release, events=tmp_path / "events")
+    (fresh,) = fresh_events(again.histories, [1])
+    assert history_of(again.histories, 1, fresh).events["spent"].tail(2).to_list() == [12.0, 20.0]
+
+
+def test_a_key_that_only_a_retired_signal_needs_is_taken_from_those_who_still_send_it(leaner):
+    service = open_service(leaner)
+    assert "price" not in {signal.name for signal in service.recommender.signals}
+    asked = Question(SCORE, 1, context={"store_id": 1}, candidates=({"item_id": 100},))
+    assert problem(asked, service.fields, now=AS_OF) == ""
+    assert len(answer(service, [asked])[0]["items"]) == 1
