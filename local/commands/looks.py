@@ -113,6 +113,7 @@ def drift(data: Path, feature_repo: Path, champion: str) -> tuple[list[str] | No
         champion: folder of the champion's bundle; "" for none, of which nothing has drifted (None).
     """
     from lrm.features.run import retrieve_features
+    from lrm.features.tables import read_declared
     from lrm.validation.run import drift_since
 
     if not champion:
@@ -122,6 +123,8 @@ def drift(data: Path, feature_repo: Path, champion: str) -> tuple[list[str] | No
     with tempfile.TemporaryDirectory() as folder:
         retrieve_features(data, feature_repo, Path(folder, "examples"))
         rows = drift_since(Path(folder, "examples"), bundle / "statistics.json", known_until)
+    read = {signal.name for signal in read_declared(bundle)}
+    rows = [row for row in rows if row["signal"] in read]
     return list(dict.fromkeys(row["signal"] for row in rows if row["drifted"])), len({row["signal"] for row in rows})
 
 

@@ -45,7 +45,7 @@ from lrm.evaluation.statistics import Draws, draw_users, interval, users_of_rare
 from lrm.evaluation.trees import Trees
 from lrm.features.tables import Tables
 from lrm.progress import progress
-from lrm.schema import TRAIN, USER_ID, Signal, in_use
+from lrm.schema import CANDIDATE, QUERY, TRAIN, USER_ID, Signal, for_maker, in_use
 
 EASE_MARKOV, OWN_HISTORY, TREES = "ease_markov", "own_history", "trees"
 
@@ -154,7 +154,8 @@ def _baselines(
         found[OWN_HISTORY] = lambda: (OwnHistory(exam.tables, exam.seen), None)
         found[EASE_MARKOV] = lambda: (EaseMarkov(exam.tables, exam.seen), None)
     train = ranking_task(exam.tables, split=TRAIN) if exam.ranking is not None else None
-    if train is not None and 0 < train.label.mean() < 1:
+    is_described = any(for_maker(exam.signals, maker) for maker in (QUERY, CANDIDATE))
+    if is_described and train is not None and 0 < train.label.mean() < 1:
         found[TREES] = lambda: (None, Trees(exam.tables, exam.signals, n_trees=config.n_trees, seed=seed))
     return found
 
@@ -255,7 +256,7 @@ def _on_slices(
     confidence = policy.decision.confidence
     rows: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []
-    for part in progress(slices(exam.tables, exam.signals, exam.seen), what="slices", unit="slice"):
+    for part in progress(slices(exam.tables, (*exam.signals, *exam.retired), exam.seen), what="slices", unit="slice"):
         numbers = slice_statistics(
             draws, part, retrieval=exam.retrieval, ranking=exam.ranking, ranks=ranks, logits=logits, k=exam.k
         )

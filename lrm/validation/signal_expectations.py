@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import great_expectations.expectations as gxe
@@ -30,10 +31,16 @@ def declared(
         known = (reference or {}).get(table, {}).get("signals", {})
         for signal in placed.get(table, ()):
             now = statistics[table]["signals"][signal.name]
-            rules += [*_values(table, signal), *_nulls(table, signal, now["null_rate"])]
+            found = [*_values(table, signal), *_nulls(table, signal, now["null_rate"])]
             if signal.name in known:
-                rules.append(_null_rate_as_before(table, signal, now, known[signal.name]))
+                found.append(_null_rate_as_before(table, signal, now, known[signal.name]))
+            rules += map(_milder, found) if signal.retired else found
     return rules
+
+
+def _milder(rule: Rule) -> Rule:
+    """The same as a warning: nothing is trained on a retired signal."""
+    return replace(rule, expectation=rule.expectation.copy(update={"severity": WARNING}))
 
 
 def _fast(signal: Signal) -> pl.Expr:

@@ -218,10 +218,11 @@ def test_a_champion_that_reads_a_retired_signal_is_compared_with_a_model_that_do
     from lrm.training.run import pretrain_token_factory, train_lrm
 
     now = shutil.copytree(examples, tmp_path / "examples")
-    write_signals([replace(one, retired=one.name == "affinity") for one in SIGNALS], now / "signals.json")
+    gone = {"affinity", "country"}
+    write_signals([replace(one, retired=one.name in gone) for one in SIGNALS], now / "signals.json")
     pretrain_token_factory(now, tmp_path / "factory", preset="tiny")
     train_lrm(now, tmp_path / "factory", tmp_path / "model", preset="tiny")
-    assert {one.name for one in read_declared(tmp_path / "model")} == {one.name for one in SIGNALS} - {"affinity"}
+    assert {one.name for one in read_declared(tmp_path / "model")} == {one.name for one in SIGNALS} - gone
     asked = {"preset": "tiny", "feature_repo": repo}
     evaluate_model(now, tmp_path / "model", models[0], tmp_path / "evaluation", **asked)
     result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
@@ -229,7 +230,8 @@ def test_a_champion_that_reads_a_retired_signal_is_compared_with_a_model_that_do
     assert lost["high"] < 0  # labels follow the planted `affinity` alone, and trees that lack it do no better
     assert result["models"]["trees"]["ranking"]["auc"]["value"] < result["models"]["champion"]["ranking"]["auc"]["low"]
     ledger = json.loads((tmp_path / "evaluation/signal_ledger.json").read_text())
-    assert "affinity" not in {row["signal"] for row in ledger["signals"]}
+    assert not gone & {row["signal"] for row in ledger["signals"]}
+    assert any(row["slice"].startswith("country = ") for row in result["slices"])  # users differ in it all the same
 
 
 def test_a_worse_copy_of_the_champion_loses(judge, models, tmp_path):

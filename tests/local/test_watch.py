@@ -19,7 +19,9 @@ from local.commands.spans import said, span
 from local.lock import BusyError, is_held, only_one
 from local.prepare import PROJECT
 from lrm.features.run import retrieve_features
+from lrm.features.tables import read_declared
 from lrm.registry.run import promote_model, register_model
+from lrm.schema import write_signals
 from lrm.validation.run import validate_data
 from pipeline import main
 from tests.data_worlds import START, write_data_folder
@@ -153,13 +155,15 @@ def test_a_run_whose_file_was_torn_is_passed_over(tmp_path):
     assert found.run_id == "1"
 
 
-def crown(home, data):
-    """Make a champion that was trained on the data but for its last days."""
+def crown(home, data, *, reads=None):
+    """Make a champion that was trained on the data but for its last days, on some signals of it or all."""
     retrieve_features(data, data / "feature_repo", home / "examples")
     validate_data(home / "examples", None, home / "validation")
     model, evaluation = write_trained(home, "a")
     known = json.loads((model / "manifest.json").read_text()) | {"as_of": (START + timedelta(days=35)).isoformat()}
     (model / "manifest.json").write_text(json.dumps(known))
+    signals = read_declared(home / "examples")
+    write_signals([one for one in signals if reads is None or one.name in reads], model / "signals.json")
     told = {"registry": f"sqlite:///{home / 'state/mlflow.db'}", "name": "tiny-world", "run_id": "1"}
     made = {"code_version": "c1", "validation": home / "validation"}
     version = register_model(model, evaluation, home / "registered", **told, **made)["version"]
@@ -177,6 +181,15 @@ def test_drift_is_measured_again_for_another_champion_and_not_twice_for_the_same
     found = look(watched, seen)
     assert re.fullmatch(r"there are new data, but \d of 10 signals have drifted.*; at least 11 asked for", found.why)
     assert look(watched, seen) is found
+
+
+def test_drift_of_what_the_champion_does_not_read_does_not_count(tmp_path):
+    data = write_data_folder(tmp_path / "data")
+    write_run(tmp_path / "runs", "1")
+    crown(tmp_path, data, reads={"hour", "age"})
+    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 3}
+    found = look(argparse.Namespace(**given, runs=tmp_path / "runs", state=tmp_path / "state"), {})
+    assert re.fullmatch(r"there are new data, but \d of 2 signals have drifted.*; at least 3 asked for", found.why)
 
 
 def asked(home, *options):

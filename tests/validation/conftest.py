@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +9,6 @@ import pytest
 
 from lrm.schema import Signal, write_signals
 from tests.worlds import COLOURS, SIGNALS, write_examples
-
-with warnings.catch_warnings():  # Great Expectations imports a module that Python deprecates
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import great_expectations  # noqa: F401
 
 DECLARED = {
     "age": {"max_null_rate": 0.3},

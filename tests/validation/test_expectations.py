@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -192,6 +193,13 @@ def test_no_candidate_means_no_ranking_task_unless_the_champion_had_one(sound: T
     }
     rules = structure(without, PLACED, reference=statistics(sound, PLACED))
     assert not judge_one(rules, without, "has rows", "candidates", "").check["success"]
+
+
+def test_a_retired_signal_out_of_its_range_is_a_warning(sound: Tables):
+    signals = [replace(signal, retired=signal.name == "age") for signal in declared_signals()]
+    changed = put("requests", "age", -1.0)(sound)
+    check, _ = judge_one(rules_of(changed, placed=place(signals)), changed, "in range", "requests", "age")
+    assert (check["success"], check["severity"]) == (False, "warning")
 
 
 def test_a_table_that_halves_and_a_null_rate_that_moves_against_the_champion_are_warnings(sound: Tables):
