@@ -51,10 +51,13 @@ def check_registry(address: str, *, from_here: bool = True) -> None:
     """
     if path_of(address) is not None or not from_here:
         return
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    asked = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"  # without a password, which MLflow alone needs
     try:
-        urllib.request.urlopen(address, timeout=ANSWERS_WITHIN_S).close()
+        urllib.request.urlopen(asked, timeout=ANSWERS_WITHIN_S).close()
     except urllib.error.HTTPError:
         return  # a server is there, and MLflow has the key to it
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow has its own trust settings
-            raise RegistryError(f"no registry answers at {address}: {error}; see --registry") from error
+            raise RegistryError(f"no registry answers at {asked}: {error}; see --registry") from error
