@@ -69,7 +69,8 @@ def build_release(
     """
     bundles.verify(bundle)
     signals = read_signals(bundle / "signals.json")
-    declared, all_declared = declared_for(signals, feature_repo, data), declarations(feature_repo, data)
+    declared_for(signals, feature_repo, data)  # or it could not be served
+    declared = declarations(feature_repo, data)
     as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
     max_history = from_json((bundle / "config.json").read_text()).events_read
     folder = new_folder(root_of(state, name), version)
@@ -77,14 +78,14 @@ def build_release(
     bundles.verify(folder / BUNDLE)
     shutil.copytree(feature_repo, folder / FEATURE_REPO, ignore=shutil.ignore_patterns("__pycache__", "data"))
     item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID]) for held in (bundle, examples))
-    catalogue = catalogue_at(as_of, item_ids, declared)
+    catalogue = catalogue_at(as_of, item_ids, declared)  # a retired title is still shown
     catalogue.write_parquet(folder / ITEMS)
     write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
     if online is None:
         store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     else:
         (folder / ONLINE).symlink_to(online.resolve(), target_is_directory=True)
-    release = Release(folder, name, version, as_of, key_types(data, all_declared))
+    release = Release(folder, name, version, as_of, key_types(data, declared))
     if exact_up_to is not None and catalogue.height > exact_up_to:
         release = with_index(release)
     write_release(release)
@@ -117,7 +118,7 @@ def catalogue_at(instant: datetime, item_ids: pl.DataFrame, declared: Declaratio
     Args:
         instant: UTC.
         item_ids: the column `item_id`; an item may be there twice.
-        declared: from `declared_for`.
+        declared: the declarations, or those of one model from `declared_for`.
 
     Returns:
         `item_id` and the content signals, as `items.parquet` of the examples has them.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from datetime import timedelta
 
@@ -136,13 +137,15 @@ def test_events_that_would_wait_for_long_are_turned_away_whole(world, tmp_path):
 
 @pytest.fixture
 def leaner(world, tmp_path):
-    """A release whose model does not read `spent` nor the prices of a shop, which are retired."""
+    """A release whose model reads less: `spent`, the prices of a shop and the titles are retired."""
     repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
-    spent = 'dense("history", "pair", known="after", minimum=0)'
-    retiring = FEATURE_REPO.replace(spent, f"retired({spent})").replace("import bag,", "import retired, bag,")
-    price = 'name="price", dtype=Float32, tags='
-    tags = 'dense("candidate", "item")'
-    retiring = retiring.replace(price + tags, f"{price}retired({tags})")
+    retiring = FEATURE_REPO.replace("import bag,", "import retired, bag,")
+    for name, tags in (
+        ("spent", 'dense("history", "pair", known="after", minimum=0)'),
+        ("price", 'dense("candidate", "item")'),
+        ("title", 'sparse("history,candidate", "item")'),
+    ):
+        retiring = re.sub(rf'(name="{name}", .*?tags=){re.escape(tags)}', rf"\1retired({tags})", retiring)
     (repo / "definitions.py").write_text(retiring)
     retrieve_features(world.data, repo, tmp_path / "examples")
     pretrain_token_factory(tmp_path / "examples", tmp_path / "factory", preset="tiny")
@@ -168,7 +171,8 @@ def test_events_keep_what_the_model_does_not_read_for_the_one_that_comes_back(wo
 
 def test_a_key_that_only_a_retired_signal_needs_is_taken_from_those_who_still_send_it(leaner):
     service = open_service(leaner)
-    assert "price" not in {signal.name for signal in service.recommender.signals}
+    assert not {"price", "title"} & {signal.name for signal in service.recommender.signals}
     asked = Question(SCORE, 1, context={"store_id": 1}, candidates=({"item_id": 100},))
     assert problem(asked, service.fields, now=AS_OF) == ""
-    assert len(answer(service, [asked])[0]["items"]) == 1
+    (item,) = answer(service, [asked])[0]["items"]
+    assert item["title"]  # likewise what an item is called
