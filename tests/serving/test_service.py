@@ -14,21 +14,23 @@ def service(world, tmp_path_factory):
     return open_service(world.release, events=tmp_path_factory.mktemp("new") / "events")
 
 
-def bytes_taken(hold):
-    """By what is still held after a call."""
-    gc.collect()
-    tracemalloc.start()
-    hold()
-    gc.collect()
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return taken
+def bytes_taken(hold, held):
+    """By what is held after a call; the least of three, as a server of other tests allocates in threads of its own."""
+    taken = []
+    for _ in range(3):
+        held.clear()
+        gc.collect()
+        tracemalloc.start()
+        hold()
+        gc.collect()
+        taken.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    return min(taken)
 
 
 def test_users_of_whom_nothing_is_known_take_no_more_memory_than_they_count_for(service):
     recall(service, range(1000, 1500))
-    service.remembered.clear()
-    taken = bytes_taken(lambda: recall(service, range(10**6, 10**6 + 2000)))
+    taken = bytes_taken(lambda: recall(service, range(10**6, 10**6 + 2000)), service.remembered)
     assert len(service.remembered) == 2000
     assert taken <= service.remembered.n_bytes
 
@@ -44,7 +46,6 @@ def test_values_of_the_store_take_no_more_memory_than_they_count_for(service, na
             held.put((name, *(10**6 + row for _ in view.keys)), (kept, 0.0))
 
     hold()
-    held.clear()
-    taken = bytes_taken(hold)
+    taken = bytes_taken(hold, held)
     assert len(held) == 1000
     assert taken <= held.n_bytes
