@@ -220,7 +220,12 @@ def retired(tags: dict[str, str]) -> dict[str, str]:
     """Tags of a signal that new models do not read any more, as `retired(dense("query", "user"))`.
 
     Models that were trained on it still can: they are compared with, rolled out and rolled back to as before.
+
+    Raises:
+        SchemaError: these are no tags.
     """
+    if not isinstance(tags, dict):
+        raise SchemaError(f'retired takes the tags of a signal, as retired(dense("query", "user")), got {tags!r}')
     return tags | {TAG_RETIRED: "true"}
 
 

@@ -130,6 +130,11 @@ def test_a_model_reads_a_signal_the_same_whatever_is_normal_of_it_and_even_if_it
     assert in_use((before, now)) == (before,)
 
 
+def test_what_is_retired_must_be_tags():
+    with pytest.raises(SchemaError, match=r"retired takes the tags of a signal, as .*, got 'price'"):
+        retired("price")
+
+
 def test_a_maker_gets_its_signals_in_declared_order():
     both, one = Signal(**(AGE | {"makers": ("query", "candidate")})), Signal(**(AGE | {"name": "b"}))
     assert for_maker((both, one), "query") == (both, one)

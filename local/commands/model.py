@@ -59,5 +59,6 @@ def check_registry(address: str, *, from_here: bool = True) -> None:
     except urllib.error.HTTPError:
         return  # a server is there, and MLflow has the key to it
     except (OSError, ValueError, http.client.HTTPException) as error:
-        if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow has its own trust settings
-            raise RegistryError(f"no registry answers at {asked}: {error}; see --registry") from error
+        why = getattr(error, "reason", error)
+        if not isinstance(why, ssl.SSLError):  # MLflow has its own trust settings
+            raise RegistryError(f"no registry answers at {asked}: {why}; see --registry") from error

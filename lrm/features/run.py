@@ -85,15 +85,9 @@ def retrieve_features(
         "seed": seed,
     }
     _write(examples, tables, declared.signals, manifest)
-    told = {"views_left_out": ", ".join(declared.left_out)} if declared.left_out else {}
-    return (
-        told
-        | {f"n_{name}": count for name, count in rows.items()}
-        | {
-            "n_users": tables.events[USER_ID].n_unique(),
-            "n_signals": len(declared.signals),
-        }
-    )
+    metrics: Metrics = {"views_left_out": ", ".join(declared.left_out)} if declared.left_out else {}
+    metrics |= {f"n_{name}": count for name, count in rows.items()}
+    return metrics | {"n_users": tables.events[USER_ID].n_unique(), "n_signals": len(declared.signals)}
 
 
 def _audited(join: Join, found: list[dict[str, Any]], *, seed: int) -> Join:

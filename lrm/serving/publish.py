@@ -69,8 +69,8 @@ def build_release(
     """
     bundles.verify(bundle)
     signals = read_signals(bundle / "signals.json")
-    declared_for(signals, feature_repo, data)  # or it could not be served
     declared = declarations(feature_repo, data)
+    _require_readable(signals, declared, feature_repo)
     as_of = datetime.fromisoformat(read_manifest(examples)["as_of"])
     max_history = from_json((bundle / "config.json").read_text()).events_read
     folder = new_folder(root_of(state, name), version)
@@ -101,6 +101,12 @@ def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> D
         ServingError: a signal that the model reads is no longer declared, or is declared to be read otherwise.
     """
     declared, names = declarations(feature_repo, data), {signal.name for signal in signals}
+    _require_readable(signals, declared, feature_repo)
+    views = tuple(view._replace(signals=tuple(s for s in view.signals if s.name in names)) for view in declared.views)
+    return declared._replace(views=tuple(view for view in views if view.signals))
+
+
+def _require_readable(signals: Sequence[Signal], declared: Declarations, feature_repo: Path) -> None:
     known = {signal.as_read for signal in declared.signals}
     lost = [signal.name for signal in signals if signal.as_read not in known]
     if lost:
@@ -108,8 +114,6 @@ def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> D
             f"the model reads {', '.join(lost)}, which {feature_repo} no longer declares as it was trained on; "
             "declare it so again, as retired(...), until a model without it is in service"
         )
-    views = tuple(view._replace(signals=tuple(s for s in view.signals if s.name in names)) for view in declared.views)
-    return declared._replace(views=tuple(view for view in views if view.signals))
 
 
 def catalogue_at(instant: datetime, item_ids: pl.DataFrame, declared: Declarations) -> pl.DataFrame:

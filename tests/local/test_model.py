@@ -43,4 +43,5 @@ def test_an_address_that_nobody_answers_at_is_told_without_its_password(address)
     with pytest.raises(RegistryError, match="no registry answers at http://") as told:
         check_registry(address)
     assert "secret" not in str(told.value)
+    assert "urlopen" not in str(told.value)
     check_registry(address, from_here=False)
