@@ -50,6 +50,8 @@ class TokensConfig:
     """Prompt positions that all query signals share."""
     n_candidate_tokens: int = 1
     """Prompt positions of one candidate."""
+    query_in_candidates: bool = True
+    """Whether a candidate's tokens are made of the request's signals too (`lrm.tokens.factory`)."""
     elastic: bool = False
     """Train so that the first 1, 2, 4, ... tokens of query and candidate are useful alone, for serving to choose."""
     text_events: bool = True
@@ -121,7 +123,7 @@ class PretrainConfig:
     head for each signal these are the dear ones, and more of them make no better start."""
     outcome_weight: float = 10.0
     """Weight of the outcome loss, a fraction of a nat, beside the others of several nats each."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     mask_share: float = 0.3
     """Share of an example's signals hidden from the factory, to be predicted from its tokens."""
     temperature: float = 0.1
@@ -319,6 +321,7 @@ def from_json(text: str) -> RunConfig:
         SchemaError: a knob in the text is not one of this version's.
     """
     values = json.loads(text)
+    values["tokens"] = {"query_in_candidates": False} | values.get("tokens", {})  # as before there was such a knob
     known = {knob.name for knob in fields(EvaluationConfig)}
     judged = {name: value for name, value in values.get("evaluation", {}).items() if name in known}
     config: RunConfig = _build(RunConfig, values | {"evaluation": judged})

@@ -43,6 +43,12 @@ def test_a_knob_that_an_older_version_did_not_have_takes_its_default():
     assert from_json(text).model.dropout == ModelConfig().dropout
 
 
+def test_a_model_made_before_candidates_read_the_request_is_built_as_it_was():
+    assert RunConfig().tokens.query_in_candidates
+    text = to_json(RunConfig()).replace('"query_in_candidates": true', '"width": 16')
+    assert not from_json(text).tokens.query_in_candidates
+
+
 @pytest.mark.parametrize(
     ("kind", "knob", "value", "message"),
     [

@@ -223,10 +223,10 @@ def spare_together(
 ) -> tuple[Sequence[Signal], dict[str, Statistics]]:
     """As many of these signals, from the first on, as can be shuffled at once with nothing clearly worse; their worth.
 
-    Signals that say the same can each be spared, but not all of them. The number is found by bisection, as though each
-    further signal could only cost more.
+    Signals that say the same can each be spared, but not all of them: one can, as each was found to be alone. The
+    number is found by bisection, as though each further signal could only cost more.
     """
-    n_spare, n_too_many, chance = 0, len(signals) + 1, clear_up_to([], policy.decision.confidence)
+    n_spare, n_too_many, chance = min(1, len(signals)), len(signals) + 1, clear_up_to([], policy.decision.confidence)
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
         lost = worth(trial, signals[:n])
@@ -235,7 +235,7 @@ def spare_together(
         else:
             n_spare, found = n, lost
         n = (n_spare + n_too_many) // 2
-    return signals[:n_spare], found
+    return signals[:n_spare], found or (worth(trial, signals[:n_spare]) if n_spare else {})
 
 
 def that_matter(k: int) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from lrm.model.attention import KeysValues
 from lrm.model.decoder import Decode
 from lrm.model.recommender import Recommender, States
 from lrm.tokens.corpus import Corpus
+from lrm.tokens.factory import Asked
 from lrm.tokens.prompt import Layout, build_batch, lay_out
 from lrm.tokens.segments import Segments
 from lrm.tokens.signals import SignalTensors
@@ -117,7 +118,8 @@ def decode_over(
     )
     factory = recommender.factory
     query_ND = factory.query_tokens(suffix.query_R, shape.per_query).flatten(0, 1)
-    candidate_ND = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, shape.per_candidate).flatten(0, 1)
+    asked = Asked(suffix.query_R, layout.candidate_request)
+    candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, asked, shape.per_candidate)
     past = [
         KeysValues(
             _joined([prefix.keys_LHJZ[layer] for prefix in prefixes], prefixes),
@@ -125,7 +127,7 @@ def decode_over(
         )
         for layer in range(len(recommender.decoder.blocks))
     ]
-    x_ND = torch.cat([query_ND, candidate_ND])
+    x_ND = torch.cat([query_ND, candidate_NKD.flatten(0, 1)])
     states_ND = recommender.decoder(x_ND, layout, past)[0] if decode is None else decode(x_ND, layout, past)
     event_ED = torch.cat([prefix.event_TD for prefix in prefixes])
     return recommender.states(event_ED, states_ND[: len(query_ND)], states_ND[len(query_ND) :], layout), layout

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +18,8 @@ from torch.nn import functional
 from lrm.config import HYBRID, NONE, SOFT, TEXT, TokensConfig
 from lrm.schema import CANDIDATE, Signal, for_maker
 from lrm.tokens.arms import Maker, make
+from lrm.tokens.corpus import Corpus
+from lrm.tokens.maker import TokenMaker
 from lrm.tokens.memory import MEMORIES
 from lrm.tokens.prompt import Older
 from lrm.tokens.signals import SignalTensors
@@ -23,6 +27,21 @@ from lrm.tokens.vocabulary import Vocabulary, content_signals, history_signals, 
 
 DENSE_ROWS = 50_000
 """Rows of an identity table up to which all of them are moved in every step; of a larger one, those that were read."""
+
+
+class Asked(NamedTuple):
+    """The requests that candidates are of."""
+
+    query_R: SignalTensors
+    request_N: Tensor
+    """Which of them each candidate is of."""
+
+
+def asked_by(corpus: Corpus, candidates: np.ndarray) -> Asked:
+    """The requests of these candidates of a corpus."""
+    requests = np.searchsorted(corpus.candidate_offset_R, candidates, side="right") - 1
+    distinct, request_N = np.unique(requests, return_inverse=True)
+    return Asked(corpus.query_R.take(distinct), torch.as_tensor(request_N))
 
 
 class TokenFactory(nn.Module):
@@ -46,6 +65,7 @@ class TokenFactory(nn.Module):
         self.history = maker(history_signals(signals), events_config, config.n_event_tokens)
         self.query = maker(query_signals(signals), config, config.n_query_tokens) if config.n_query_tokens else None
         self.candidate = maker(for_maker(signals, CANDIDATE), config, config.n_candidate_tokens)
+        self.beside = _beside(self.query, self.candidate) if config.query_in_candidates else None
         self.content = maker(content_signals(signals), events_config) if config.item_identity != "id" else None
         n_rows = vocabulary.n_identities
         self.identity = nn.Embedding(n_rows, d_model, sparse=n_rows > DENSE_ROWS)
@@ -66,9 +86,14 @@ class TokenFactory(nn.Module):
         """(N, K, D): the tokens of past events."""
         return self._named(identity_N, self.history(signals))
 
-    def candidate_tokens(self, identity_N: Tensor, signals: SignalTensors, n_tokens: int | None = None) -> Tensor:
+    def candidate_tokens(
+        self, identity_N: Tensor, signals: SignalTensors, asked: Asked, n_tokens: int | None = None
+    ) -> Tensor:
         """(N, K, D): the tokens of items to be scored, or the first `n_tokens` of each."""
-        return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
+        if self.beside is None or not isinstance(self.query, TokenMaker):
+            return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
+        beside_RH = self.beside(self.query.embed(asked.query_R).flatten(1))
+        return self._named(identity_N, self.candidate(signals, beside_RH[asked.request_N])[:, :n_tokens])
 
     def query_tokens(self, signals: SignalTensors, n_tokens: int | None = None) -> Tensor:
         """(N, K, D): the user and the request, or the first `n_tokens`; K may be 0."""
@@ -96,6 +121,18 @@ class TokenFactory(nn.Module):
         """The tokens, the item's identity added to the first of each row."""
         behind = tokens_NKD.shape[1] - 1
         return tokens_NKD + functional.pad(self._identity(identity_N).unsqueeze(1), (0, 0, 0, behind))
+
+
+def _beside(query: Maker | None, candidate: Maker) -> nn.Linear | None:
+    """From the embedded signals of a request to the hidden layer of its candidates' maker, where both have signals.
+
+    Both together are the first layer over the signals of request and candidate, yet a request is mapped once, however
+    many candidates it has.
+    """
+    if not (isinstance(query, TokenMaker) and query.mix and isinstance(candidate, TokenMaker) and candidate.mix):
+        return None
+    beside = nn.Linear(query.n_inputs, candidate.n_hidden, bias=False)
+    return beside.requires_grad_(candidate.constant_KD.requires_grad)
 
 
 def forget_identities(identity_N: Tensor, *, share: float, generator: torch.Generator) -> Tensor:

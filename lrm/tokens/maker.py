@@ -4,7 +4,7 @@ Each signal `f_i` gets its own embedding `t_i(f_i)`; all are concatenated and mi
 small network `G`.
 
 Shape suffixes: N rows, F dense signals, S sparse signals, P places of a bag, W width of one signal's embedding,
-M all signals of the maker, K soft tokens, D token width.
+M all signals of the maker, K soft tokens, D token width, H hidden width of G.
 """
 
 from __future__ import annotations
@@ -165,10 +165,11 @@ class TokenMaker(nn.Module):
             VectorEmbedding(dim=signal.dim or 0, width=width) for signal in of_kind(signals, EMBEDDING)
         )
         self.constant_KD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02)
-        n_inputs = len(signals) * width
-        hidden = min(2 * d_model, 4 * n_inputs)  # few signals need no wide layer, and a wide model has many events
+        self.n_inputs = n_inputs = len(signals) * width
+        # few signals need no wide layer, and a wide model has many events
+        self.n_hidden = n_hidden = min(2 * d_model, 4 * n_inputs)
         self.mix = (
-            nn.Sequential(nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_tokens * d_model))
+            nn.Sequential(nn.Linear(n_inputs, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_tokens * d_model))
             if signals
             else None
         )
@@ -181,11 +182,18 @@ class TokenMaker(nn.Module):
         parts += [vector(values).unsqueeze(1) for vector, values in zip(self.vectors, signals.embeddings, strict=True)]
         return torch.cat(parts, dim=1)
 
-    def forward(self, signals: SignalTensors) -> Tensor:
-        """Make the tokens."""
+    def forward(self, signals: SignalTensors, beside_NH: Tensor | None = None) -> Tensor:
+        """Make the tokens.
+
+        Args:
+            signals: N rows.
+            beside_NH: (N, H) added before the activation of the hidden layer: what signals of another group bring.
+        """
         if self.mix is None:
             return self.constant_KD.expand(len(signals.bucket_NF), -1, -1)
-        mixed_ND: Tensor = self.mix(self.embed(signals).flatten(1))
+        first, activation, last = self.mix
+        hidden_NH = first(self.embed(signals).flatten(1))
+        mixed_ND: Tensor = last(activation(hidden_NH if beside_NH is None else hidden_NH + beside_NH))
         return mixed_ND.view(len(mixed_ND), *self.constant_KD.shape) + self.constant_KD
 
     def hide(self, signals: SignalTensors, *, share: float, generator: torch.Generator) -> tuple[SignalTensors, Tensor]:

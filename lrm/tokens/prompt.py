@@ -65,6 +65,11 @@ class Layout(NamedTuple):
     events_shape: tuple[int, int]
     """(G, events of the longest segment)."""
 
+    @property
+    def candidate_request(self) -> Tensor:
+        """(C,) request of each candidate."""
+        return self.request_N[len(self.visible_R) * self.shape.per_query :: self.shape.per_candidate]
+
 
 class Older(NamedTuple):
     """Events before a segment's own, to be compressed; only segments that have any are counted in G here."""

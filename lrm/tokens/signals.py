@@ -17,9 +17,6 @@ from lrm.errors import SchemaError
 from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.tokens.vocabulary import FIRST_CATEGORY, MISSING, UNKNOWN, Vocabulary, signed_log
 
-VALUE_LIMIT = 5.0
-"""Standard scores are cut here, so that one wild value cannot move a model far."""
-
 
 class SignalArrays(NamedTuple):
     """One table's signals. `bags` and `embeddings` hold one array per signal, in declared order."""
@@ -93,7 +90,7 @@ def _encode_dense(column: pl.Series, signal: Signal, vocabulary: Vocabulary) -> 
     known = np.where(is_known, values, 0.0)
     mean, deviation = vocabulary.scales[signal.name]
     bucket = 1 + np.searchsorted(vocabulary.edges[signal.name], known, side="right")
-    score = ((signed_log(known) - mean) / deviation).clip(-VALUE_LIMIT, VALUE_LIMIT)
+    score = ((signed_log(known) - mean) / deviation).clip(*vocabulary.limits[signal.name])
     return np.where(is_known, bucket, MISSING), np.where(is_known, score, 0.0)
 
 

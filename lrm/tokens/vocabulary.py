@@ -48,6 +48,8 @@ GAP_HOURS = Signal(
 MISSING, UNKNOWN, FIRST_CATEGORY = 0, 1, 2
 UNTRAINED_ITEM = 0
 MAX_BAG_WIDTH = 16
+VALUE_LIMIT = 5.0
+"""Standard scores are cut here at the latest, so that one wild value cannot move a model far."""
 FIT_ROWS = 200_000
 """Quantiles are read off at most this many evenly spaced training rows."""
 
@@ -66,6 +68,10 @@ class Vocabulary:
     categories: dict[str, list[str]]
     edges: dict[str, list[float]]
     scales: dict[str, tuple[float, float]]
+    """Mean and deviation of a dense signal's signed logarithm."""
+    limits: dict[str, tuple[float, float]]
+    """Least and greatest standard score of a dense signal's training rows: what lies beyond counts as the nearest of
+    them, since what a model makes of a number that it never saw is chance."""
     bag_widths: dict[str, int]
 
     @property
@@ -122,6 +128,7 @@ def fit(tables: Tables, signals: Iterable[Signal], config: TokensConfig) -> Voca
     categories: dict[str, list[str]] = {}
     edges: dict[str, list[float]] = {}
     scales: dict[str, tuple[float, float]] = {}
+    limits: dict[str, tuple[float, float]] = {}
     bag_widths: dict[str, int] = {}
     for signal in signals:
         holders = [frame for frame in (events, requests, candidates) if signal.name in frame.columns]
@@ -129,7 +136,9 @@ def fit(tables: Tables, signals: Iterable[Signal], config: TokensConfig) -> Voca
             raise SchemaError(f"signal {signal.name!r} of view {signal.view!r} is in no table of the examples")
         columns = [frame[signal.name] for frame in holders]
         if signal.kind == DENSE:
-            edges[signal.name], scales[signal.name] = _fit_dense(pl.concat(columns), config.n_buckets)
+            values = _finite(pl.concat(columns))
+            edges[signal.name] = _fit_edges(values, config.n_buckets)
+            scales[signal.name], limits[signal.name] = _fit_scale(values)
         elif signal.kind in (SPARSE, BAG):
             categories[signal.name] = _fit_categories(columns, config.min_category_count)
         if signal.kind == BAG:
@@ -145,23 +154,43 @@ def fit(tables: Tables, signals: Iterable[Signal], config: TokensConfig) -> Voca
         categories=categories,
         edges=edges,
         scales=scales,
+        limits=limits,
         bag_widths=bag_widths,
     )
 
 
-def _fit_dense(column: pl.Series, n_buckets: int) -> tuple[list[float], tuple[float, float]]:
-    every = max(1, len(column) // FIT_ROWS)
-    values = column.gather_every(every).drop_nulls().to_numpy().astype(np.float64)
-    values = values[np.isfinite(values)]
+def _finite(column: pl.Series) -> np.ndarray:
+    values = column.drop_nulls().to_numpy().astype(np.float64)
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
+
+
+def _fit_edges(values: np.ndarray, n_buckets: int) -> list[float]:
     if not len(values):
-        return [], (0.0, 1.0)
+        return []
+    values = _spaced(values)
     distinct = np.unique(values)
     if len(distinct) <= n_buckets:
         edges = (distinct[:-1] + distinct[1:]) / 2
     else:
         edges = np.unique(np.quantile(values, np.arange(1, n_buckets) / n_buckets))
-    logs = signed_log(values)
-    return edges.tolist(), (float(logs.mean()), float(max(logs.std(), 1e-6)))
+    found: list[float] = edges.tolist()
+    return found
+
+
+def _fit_scale(values: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Mean and deviation of the signed logarithm, and the standard scores of the least and the greatest value."""
+    if not len(values):
+        return (0.0, 1.0), (-VALUE_LIMIT, VALUE_LIMIT)
+    logs = signed_log(_spaced(values))
+    mean, deviation = float(logs.mean()), float(max(logs.std(), 1e-6))
+    ends = (signed_log(np.array([values.min(), values.max()])) - mean) / deviation
+    low, high = ends.clip(-VALUE_LIMIT, VALUE_LIMIT).tolist()
+    return (mean, deviation), (low, high)
+
+
+def _spaced(values: np.ndarray) -> np.ndarray:
+    return values[:: max(1, len(values) // FIT_ROWS)]
 
 
 def _fit_categories(columns: Iterable[pl.Series], min_count: int) -> list[str]:
@@ -193,5 +222,7 @@ def load(path: Path) -> Vocabulary:
     fields = json.loads(path.read_text())
     fields["item_ids"] = np.array(fields["item_ids"])
     fields["item_counts"] = np.array(fields["item_counts"], dtype=np.int64)
-    fields["scales"] = {name: tuple(scale) for name, scale in fields["scales"].items()}
+    fields.setdefault("limits", dict.fromkeys(fields["scales"], (-VALUE_LIMIT, VALUE_LIMIT)))  # as it was before them
+    for numbers in ("scales", "limits"):
+        fields[numbers] = {name: tuple(pair) for name, pair in fields[numbers].items()}
     return Vocabulary(**fields)

@@ -25,6 +25,7 @@ SHAPES = {
         "model": {"max_history": 4},
         "tokens": {"memory": "attention", "memory_events": 6, "memory_tokens": 2},
     },
+    "requests that candidates meet in attention alone": {"tokens": {"query_in_candidates": False}},
     "shared keys": {"model": {"n_heads": 4, "n_kv_heads": 2}},
 }
 

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -24,6 +27,7 @@ FITTED = Vocabulary(
     categories={"colour": ["blue", "red"], "tags": ["a", "b"]},
     edges={"price": [1.0, 2.0, 3.0]},
     scales={"price": (0.0, 1.0)},
+    limits={"price": (-5.0, 5.0)},
     bag_widths={"tags": 2},
 )
 
@@ -38,6 +42,12 @@ def test_a_number_falls_into_its_quantile_bucket_and_keeps_its_signed_logarithm(
     arrays = encode(pl.DataFrame({"price": [0.5, 1.0, 2.5, 100.0]}), [PRICE], FITTED)
     assert arrays.bucket_NF[:, 0].tolist() == [1, 2, 3, 4]
     assert arrays.value_NF[:, 0] == pytest.approx([np.log(1.5), np.log(2), np.log(3.5), np.log(101)])
+
+
+def test_a_number_beyond_those_of_training_counts_as_the_nearest_of_them():
+    fitted = replace(FITTED, limits={"price": (-0.5, 4.7)})
+    arrays = encode(pl.DataFrame({"price": [-10.0, -0.4, 1000.0, None]}), [PRICE], fitted)
+    assert arrays.value_NF[:, 0] == pytest.approx([-0.5, -np.log(1.4), 4.7, 0.0])
 
 
 def test_a_missing_category_an_unknown_one_and_a_known_one_have_three_kinds_of_row():
@@ -71,6 +81,28 @@ def test_a_vocabulary_survives_the_disk(tmp_path):
     loaded = vocabularies.load(tmp_path / "v.json")
     assert loaded.identity(np.array([30])).tolist() == [2]
     assert (loaded.categories, loaded.edges, loaded.scales) == (FITTED.categories, FITTED.edges, FITTED.scales)
+    assert loaded.limits == FITTED.limits
+
+
+def test_a_vocabulary_made_before_there_were_limits_is_read_as_it_was(tmp_path):
+    vocabularies.save(FITTED, tmp_path / "v.json")
+    fields = json.loads((tmp_path / "v.json").read_text())
+    del fields["limits"]
+    (tmp_path / "v.json").write_text(json.dumps(fields))
+    assert vocabularies.load(tmp_path / "v.json").limits == {"price": (-5.0, 5.0)}
+
+
+def test_the_limits_of_a_number_are_its_least_and_greatest_value_in_training(tmp_path):
+    tables, signals = read(write_examples(tmp_path)), read_declared(tmp_path)
+    wild = pl.when(split="train").then("age").otherwise(pl.lit(1e6, dtype=pl.Float32))
+    moved = tables._replace(requests=tables.requests.with_columns(age=wild))
+    fitted = fit_vocabulary(moved, signals, TokensConfig())
+    assert fitted.limits == fit_vocabulary(tables, signals, TokensConfig()).limits
+    [age] = [signal for signal in signals if signal.name == "age"]
+    seen = encode(moved.requests, [age], fitted).value_NF[:, 0]
+    is_train = (moved.requests["split"] == "train").to_numpy()
+    assert seen[~is_train] == pytest.approx(seen[is_train].max())
+    assert fitted.limits["age"] == pytest.approx((seen[is_train].min(), seen[is_train].max()))
 
 
 def test_the_vocabulary_is_fitted_on_the_training_split_alone(tmp_path):
