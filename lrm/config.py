@@ -268,7 +268,7 @@ def large_data() -> RunConfig:
         name="large-data",
         tokens=TokensConfig(item_identity="content"),
         pretrain=PretrainConfig(steps=500),
-        training=TrainingConfig(max_steps=1600, ranking_weight=30.0, average=0.99),
+        training=TrainingConfig(max_steps=1600, learning_rate=1e-3, ranking_weight=30.0, average=0.99),
     )
 
 

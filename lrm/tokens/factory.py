@@ -49,7 +49,7 @@ class TokenFactory(nn.Module):
 
     An item's vector is its identity row plus a token made of its content, so an item that was never trained, which
     shares identity row 0, is still told apart by its content. In a prompt, the identity joins the first token of an
-    event or a candidate.
+    event or a candidate. What a candidate is worth depends on who asks, so its network reads the request's signals too.
     """
 
     def __init__(
