@@ -33,5 +33,9 @@ class ServingError(LrmError):
     """The server could not start, or answers differently from the offline model."""
 
 
+class StoreError(ServingError):
+    """The online store does not answer."""
+
+
 class UploadError(LrmError):
     """A copy of a run in a bucket is not whole, or cannot be made."""

@@ -21,13 +21,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrm.errors import SchemaError
+from lrm.errors import SchemaError, StoreError
 from lrm.features.declarations import Declarations, View, check
 from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, Signal, signal_from_tags
 
 DATA_DIR = "LRM_DATA_DIR"
 """Environment variable by which a feature repo's sources find the data folder."""
 YAML = "feature_store.yaml"
+IMPATIENT = {"socket_timeout": "0.5", "socket_connect_timeout": "0.5", "retry": "null"}
+"""Of a store on the network that is asked while somebody waits, where its `connection_string` does not say otherwise:
+seconds, and no further try. Without them a store that hangs is waited for without end."""
 
 _QUIET = threading.RLock()
 """Output and warnings are the process's, so one thread at a time may silence them."""
@@ -155,8 +158,14 @@ def _version(views: tuple[View, ...], service: str) -> str:
     return hashlib.sha256(json.dumps([service, facts]).encode()).hexdigest()
 
 
-def feature_store(feature_repo: Path, state: Path) -> Any:
-    """The store of a feature repo, its local parts in `state`; nothing is registered."""
+def feature_store(feature_repo: Path, state: Path, *, is_impatient: bool = False) -> Any:
+    """The store of a feature repo, its local parts in `state`; nothing is registered.
+
+    Args:
+        feature_repo: the folder of definitions.
+        state: where a local registry and a local online store live.
+        is_impatient: whether somebody waits for each answer.
+    """
     from feast import FeatureStore
     from feast.repo_config import load_repo_config
 
@@ -168,7 +177,15 @@ def feature_store(feature_repo: Path, state: Path) -> Any:
             config.registry.cache_ttl_seconds = 0  # for ever: a release does not change, and its folder may be removed
         if config.online_store.type == "sqlite":
             config.online_store.path = str(state.resolve() / "online.db")
+        if config.online_store.type == "redis" and is_impatient:
+            config.online_store.connection_string = _impatient(config.online_store.connection_string)
         return FeatureStore(config=config)
+
+
+def _impatient(connection: str) -> str:
+    """A connection string, as Feast reads it, with what it does not say of waiting."""
+    said = {part.partition("=")[0] for part in connection.split(",")}
+    return ",".join([connection, *(f"{name}={value}" for name, value in IMPATIENT.items() if name not in said)])
 
 
 def take_example_types(service: Any) -> None:
@@ -185,14 +202,27 @@ def take_example_types(service: Any) -> None:
 
 
 def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:
-    """What an online store keeps of one view for each row of join keys."""
-    with quiet():
+    """What an online store keeps of one view for each row of join keys.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    with answering(), quiet():
         answer = store.get_online_features(
             features=[f"{view}:{name}" for name in names], entity_rows=[dict(row) for row in rows]
         ).to_dict(include_event_timestamps=True)
     values = zip(*(answer[name] for name in names), strict=True)
     seconds = zip(*(answer[f"{name}__ts"] for name in names), strict=True)
     return [Kept(one, float(max(instants))) for one, instants in zip(values, seconds, strict=True)]
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Tell whatever a store raises, each kind its own, as a StoreError."""
+    try:
+        yield
+    except Exception as error:
+        raise StoreError(f"the online store does not answer ({type(error).__name__}: {error})") from error
 
 
 @contextlib.contextmanager

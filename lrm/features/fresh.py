@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrm.errors import ServingError
-from lrm.features.feast_repo import Kept, Online, definitions, feature_store, quiet, read_rows
+from lrm.features.feast_repo import Kept, Online, answering, definitions, feature_store, quiet, read_rows
 from lrm.schema import EVENT_TIME, EVENTS, USER_ID
 
 FRESH = "fresh_events"
@@ -55,6 +55,7 @@ def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
 
     Raises:
         ServingError: the store was made by a version of this project that took no events.
+        StoreError: it does not answer.
     """
     _must_take_events(online)
     return read_rows(online.events, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
@@ -69,6 +70,7 @@ def push_fresh(online: Online, pushed: Sequence[Pushed]) -> None:
 
     Raises:
         ServingError: the store takes no events.
+        StoreError: it does not answer; whether it took them is not known, and to push them again does no harm.
     """
     import pandas as pd
 
@@ -78,7 +80,7 @@ def push_fresh(online: Online, pushed: Sequence[Pushed]) -> None:
         EVENT_TIME: [pd.Timestamp(one.at) for one in pushed],
         EVENTS: [one.packed for one in pushed],
     }
-    with quiet():
+    with answering(), quiet():
         online.events.push(FRESH, pd.DataFrame(rows))
 
 

@@ -103,7 +103,7 @@ def _of(view: View, table: pl.DataFrame, only: Mapping[str, Sequence[int | str]]
 
 
 def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | None = None) -> Online:
-    """Open the online store that `materialise_online` filled.
+    """Open the online store that `materialise_online` filled, to be asked while somebody waits.
 
     Args:
         feature_repo: the folder of definitions.
@@ -112,7 +112,7 @@ def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | N
         events: where a local store of new events lives, made where it is not there; None: new events go where the
             values are, as they do in any store that is not local.
     """
-    store, declared = feature_store(feature_repo, state), declarations(feature_repo, data)
+    store, declared = feature_store(feature_repo, state, is_impatient=True), declarations(feature_repo, data)
     is_local = store.config.online_store.type == "sqlite"
     taking = events_store(feature_repo, data, events) if is_local and events is not None else store
     return Online(store, declared.joined, declared.signals, taking)

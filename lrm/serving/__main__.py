@@ -19,6 +19,13 @@ NUMBERS = (
     ("--max-waiting", 1, 1_000_000, 64, "questions that may wait; more get 429"),
     ("--deadline-ms", 1, 600_000, 2000, "a question is given up after this"),
     ("--prefix-mb", 1, 1_000_000, 256, "bound of the decoded histories held"),
+    (
+        "--leave-s",
+        0,
+        600,
+        0,
+        "told to stop (SIGTERM), answer for so many seconds more: /readyz with 503, the rest with `connection: close`",
+    ),
 )
 """Options: name, least, most, default, and what it says."""
 
@@ -169,6 +176,7 @@ def _serve(given: argparse.Namespace) -> None:
         effort=given.search_effort,
         events=given.events,
         follow=given.follow,
+        leave_s=given.leave_s,
     )
     folder = given.bundle or given.follow
     serve(read_release(folder.resolve()), options, host=given.host, port=given.port)

@@ -202,6 +202,7 @@ def _flags(service: Service, batch: Batch, r: int) -> dict[str, Any]:
         "empty_history": not len(one.user.prefix.row_T),
         "missing": sorted(missing - expired),
         "expired": sorted(expired),
+        "store_down": service.features.outage.is_now,
     }
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 import polars as pl
 
+from lrm.errors import StoreError
 from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, for_maker
 from lrm.serving.features import KEY_TYPES, Key, Row, describe
@@ -25,12 +26,18 @@ def take_events(service: Service, pushes: Sequence[Sequence[Event]]) -> list[int
 
     Returns:
         For each push, how many of its events were not known before.
+
+    Raises:
+        StoreError: the online store does not answer; whether it took them is not known.
     """
     users = list(dict.fromkeys(push[0].user_id for push in pushes))
     fresh = fresh_events(service.histories, users)
     known = {user: history_of(service.histories, user, one) for user, one in zip(users, fresh, strict=True)}
     times = _times(service, pushes, {user: last_time(one.events) for user, one in known.items()})
-    is_new = iter(add_events(service.histories, known, _described(service, pushes, times)))
+    described = _described(service, pushes, times)
+    if service.features.outage.is_now:  # what a history holds of an event stays as it is written now
+        raise StoreError("the online store stopped to answer while events were described")
+    is_new = iter(add_events(service.histories, known, described))
     for user_id in users:
         forget(service, user_id)
     return [sum(islice(is_new, len(push))) for push in pushes]

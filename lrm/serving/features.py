@@ -2,7 +2,8 @@
 
 They come from the feature store's online store through `lrm.features.store`, all requests of a batch in one read, and
 are believed for a minute: what others write to the store is seen after that. A value that has outlived its
-time-to-live at the request's instant is null, as it is offline.
+time-to-live at the request's instant is null, as it is offline. While the store does not answer, what was read last is
+used, however long ago that was, and the rest is null.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from lrm.errors import ServingError
+from lrm.errors import ServingError, StoreError
 from lrm.features import store
 from lrm.features.declarations import View
 from lrm.features.feast_repo import Kept, Online
 from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
 from lrm.serving.lru import Lru
+from lrm.serving.outage import Outage
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
 
 Key = int | str
@@ -45,6 +47,8 @@ class Features(NamedTuple):
     """By view and keys: what was read, and when."""
     views: Mapping[str, tuple[View, ...]]
     """The views that each maker reads, with all their signals."""
+    outage: Outage
+    """Of the online store."""
 
     @property
     def item_type(self) -> pl.DataType:
@@ -90,7 +94,7 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
             f"new events are kept in {events}, which cannot be written ({error}); name another folder with --events"
         ) from error
     views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
-    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views)
+    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views, Outage())
 
 
 def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread: bool = False) -> Described:
@@ -140,7 +144,10 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
 
 
 def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, Kept]]:
-    """What the store keeps for each row that has the view's keys; read anew where that was not done lately."""
+    """What the store keeps for each row that has the view's keys; read anew where that was not done lately.
+
+    While the store does not answer: what was read last, or nothing.
+    """
     needed = set(view.keys)
     wanted = [
         (at, (view.name, *[row.keys[key] for key in view.keys]))
@@ -149,18 +156,24 @@ def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int
     ]
     now = clock.monotonic()
     found: dict[tuple[Any, ...], Kept] = {}
-    lacking: dict[tuple[Any, ...], None] = {}
+    lacking: dict[tuple[Any, ...], Kept] = {}
+    nothing = Kept((None,) * len(view.signals), 0.0)
     for _, key in wanted:
         held = features.held.get(key)
         if held is None or now - held[1] > BELIEVED_S:
-            lacking[key] = None
+            lacking[key] = nothing if held is None else held[0]
         else:
             found[key] = held[0]
     if lacking:
         asked = [dict(zip(view.keys, key[1:], strict=True)) for key in lacking]
-        for key, kept in zip(lacking, store.read_kept(features.online, view, asked), strict=True):
-            found[key] = kept
-            features.held.put(key, (kept, now))
+        try:
+            read = features.outage.asking(lambda: store.read_kept(features.online, view, asked))
+        except StoreError:
+            found |= lacking
+        else:
+            for key, kept in zip(lacking, read, strict=True):
+                found[key] = kept
+                features.held.put(key, (kept, now))
     return [(at, found[key]) for at, key in wanted]
 
 

@@ -89,7 +89,15 @@ def request_ids() -> Callable[[bytes], bytes]:
     return lambda given: given if _GIVEN_ID.fullmatch(given) else b"%s%08x" % (process, next(numbers))
 
 
-def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Callable[[str], bool]) -> App:
+def guard(
+    app: App,
+    meters: Meters,
+    limits: Limits,
+    shed: Shed,
+    *,
+    is_full: Callable[[str], bool],
+    is_leaving: Callable[[], bool] = lambda: False,
+) -> App:
     """Wrap an application.
 
     Args:
@@ -98,6 +106,7 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
         limits: what a request may be.
         shed: what tells the log of requests turned away for overload.
         is_full: whether a request to this path would be turned away for want of room.
+        is_leaving: whether the server is about to stop, so that every answer closes its connection.
     """
     has_key, id_of = key_check(limits), request_ids()
 
@@ -115,6 +124,8 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                if is_leaving():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         meters.in_flight.inc()
@@ -136,7 +147,8 @@ def guard(app: App, meters: Meters, limits: Limits, shed: Shed, *, is_full: Call
             route = found.path if found is not None else scope["path"] if refusal is TOO_MANY else "unknown"
             meters.in_flight.dec()
             meters.requests.labels(route, str(status)).inc()
-            meters.seconds.labels(route).observe(seconds)
+            if status != TOO_MANY.status:  # a refusal is quick, and would make the others look so
+                meters.seconds.labels(route).observe(seconds)
             if refusal is TOO_MANY:
                 shed.add()
             elif scope["path"] not in UNWRITTEN:

@@ -21,6 +21,7 @@ import polars as pl
 from lrm.features.feast_repo import Online
 from lrm.features.fresh import Pushed, push_fresh, read_fresh
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
+from lrm.serving.outage import Outage
 from lrm.serving.recommend import no_history
 from lrm.serving.release import HISTORIES, Release
 
@@ -39,6 +40,8 @@ class Histories(NamedTuple):
     """The history of a user who has none."""
     max_events: int
     """Events of a user that a score can depend on."""
+    outage: Outage
+    """Of the online store."""
 
     @property
     def n_kept(self) -> int:
@@ -87,12 +90,18 @@ def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal],
 
 
 def open_histories(
-    release: Release, online: Online, signals: Sequence[Signal], *, item_type: pl.DataType, max_events: int
+    release: Release,
+    online: Online,
+    signals: Sequence[Signal],
+    *,
+    item_type: pl.DataType,
+    max_events: int,
+    outage: Outage | None = None,
 ) -> Histories:
-    """Open a release's histories beside its open online store."""
+    """Open a release's histories beside its open online store, whose outages `outage` knows, or they alone."""
     address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
     packed = sqlite3.connect(address, uri=True, check_same_thread=False)
-    return Histories(packed, online, no_history(signals, item_type), max_events)
+    return Histories(packed, online, no_history(signals, item_type), max_events, outage or Outage())
 
 
 def some_users(histories: Histories, n: int) -> list[Key]:
@@ -107,8 +116,13 @@ def spread_users(histories: Histories, n: int) -> list[Key]:
 
 
 def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
-    """Each user's new events, as the online store keeps them now."""
-    return [Fresh(kept.values[0], kept.seconds) for kept in read_fresh(histories.online, user_ids)]
+    """Each user's new events, as the online store keeps them now.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    read = histories.outage.asking(lambda: read_fresh(histories.online, user_ids))
+    return [Fresh(kept.values[0], kept.seconds) for kept in read]
 
 
 def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: datetime | None = None) -> Known:
@@ -143,6 +157,9 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
 
     Returns:
         Whether each of them was not known.
+
+    Raises:
+        StoreError: the online store does not answer.
     """
     pushed: list[Pushed] = []
     places: set[int] = set()
@@ -160,7 +177,7 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
             pushed.append(Pushed(user_id, _packed(together), _instant(known.fresh, together)))
             places.update(new[_PLACE])
     if pushed:
-        push_fresh(histories.online, pushed)
+        histories.outage.asking(lambda: push_fresh(histories.online, pushed))
     return [place in places for place in range(sent.height)]
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from lrm.errors import ServingError
 from lrm.model.index import Index
-from lrm.schema import ITEM_ID, QUERY
+from lrm.schema import CANDIDATE, ITEM_ID, QUERY
 from lrm.serving.answer import answer
 from lrm.serving.features import Row, describe
 from lrm.serving.histories import Key, some_users
 from lrm.serving.indexing import measure
 from lrm.serving.question import RECOMMEND, SCORE, Question
-from lrm.serving.recommend import retrieve
+from lrm.serving.recommend import Ask, columns, rank, retrieve
 from lrm.serving.service import Service, ask_of, catalogue_rows, nobody, user_keys
 
 PROBED = 4
@@ -30,28 +33,50 @@ def prove(service: Service) -> None:
     """Answer as offline scoring does for a few users, and warm up on the way.
 
     Raises:
-        ServingError: a score is no number, or differs from the offline one by more than 1e-4; or, where an index finds
-            the items, by more than its measured error allows, or the index does not find them.
+        ServingError: a score or a probability is no number, or differs from the offline one by more than 1e-4; or,
+            where an index finds the items, by more than its measured error allows, or the index does not find them; or
+            the online store did not answer, so that nothing was proved.
     """
     users = some_users(service.histories, PROBED)
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
-    answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
-    answers = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
+    scored = answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
+    found = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
     error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
-    for user, found in zip(users, answers[1:], strict=True):
-        time = datetime.fromisoformat(found["time"])
-        known = describe(service.features, QUERY, [Row(user_keys(service, Question(RECOMMEND, user)), {}, time)])
-        signals = {name: values[0] for name, values in known.columns.items()}
-        (offline,) = retrieve(service.recommender, service.items, [ask_of(service, user, time, signals)])
-        served = np.array([item["score"] for item in found["items"]])
-        expected = offline[catalogue_rows(service, [item[ITEM_ID] for item in found["items"]])]
-        if not np.all(np.abs(served - expected) <= error + TOLERANCE * np.maximum(1.0, np.abs(expected))):
-            raise ServingError(
-                f"{service.release.folder.name} does not score as offline: user {user!r} got {served.tolist()}, "
-                f"expected {expected.tolist()}; train and promote a new version"
-            )
+    for user, answered in zip(users, found[1:], strict=True):
+        (offline,) = retrieve(service.recommender, service.items, [_asked(service, user, answered)])
+        expected = offline[catalogue_rows(service, [item[ITEM_ID] for item in answered["items"]])]
+        _compare(service, user, [item["score"] for item in answered["items"]], expected, error=error)
+    for user, answered in zip(users, scored[1:], strict=True):
+        (expected,) = rank(service.recommender, service.items, [_asked(service, user, answered)])
+        _compare(service, user, [item["probability"] for item in answered["items"]], expected)
+    if not all(math.isfinite(item["probability"]) for item in scored[0]["items"]):
+        raise ServingError(f"{service.release.folder.name}: a user of whom nothing is known gets no probability")
     if service.catalogue_index is not None:
         _prove_index(service, service.catalogue_index, users)
+    if service.features.outage.n_failed:
+        raise ServingError(
+            f"the online store did not answer while {service.release.folder.name} was proved; see the log, and start "
+            "again once it does"
+        )
+
+
+def _asked(service: Service, user: Key, answered: dict[str, Any]) -> Ask:
+    """What was asked, as offline scoring takes it, with the items of the answer as candidates."""
+    keys, time = user_keys(service, Question(RECOMMEND, user)), datetime.fromisoformat(answered["time"])
+    known = describe(service.features, QUERY, [Row(keys, {}, time)])
+    ask = ask_of(service, user, time, {name: values[0] for name, values in known.columns.items()})
+    items = [item[ITEM_ID] for item in answered["items"]]
+    offered = describe(service.features, CANDIDATE, [Row({**keys, ITEM_ID: item}, {}, time) for item in items])
+    schema = columns(service.recommender.signals, CANDIDATE, item_id=service.features.item_type)
+    return ask._replace(candidates=pl.DataFrame({ITEM_ID: items} | offered.columns, schema=schema, strict=False))
+
+
+def _compare(service: Service, user: Key, served: list[float], expected: np.ndarray, *, error: float = 0.0) -> None:
+    if not np.all(np.abs(np.array(served) - expected) <= error + TOLERANCE * np.maximum(1.0, np.abs(expected))):
+        raise ServingError(
+            f"{service.release.folder.name} does not score as offline: user {user!r} got {served}, "
+            f"expected {expected.tolist()}; train and promote a new version"
+        )
 
 
 def _prove_index(service: Service, index: Index, users: list[Key]) -> None:

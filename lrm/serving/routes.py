@@ -12,11 +12,22 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 
+from lrm.errors import StoreError
 from lrm.serving import wire
 from lrm.serving.batching import Batcher, Overloaded, TooLate
-from lrm.serving.guard import RETRY_AFTER_S, TOO_MANY
+from lrm.serving.guard import API_KEY, RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
-from lrm.serving.question import Event, Key, Question, event_problem, problem, shown, stored_event, stored_question
+from lrm.serving.question import (
+    SHOWN,
+    Event,
+    Key,
+    Question,
+    event_problem,
+    problem,
+    shown,
+    stored_event,
+    stored_question,
+)
 from lrm.serving.swap import InService
 
 MAX_PUSHES = 32
@@ -36,7 +47,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         413: "the body is too large",
         422: "a field is wrong; the message names it",
         429: "too many requests wait; the header retry-after says when to come again",
-        503: "the model is still loading",
+        503: "the model is still loading, or new events cannot be kept now",
         504: "there was no answer in time",
     }.items()
 }
@@ -61,13 +72,18 @@ def add_refusals(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             place = first["loc"][-1]
             return _no(422, f"the body is not JSON: character {place}: {first['ctx']['error']}")
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        where = ".".join(str(part)[:SHOWN] for part in first["loc"] if part != "body") or "body"
         return _no(422, f"{where}: {first['msg']}, got {shown(first.get('input'))}")
 
     @app.exception_handler(Overloaded)
     async def turn_away(_request: Request, _error: Overloaded) -> JSONResponse:
         app.state.meters.turned_away.labels(TOO_MANY.reason).inc()
         return _no(TOO_MANY.status, TOO_MANY.detail)
+
+    @app.exception_handler(StoreError)
+    async def come_back(_request: Request, _error: StoreError) -> JSONResponse:
+        app.state.meters.turned_away.labels("store").inc()
+        return _no(503, "the online store does not answer, so new events cannot be kept; send them again in a moment")
 
     @app.exception_handler(TooLate)
     async def give_up(_request: Request, _error: TooLate) -> JSONResponse:
@@ -174,6 +190,8 @@ def add_status(app: FastAPI) -> None:
         """The model is loaded and warm."""
         if held.failure is not None:
             return JSONResponse({"status": "failed", "detail": "the release cannot be loaded; see the log"}, 503)
+        if app.state.is_leaving:
+            return JSONResponse({"status": "leaving", "detail": "the server is about to stop"}, 503)
         is_ready = held.service is not None
         return JSONResponse({"status": "ready" if is_ready else "loading"}, status_code=200 if is_ready else 503)
 
@@ -185,6 +203,22 @@ def add_status(app: FastAPI) -> None:
         for one in app.state.served:
             meters.model.labels(*one).set(one == now)
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def declare_key(app: FastAPI) -> None:
+    """Say in the OpenAPI document that /v1/ asks for a key: clients made of it send one, /docs has a place for it."""
+    plain = app.openapi
+
+    def with_key() -> dict[str, Any]:
+        document = plain()
+        scheme = {"type": "apiKey", "in": "header", "name": API_KEY.decode()}
+        document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+        for path, operations in document["paths"].items():
+            for operation in operations.values() if path.startswith("/v1/") else ():
+                operation["security"] = [{"key": []}]
+        return document
+
+    app.openapi = with_key  # type: ignore[method-assign]
 
 
 def _take_events(held: InService, pushes: list[list[Event]]) -> list[int]:

@@ -22,13 +22,23 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from lrm.serving.batching import Batcher
+from lrm.serving.connections import KEEP_ALIVE_S, MAX_CONNECTIONS
 from lrm.serving.guard import Limits, Shed, guard
+from lrm.serving.leaving import Leaving
 from lrm.serving.listening import holding
 from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
 from lrm.serving.question import Question
 from lrm.serving.release import Release
-from lrm.serving.routes import RECOMMEND_PATH, SCORE_PATH, add_questions, add_refusals, add_status, new_pusher
+from lrm.serving.routes import (
+    RECOMMEND_PATH,
+    SCORE_PATH,
+    add_questions,
+    add_refusals,
+    add_status,
+    declare_key,
+    new_pusher,
+)
 from lrm.serving.shedding import shedder, shedding
 from lrm.serving.swap import InService
 
@@ -63,6 +73,8 @@ class Options(NamedTuple):
     """Where new events are kept; None: beside the release."""
     follow: Path | None = None
     """A link: what it comes to name is served."""
+    leave_s: float = 0.0
+    """Seconds for which a server that is told to stop still answers, so that callers learn to go elsewhere."""
 
 
 def make_app(
@@ -86,6 +98,7 @@ def make_app(
         title="Token Factory",
         description=f"Recommendations of {release.name}.",
         lifespan=_lifespan,
+        redirect_slashes=False,
     )
     held = InService(release, prefix_bytes=options.prefix_bytes, effort=options.effort, events=options.events)
 
@@ -114,18 +127,27 @@ def make_app(
     app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters
     app.state.pusher = new_pusher(held)
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
-    app.state.served = {}
+    app.state.served, app.state.is_leaving = {}, False
 
     shed, asking = Shed(), (RECOMMEND_PATH, SCORE_PATH)
 
     def is_full(path: str) -> bool:
         return path in asking and batcher.is_full
 
-    app.add_middleware(guard, meters=meters, limits=options.limits, shed=shed, is_full=is_full)
-    app.state.turn_away = shedder(meters, options.limits, shed, paths=asking, is_full=lambda: batcher.is_full)
+    def is_leaving() -> bool:
+        return bool(app.state.is_leaving)
+
+    def is_full_now() -> bool:
+        return batcher.is_full and not is_leaving()  # then the usual way, which closes the connection
+
+    guarding: dict[str, Any] = {"meters": meters, "limits": options.limits, "shed": shed}
+    app.add_middleware(guard, **guarding, is_full=is_full, is_leaving=is_leaving)
+    app.state.turn_away = shedder(meters, options.limits, shed, paths=asking, is_full=is_full_now)
     add_refusals(app)
     add_questions(app)
     add_status(app)
+    if options.limits.api_key:
+        declare_key(app)
     return app
 
 
@@ -158,7 +180,11 @@ def _serve_on(sockets: list[socket.socket], release: Release, options: Options, 
 
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
     log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
-    server = uvicorn.Server(web_config(app, host=host, port=port))
+
+    def take_leave() -> None:
+        app.state.is_leaving = True
+
+    server = Leaving(web_config(app, host=host, port=port), leave_s=options.leave_s, on_leave=take_leave)
     if not told_to_stop.is_set():
         server.run(sockets)
     log("stopped")
@@ -175,6 +201,9 @@ def web_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
         http=shedding(app.state.turn_away),
         log_config=None,
         access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        limit_concurrency=MAX_CONNECTIONS,
         proxy_headers=False,  # nothing here asks who called, or by which scheme
         timeout_graceful_shutdown=DRAIN_S,
     )

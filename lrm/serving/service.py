@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from lrm.content import BUNDLE as BUNDLE_FACTS
-from lrm.errors import ServingError
+from lrm.errors import ServingError, StoreError
 from lrm.model.artifact import load as load_recommender
 from lrm.model.decoder import Decode
 from lrm.model.index import Index
@@ -40,6 +40,7 @@ CURRENT_S = 5.0
 """Seconds for which a decoded history is used without asking the store for newer events. Events pushed through this
 server count at once; those that came through another one, after this time at most."""
 MOMENT = timedelta(microseconds=1)
+NOTHING_NEW = Fresh(None, 0.0)
 
 
 class Remembered(NamedTuple):
@@ -114,7 +115,12 @@ def open_service(
     features = open_features(release, recommender.signals, events=events or release.folder.resolve().parent / EVENTS)
     max_events = recommender.config.events_read
     histories = open_histories(
-        release, features.online, recommender.signals, item_type=features.item_type, max_events=max_events
+        release,
+        features.online,
+        recommender.signals,
+        item_type=features.item_type,
+        max_events=max_events,
+        outage=features.outage,
     )
     fields = Fields(
         release.key_types,
@@ -142,7 +148,10 @@ def default_time(service: Service, last_event: datetime | None) -> datetime:
 
 
 def recall(service: Service, user_ids: Sequence[Key]) -> dict[Key, Remembered]:
-    """Every user's decoded history, decoded now where it is not at hand or has new events."""
+    """Every user's decoded history, decoded now where it is not at hand or has new events.
+
+    While the online store does not answer: as it is at hand, or without new events.
+    """
     now = clock.monotonic()
     found: dict[Key, Remembered] = {}
     stale: dict[Key, Remembered | None] = {}
@@ -154,14 +163,14 @@ def recall(service: Service, user_ids: Sequence[Key]) -> dict[Key, Remembered]:
             stale[user_id] = held
     service.counts["hit"] += len(found)
     changed: dict[Key, Fresh] = {}
-    for user_id, fresh in zip(stale, fresh_events(service.histories, list(stale)) if stale else (), strict=True):
+    for user_id, fresh in zip(stale, _fresh_now(service, list(stale)), strict=True):
         held = stale[user_id]
-        if held is not None and held.pushed == fresh.seconds:
+        if held is not None and (fresh is None or held.pushed == fresh.seconds):
             found[user_id] = held._replace(checked=now)
             service.remembered.put(user_id, found[user_id])
             service.counts["hit"] += 1
         else:
-            changed[user_id] = fresh
+            changed[user_id] = fresh or NOTHING_NEW
     service.counts["miss"] += len(changed)
     for user_id, one in zip(changed, _decoded(service, changed, now), strict=True):
         found[user_id] = one
@@ -174,9 +183,17 @@ def as_then(service: Service, user_id: Key, before: datetime) -> Remembered:
 
     It lacks new events before that instant which so many later ones followed that they are not kept any more.
     """
-    (fresh,) = fresh_events(service.histories, [user_id])
-    (one,) = _decoded(service, {user_id: fresh}, 0.0, before=before)
+    (fresh,) = _fresh_now(service, [user_id])
+    (one,) = _decoded(service, {user_id: fresh or NOTHING_NEW}, 0.0, before=before)
     return one
+
+
+def _fresh_now(service: Service, user_ids: Sequence[Key]) -> Sequence[Fresh | None]:
+    """Each user's new events; None for all while the online store does not answer."""
+    try:
+        return fresh_events(service.histories, user_ids) if user_ids else ()
+    except StoreError:
+        return [None] * len(user_ids)
 
 
 def forget(service: Service, user_id: Key) -> None:

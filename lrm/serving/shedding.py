@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from lrm.serving.connections import Bounded
 from lrm.serving.guard import REQUEST_ID, RETRY_AFTER_S, TOO_MANY, Limits, Shed, key_check, request_ids
 from lrm.serving.meters import Meters
 
@@ -66,16 +65,17 @@ def shedder(
     return turn_away
 
 
-def shedding(turn_away: Callable[[bytes], bytes | None]) -> type[HttpToolsProtocol]:
+def shedding(turn_away: Callable[[bytes], bytes | None]) -> type[Bounded]:
     """The web server's own protocol, which asks `turn_away` first, between two requests only."""
 
-    class Shedding(HttpToolsProtocol):
+    class Shedding(Bounded):
         is_between = True
 
         def data_received(self, data: bytes) -> None:
             if self.is_between and (self.cycle is None or self.cycle.response_complete):
                 answer = turn_away(data)
                 if answer is not None:
+                    self.head_came()
                     self._unset_keepalive_if_required()
                     self.transport.write(answer)
                     self.timeout_keep_alive_task = self.loop.call_later(

@@ -112,6 +112,9 @@ class Flags(BaseModel):
     empty_history: bool = Field(description="the user has no event before the request")
     missing: list[str] = Field(description="signals without a value, of the request or of a candidate")
     expired: list[str] = Field(description="signals whose value had outlived its time-to-live")
+    store_down: bool = Field(
+        description="the online store did not answer: what was read of it last was used, the rest is missing"
+    )
 
 
 class Answer(BaseModel):

@@ -91,7 +91,7 @@ entity_key_serialization_version: 3
 """
 
 
-def write_shop(folder: Path) -> tuple[Path, Path]:
+def write_shop(folder: Path, *, n_users: int = N_USERS) -> tuple[Path, Path]:
     """Write the data folder and the feature repo, and return both."""
     data, repo = folder / "data", folder / "feature_repo"
     data.mkdir(parents=True)
@@ -99,8 +99,8 @@ def write_shop(folder: Path) -> tuple[Path, Path]:
     (repo / "definitions.py").write_text(FEATURE_REPO)
     (repo / "feature_store.yaml").write_text(FEATURE_STORE)
     rng = np.random.default_rng(0)
-    user_ids, item_ids = np.arange(1, N_USERS + 1), np.arange(100, 100 + N_ITEMS)
-    days = np.tile(np.arange(N_DAYS), N_USERS)
+    user_ids, item_ids = np.arange(1, n_users + 1), np.arange(100, 100 + N_ITEMS)
+    days = np.tile(np.arange(N_DAYS), n_users)
     buyers = np.repeat(user_ids, N_DAYS)
     bought = item_ids[(buyers + days) % N_ITEMS]
     n = len(buyers)
@@ -116,7 +116,7 @@ def write_shop(folder: Path) -> tuple[Path, Path]:
         | {"label": (offered % 2).astype(np.float32), "shelf": rng.normal(size=4 * n).astype(np.float32)}
     ).unique(["user_id", "event_time", "item_id"], maintain_order=True)
     tables["users"] = {"user_id": user_ids, "age": 20.0 + user_ids, "country": [f"c{u % 3}" for u in user_ids]} | first(
-        N_USERS
+        n_users
     )
     tables["items"] = {
         "item_id": item_ids,
@@ -136,9 +136,9 @@ def write_shop(folder: Path) -> tuple[Path, Path]:
         schema=sold.schema,
     )
     tables["pairs"] = (
-        {"user_id": np.repeat(user_ids, N_ITEMS), "item_id": np.tile(item_ids, N_USERS)}
-        | {"bought": rng.poisson(2.0, N_USERS * N_ITEMS).astype(np.float32)}
-        | first(N_USERS * N_ITEMS)
+        {"user_id": np.repeat(user_ids, N_ITEMS), "item_id": np.tile(item_ids, n_users)}
+        | {"bought": rng.poisson(2.0, n_users * N_ITEMS).astype(np.float32)}
+        | first(n_users * N_ITEMS)
     )
     tables["promotions"] = {"store_id": np.repeat([0, 1], N_ITEMS), "item_id": np.tile(item_ids, 2)} | {
         "price": rng.lognormal(size=2 * N_ITEMS).astype(np.float32),

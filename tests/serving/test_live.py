@@ -13,11 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from lrm.errors import ServingError
 from lrm.serving.guard import Limits
+from lrm.serving.probe import prove
 from lrm.serving.process import free_port, is_ready
 from lrm.serving.release import read_release
 from lrm.serving.server import serve, web_config
+from lrm.serving.service import open_service
 from tests.serving.conftest import ask, copied, serving
 from tests.serving.shop import AS_OF
 
@@ -77,6 +81,18 @@ def test_an_event_of_an_item_that_the_catalogue_does_not_know_is_taken_and_the_i
 def test_a_bad_event_is_named_and_none_is_taken(address, event, message):
     status, answer = ask(address, "/v1/events", events=[event])
     assert (status, message in answer["detail"]) == (422, True), answer
+
+
+@pytest.mark.parametrize("weight", ["outcome.weight", "factory.candidate.mix.0.weight", "decoder.norm.weight"])
+def test_a_release_whose_answers_are_no_numbers_is_not_put_in_service(world, tmp_path, weight):
+    release = copied(world, tmp_path / "release")
+    path = release.folder / "bundle" / "weights.safetensors"
+    weights = load_file(path)
+    weights[weight].fill_(float("nan"))
+    save_file(weights, path)
+    service = open_service(release)
+    with pytest.raises(ServingError, match=r"does not score as offline|gets no probability"):
+        prove(service)
 
 
 def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(world, tmp_path):
@@ -221,10 +237,7 @@ def test_an_option_out_of_range_is_refused_before_anything_is_loaded(world, caps
 
 
 def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
-    from lrm.errors import ServingError
     from lrm.features import feast_repo
-    from lrm.serving.probe import prove
-    from lrm.serving.service import open_service
 
     release = copied(world, tmp_path / "release")
     shutil.rmtree(release.folder / "online")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from lrm.errors import ServingError
+from lrm.features.run import retrieve_features
 from lrm.features.store import materialise_online
 from lrm.features.tables import read
 from lrm.model.artifact import load
@@ -19,7 +20,7 @@ from lrm.serving.publish import build_release, declared_for
 from lrm.serving.rehearse import rehearse_model, staged_repo
 from lrm.serving.replay import ask, choose_probes
 from lrm.serving.skew import TOLERANCE, Outcome, measure, require_none
-from tests.serving.shop import AS_OF, FEATURE_REPO
+from tests.serving.shop import AS_OF, FEATURE_REPO, write_shop
 
 
 def rehearsed(world, folder: Path, *, champion: Path | None = None, **changed) -> dict:
@@ -39,6 +40,17 @@ def test_an_honest_release_has_no_skew(beside_the_champion):
     assert (found["n_users"], found["n_requests"], found["n_skewed"], found["skew"]) == (20, 40, 0, [])
     assert found["max_score_difference"] <= 1e-5
     assert found["max_probability_difference"] <= 1e-5
+
+
+def test_a_thousand_users_are_served_what_is_scored_offline(world, tmp_path):
+    data, repo = write_shop(tmp_path, n_users=1000)
+    retrieve_features(data, repo, tmp_path / "examples")
+    asked = {"data": data, "feature_repo": repo, "n_users": 1000}
+    (tmp_path / "rehearsal").mkdir()
+    found = rehearse_model(tmp_path / "examples", world.root / "model", None, tmp_path / "rehearsal", **asked)
+    assert (found["n_users"], found["n_requests"], found["n_skewed"]) == (1000, 2000, 0)
+    assert found["max_score_difference"] <= 1e-4
+    assert found["max_probability_difference"] <= 1e-4
 
 
 def test_an_expired_value_is_null_online_and_counted(beside_the_champion, world):
