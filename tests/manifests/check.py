@@ -6,7 +6,18 @@ from collections.abc import Iterator
 import yaml
 
 from tests.manifests import policies, pool_policies
-from tests.manifests.cluster import PROJECT, VARIANTS, VERSIONS, Object, facts, rendered, unfit
+from tests.manifests.cluster import (
+    BESIDE,
+    MANIFESTS,
+    PROJECT,
+    VARIANTS,
+    VERSIONS,
+    Object,
+    facts,
+    render,
+    rendered,
+    unfit,
+)
 from tests.manifests.policies import Policy
 
 PRODUCTION = "production"
@@ -23,6 +34,7 @@ EVERYWHERE: tuple[Policy, ...] = (
     policies.disks_are_bounded,
     policies.a_gpu_is_asked_for_in_full,
     policies.objects_carry_the_recommended_labels,
+    policies.the_version_is_that_of_the_image,
     pool_policies.selectors_find_pods,
     pool_policies.pods_are_spread,
     pool_policies.budget_and_autoscaler_agree,
@@ -37,25 +49,37 @@ IN_PRODUCTION: tuple[Policy, ...] = (
 )
 
 
+OF_ANY_POD: tuple[Policy, ...] = (
+    policies.requests_are_within_limits,
+    policies.pods_are_restricted,
+    policies.pods_do_not_touch_their_host,
+    policies.the_version_is_that_of_the_image,
+    pool_policies.selectors_find_pods,
+    pool_policies.what_is_named_exists,
+)
+
+
 def violations(variant: str, objects: list[Object]) -> Iterator[str]:
-    """What breaks a policy that holds for the variant."""
+    """What breaks a policy that holds for the variant, or for what stands beside the pools."""
     held = EVERYWHERE + (IN_PRODUCTION if variant.startswith(PRODUCTION) else ())
+    if variant in BESIDE:
+        held = OF_ANY_POD
     for policy in held:
         yield from (f"{policy.__name__}: {wrong}" for wrong in policy(objects, facts()))
 
 
 def main() -> int:
-    """Check every variant; returns the exit status."""
+    """Check every variant and what stands beside them; returns the exit status."""
     folder = PROJECT / "build/manifests"
     folder.mkdir(parents=True, exist_ok=True)
     failed = False
-    for variant in VARIANTS:
-        objects = rendered(variant)
-        (folder / f"{variant}.yaml").write_text(yaml.safe_dump_all(objects, sort_keys=False))
+    for variant in (*VARIANTS, *BESIDE):
+        objects = render(MANIFESTS / variant) if variant in BESIDE else rendered(variant)
+        (folder / f"{variant.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(objects, sort_keys=False))
         wrong = [f"Kubernetes {version}: {one}" for version in VERSIONS for one in unfit(objects, version)]
         wrong += violations(variant, objects)
         failed |= bool(wrong)
-        print(f"{variant:<32} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
+        print(f"{variant:<41} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
         print(*(f"  {one}\n" for one in wrong), sep="", end="")
     return 1 if failed else 0
 

@@ -23,11 +23,25 @@ SCHEMAS = Path(__file__).resolve().parent / "schemas"
 PAGE = PROJECT / "docs/kubernetes.md"
 VERSIONS = ("1.33", "1.35", "1.37")
 """Kubernetes versions whose schemas the manifests fit."""
-OVERLAYS = ("cpu", "gpu-l4", "gpu-a100", "gpu-h100", "staging", "production")
-OPTIONS = ("api-key", "gcs-fuse", "httproute-canary", "keda", "kserve")
-TOGETHER = ("gpu-l4+gcs-fuse", "gpu-h100+keda", "staging+keda", "production+httproute-canary+keda")
+GPUS = ("gpu-l4", "gpu-a100", "gpu-h100")
+OVERLAYS = ("cpu", *GPUS, "staging", "production")
+OPTIONS = ("api-key", "gcs-fuse", "httproute-canary", "keda", "kserve", *GPUS)
+TOGETHER = (
+    "gpu-l4+gcs-fuse",
+    "gpu-h100+keda",
+    "gpu-l4+kserve",
+    "staging+keda",
+    "staging+gpu-l4",
+    "production+httproute-canary+keda",
+    "production+httproute-canary+gpu-l4",
+    "production+gcs-fuse+kserve",
+    "production+keda+kserve",
+    "production+gpu-h100+gcs-fuse+keda+kserve",
+)
 VARIANTS = (*OVERLAYS, *(f"production+{option}" for option in OPTIONS), *TOGETHER)
 """An overlay, or an overlay with components that a user would list in it."""
+BESIDE = ("mlflow", "monitoring/gmp", "monitoring/operator")
+"""What stands beside the pools."""
 AROUND = ("kserve",)
 """Components that copy what an overlay has made of the base, and so go into an overlay around it."""
 
@@ -39,7 +53,10 @@ class Pod(NamedTuple):
 
     owner: Object
     labels: dict[str, str]
+    annotations: dict[str, str]
     spec: Object
+    strategy: Object
+    """How its workload replaces it by a new one."""
 
     @property
     def name(self) -> str:
@@ -73,15 +90,21 @@ def _rendered(variant: str) -> str:
         tree = Path(shutil.copytree(MANIFESTS, Path(scratch, "manifests")))
         folder = tree / "overlays" / overlay
         said = yaml.safe_load((folder / "kustomization.yaml").read_text())
-        if set(options) & set(AROUND):
+        _listed(folder, said, [option for option in options if option not in AROUND])
+        around = [option for option in options if option in AROUND]
+        if around:
             folder = tree / "overlays" / variant
             folder.mkdir()
-            said = {key: said[key] for key in ("apiVersion", "kind", "namespace") if key in said}
-            said["resources"] = [f"../{overlay}"]
-        if options:
-            said["components"] = [*said.get("components", ()), *(f"../../components/{option}" for option in options)]
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(said))
+            head = {key: said[key] for key in ("apiVersion", "kind", "namespace") if key in said}
+            _listed(folder, {**head, "resources": [f"../{overlay}"]}, around)
         return _kustomized(folder)
+
+
+def _listed(folder: Path, said: Object, options: list[str]) -> None:
+    """Write a kustomization that lists these components after its own."""
+    if options:
+        said["components"] = [*said.get("components", ()), *(f"../../components/{option}" for option in options)]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(said))
 
 
 def _kustomized(folder: Path) -> str:
@@ -105,11 +128,22 @@ def pods(objects: list[Object]) -> list[Pod]:
     for one in objects:
         if one["kind"] == "Deployment":
             template = one["spec"]["template"]
-            found.append(Pod(one, template["metadata"]["labels"], template["spec"]))
+            meta = template["metadata"]
+            strategy = one["spec"].get("strategy", {})
+            found.append(Pod(one, meta["labels"], meta.get("annotations", {}), template["spec"], strategy))
+        elif one["kind"] == "Pod":
+            found.append(Pod(one, one["metadata"]["labels"], {}, one["spec"], {}))
         elif one["kind"] == "InferenceService":
-            predictor = one["spec"]["predictor"]
-            found.append(Pod(one, predictor.get("labels", {}), predictor))
+            spec = dict(one["spec"]["predictor"])
+            beside = [spec.pop(key, {}) for key in ("labels", "annotations", "deploymentStrategy")]
+            found.append(Pod(one, beside[0], beside[1], spec, beside[2]))
     return found
+
+
+def deployments(objects: list[Object]) -> list[str]:
+    """Names of the Deployments that there are, or that KServe makes (in its mode Standard)."""
+    own = [one["metadata"]["name"] for one in of_kind(objects, "Deployment")]
+    return own + [f"{one['metadata']['name']}-predictor" for one in of_kind(objects, "InferenceService")]
 
 
 def of_kind(objects: list[Object], *kinds: str) -> Iterator[Object]:

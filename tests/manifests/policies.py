@@ -5,10 +5,16 @@ from collections.abc import Callable, Iterator
 
 from tests.manifests.cluster import Facts, Object, Pod, of_kind, pods, quantity, selects
 
-RECOMMENDED = {f"app.kubernetes.io/{key}" for key in ("name", "component", "instance", "part-of", "managed-by")}
+VERSION = "app.kubernetes.io/version"
+RECOMMENDED = {f"app.kubernetes.io/{key}" for key in ("name", "component", "instance", "part-of", "managed-by")} | {
+    VERSION
+}
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds of volumes that Pod Security "restricted" allows."""
 FETCHED = "fetch-release"
+FUSE = "gcsfuse.csi.storage.gke.io"
+DRIVER = "/usr/local/nvidia/lib64"
+"""Where GKE's device plugin shows a container the driver (container-engine-accelerators, `-container-path`)."""
 
 Policy = Callable[[list[Object], Facts], Iterator[str]]
 
@@ -39,11 +45,14 @@ def probes_ask_what_the_server_answers(objects: list[Object], facts: Facts) -> I
 def a_pod_may_finish_its_requests(objects: list[Object], facts: Facts) -> Iterator[str]:
     for pod in pods(objects):
         slept = pod.spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        needed = slept + facts.drain_s + 5
+        leave = int(_given(pod.spec["containers"][0], "--leave-s") or 0)
+        needed = slept + leave + facts.drain_s + 5
+        if not leave:
+            yield f"{pod.name}: it says nothing to kept connections before it stops; give --leave-s"
         if not slept:
             yield f"{pod.name}: it stops before load balancers have forgotten it; sleep before the stop"
         if pod.spec["terminationGracePeriodSeconds"] < needed:
-            yield f"{pod.name}: the grace period is shorter than sleep, drain and five seconds ({needed} s)"
+            yield f"{pod.name}: the grace period is shorter than sleep, leave, drain and five seconds ({needed} s)"
 
 
 def commands_are_this_projects(objects: list[Object], facts: Facts) -> Iterator[str]:
@@ -83,6 +92,9 @@ def a_depot_that_is_a_folder_is_mounted(objects: list[Object], _: Facts) -> Iter
             for depot in depots:
                 if depot.startswith("/") and not f"{depot}/".startswith(tuple(mounts)):
                     yield f"{pod.name}: the depot {depot} is not mounted"
+        drivers = {volume["csi"]["driver"] for volume in pod.spec["volumes"] if "csi" in volume}
+        if FUSE in drivers and pod.annotations.get("gke-gcsfuse/volumes") != "true":
+            yield f"{pod.name}: mounts a bucket, and no annotation asks GKE for the container that does it"
 
 
 def pods_are_restricted(objects: list[Object], _: Facts) -> Iterator[str]:
@@ -155,9 +167,14 @@ def a_gpu_is_asked_for_in_full(objects: list[Object], _: Facts) -> Iterator[str]
             yield f"{pod.name}: does not say which GPU"
         if not any(one.get("key") == "nvidia.com/gpu" for one in pod.spec.get("tolerations", ())):
             yield f"{pod.name}: does not tolerate the taint of GPU nodes"
+        variables = {one["name"]: one.get("value", "") for one in server.get("env", ())}
+        if DRIVER not in variables.get("LD_LIBRARY_PATH", "").split(":"):
+            yield f"{pod.name}: does not look for the driver where GKE mounts it ({DRIVER})"
+        if variables.get("LRM_DEVICE") != "cuda":
+            yield f"{pod.name}: would serve on the processor if it saw no GPU"
         if "/dev/shm" not in {mount["mountPath"] for mount in server["volumeMounts"]}:
             yield f"{pod.name}: has no shared memory of its own"
-        if pod.owner["kind"] == "Deployment" and pod.owner["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0:
+        if pod.strategy.get("rollingUpdate", {}).get("maxSurge") != 0:
             yield f"{pod.name}: a surge waits for a GPU to spare"
 
 
@@ -168,6 +185,20 @@ def objects_carry_the_recommended_labels(objects: list[Object], _: Facts) -> Ite
     for pod in pods(objects):
         if not pod.labels.keys() >= RECOMMENDED:
             yield f"{pod.name}: its pods lack labels"
+
+
+def the_version_is_that_of_the_image(objects: list[Object], _: Facts) -> Iterator[str]:
+    """An image by digest has a version of its own, not that of an image which was built for a try."""
+    for pod in pods(objects):
+        version = pod.labels.get(VERSION, "")
+        for one in pod.containers:
+            name, _, digest = one["image"].partition("@")
+            tag = name.rpartition("/")[2].partition(":")[2]
+            if (version == "dev") if digest else (tag != version):
+                yield f"{pod.name}, {one['name']}: says version {version}, and is {one['image']}"
+    versions = {one["metadata"].get("labels", {}).get(VERSION, "") for one in objects}
+    if len(versions) != 1:
+        yield f"objects of one pool say several versions: {', '.join(sorted(versions))}"
 
 
 def _containers(objects: list[Object]) -> Iterator[tuple[str, Object]]:

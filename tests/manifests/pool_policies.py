@@ -5,11 +5,18 @@ from collections.abc import Iterator
 
 import yaml
 
-from tests.manifests.cluster import MANIFESTS, Facts, Object, of_kind, pods, selects
+from tests.manifests.cluster import MANIFESTS, Facts, Object, deployments, of_kind, pods, selects
 from tests.manifests.policies import pods_of
 
 DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
-WORKLOADS = ("Deployment", "InferenceService")
+NEEDED = (
+    ("names", 53),
+    ("the bucket", 443),
+    ("the online store over TLS", 6378),
+    ("the online store", 6379),
+    ("the registry", 5000),
+)
+"""What a pod asks of others, and on which port."""
 POD_HASH = "5d8f9c7b6d-x7k2p"
 """What a Deployment adds to its name in that of a pod."""
 
@@ -58,7 +65,7 @@ def budget_and_autoscaler_agree(objects: list[Object], _: Facts) -> Iterator[str
 
 
 def one_autoscaler_scales_what_exists(objects: list[Object], facts: Facts) -> Iterator[str]:
-    workloads = {(one["kind"], one["metadata"]["name"]) for one in of_kind(objects, *WORKLOADS)}
+    workloads = {("Deployment", name) for name in deployments(objects)}
     targets = []
     for one in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject"):
         target = one["spec"]["scaleTargetRef"]
@@ -68,6 +75,9 @@ def one_autoscaler_scales_what_exists(objects: list[Object], facts: Facts) -> It
         for metric in _metrics(one):
             if metric not in known_series(facts):
                 yield f"{one['kind']} {one['metadata']['name']}: neither server nor rules show {metric}"
+    for one in of_kind(objects, "InferenceService"):
+        if ("Deployment", f"{one['metadata']['name']}-predictor") not in targets:
+            yield f"InferenceService {one['metadata']['name']}: nothing scales what KServe makes of it"
     if len(targets) != len(set(targets)):
         yield "two autoscalers scale the same workload"
     for one in of_kind(objects, "Deployment"):
@@ -82,7 +92,7 @@ def an_autoscaler_counts_its_own_pods(objects: list[Object], _: Facts) -> Iterat
         if re.findall(r'\bnamespace="(.*?)"', query) != [one["metadata"]["namespace"]]:
             yield f"ScaledObject {one['metadata']['name']}: does not count the namespace {one['metadata']['namespace']}"
         counted = re.findall(r'\bpod=~"(.*?)"', query) or [".*"]
-        for name in (workload["metadata"]["name"] for workload in of_kind(objects, "Deployment")):
+        for name in deployments(objects):
             if bool(re.fullmatch(counted[0], f"{name}-{POD_HASH}")) != (name == scaled):
                 yield f"ScaledObject {one['metadata']['name']}: scales {scaled}, and counts pods as if of {name}"
 
@@ -117,7 +127,7 @@ def traffic_is_denied_but_for_what_is_needed(objects: list[Object], _: Facts) ->
         outgoing = {port["port"] for one in mine for rule in one.get("egress", ()) for port in rule.get("ports", ())}
         if incoming != {pod.spec["containers"][0]["ports"][0]["name"]}:
             yield f"{pod.name}: callers reach {sorted(incoming) or 'nothing'}, expected its one port"
-        for what, port in (("names", 53), ("the bucket", 443), ("the online store", 6379), ("the registry", 5000)):
+        for what, port in NEEDED:
             if port not in outgoing:
                 yield f"{pod.name}: cannot reach {what} (port {port})"
 
@@ -143,10 +153,10 @@ def releases_are_named_by_digest(objects: list[Object], _: Facts) -> Iterator[st
 
 def known_series(facts: Facts) -> frozenset[str]:
     """Series of the server, of the recording rules, and of the adapter."""
-    rules = yaml.safe_load((MANIFESTS / "monitoring/rules.yaml").read_text())
+    rules = yaml.safe_load((MANIFESTS / "monitoring/common/rules.yaml").read_text())
     recorded = {rule["record"] for group in rules["spec"]["groups"] for rule in group["rules"] if "record" in rule}
-    adapter = yaml.safe_load((MANIFESTS / "monitoring/adapter-rules.yaml").read_text())
-    return facts.metrics | recorded | {rule["name"]["as"] for rule in adapter["rules"]}
+    adapter = yaml.safe_load((MANIFESTS / "monitoring/adapter.yaml").read_text())
+    return facts.metrics | recorded | {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
 
 
 def series_in(query: str) -> set[str]:
@@ -162,9 +172,6 @@ def scales(objects: list[Object]) -> Iterator[tuple[str, int, int]]:
             yield name, spec["minReplicas"], spec["maxReplicas"]
         elif one["kind"] == "ScaledObject":
             yield name, spec["minReplicaCount"], spec["maxReplicaCount"]
-        elif one["kind"] == "InferenceService":
-            least = spec["predictor"]["minReplicas"]
-            yield name, least, spec["predictor"].get("maxReplicas", least)
 
 
 def _metrics(one: Object) -> set[str]:
@@ -174,7 +181,8 @@ def _metrics(one: Object) -> set[str]:
 
 
 def _named(spec: Object) -> Iterator[tuple[str, str]]:
-    yield "ServiceAccount", spec["serviceAccountName"]
+    if "serviceAccountName" in spec:
+        yield "ServiceAccount", spec["serviceAccountName"]
     for one in [*spec.get("initContainers", ()), *spec["containers"]]:
         for source in one.get("envFrom", ()):
             for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):

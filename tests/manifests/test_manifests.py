@@ -10,10 +10,26 @@ import yaml
 
 from tests.manifests import check
 from tests.manifests.check import violations
-from tests.manifests.cluster import MANIFESTS, OVERLAYS, PROJECT, VARIANTS, VERSIONS, facts, rendered, unfit
+from tests.manifests.cluster import (
+    BESIDE,
+    MANIFESTS,
+    OVERLAYS,
+    PROJECT,
+    VARIANTS,
+    VERSIONS,
+    facts,
+    pods,
+    render,
+    rendered,
+    unfit,
+)
+from tests.manifests.policies import RECOMMENDED, VERSION
 from tests.manifests.pool_policies import known_series, scales, series_in
 
 MONITORING = MANIFESTS / "monitoring"
+WATCHERS = {"gmp": "Rules", "operator": "PrometheusRule"}
+"""The ways of watching, and the kind in which each takes its rules."""
+NOT_READY = "TokenFactoryNotReady"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -55,19 +71,19 @@ def test_a_field_that_a_custom_resource_does_not_know_is_found(variant, kind):
     assert "Additional properties are not allowed ('sepc' was unexpected)" in wrong
 
 
-def test_the_pod_of_an_inference_service_is_that_of_the_deployment():
-    (plain,) = [one for one in rendered("production") if one["kind"] == "Deployment"]
-    (service,) = [one for one in rendered("production+kserve") if one["kind"] == "InferenceService"]
-    expected, predictor = plain["spec"]["template"]["spec"], service["spec"]["predictor"]
-    expected["containers"][0]["name"] = "kserve-container"
-    assert {key: predictor[key] for key in expected} == expected
+@pytest.mark.parametrize("variant", [one for one in VARIANTS if one.endswith("+kserve")])
+def test_the_pod_of_an_inference_service_is_that_of_the_deployment(variant):
+    (plain,), (served,) = pods(rendered(variant.removesuffix("+kserve"))), pods(rendered(variant))
+    plain.spec["containers"][0]["name"] = "kserve-container"
+    plain.annotations["kubectl.kubernetes.io/default-container"] = "kserve-container"
+    assert served[1:] == plain[1:]
 
 
 @pytest.mark.parametrize("variant", [one for one in VARIANTS if {"keda", "kserve"} & {*one.split("+")}])
 def test_another_autoscaler_keeps_as_many_pods_as_the_overlay_says(variant):
-    ((_, least, most),) = scales(rendered(variant.split("+")[0]))
-    ((name, *found),) = scales(rendered(variant))
-    assert found == ([least, most] if name.startswith("ScaledObject") else [least, least])
+    ((_, *expected),) = scales(rendered(variant.split("+")[0]))
+    ((_, *found),) = scales(rendered(variant))
+    assert found == expected
 
 
 def test_a_canary_is_a_pool_of_its_own_behind_the_same_network_rules():
@@ -81,7 +97,7 @@ def test_a_canary_is_a_pool_of_its_own_behind_the_same_network_rules():
 def test_make_manifests_writes_what_it_checked_and_says_what_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(check, "VARIANTS", ("production", "cpu"))
     assert check.main() == 0
-    assert len(re.findall(r" good$", capsys.readouterr().out, re.MULTILINE)) == 2
+    assert len(re.findall(r" good$", capsys.readouterr().out, re.MULTILINE)) == 2 + len(BESIDE)
     written = yaml.safe_load_all((PROJECT / "build/manifests/production.yaml").read_text())
     assert list(written) == rendered("production")
     monkeypatch.setattr(check, "EVERYWHERE", check.EVERYWHERE + check.IN_PRODUCTION)
@@ -90,10 +106,44 @@ def test_make_manifests_writes_what_it_checked_and_says_what_is_wrong(monkeypatc
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_watches_the_pools_fits_its_schemas(version):
-    from tests.manifests.cluster import render
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_stands_beside_the_pools_fits_its_schemas(beside, version):
+    assert unfit(render(MANIFESTS / beside), version) == []
 
-    assert unfit(render(MONITORING), version) == []
+
+@pytest.mark.parametrize(("watcher", "kind"), WATCHERS.items())
+def test_each_way_of_watching_asks_for_no_kind_that_comes_with_the_other(watcher, kind):
+    objects = {one["kind"]: one for one in render(MONITORING / watcher)}
+    assert objects.keys() == {kind, "ConfigMap", "PodMonitoring" if watcher == "gmp" else "PodMonitor"}
+    assert {one["metadata"]["namespace"] for one in objects.values()} == {"token-factory-production"}
+    assert all(one["metadata"]["labels"].keys() >= RECOMMENDED - {VERSION} for one in objects.values())
+
+
+@pytest.mark.parametrize(("watcher", "kind"), WATCHERS.items())
+def test_the_rules_of_each_way_differ_in_the_namespace_alone(watcher, kind):
+    (found,) = [one for one in render(MONITORING / watcher) if one["kind"] == kind]
+    text = json.dumps(found["spec"]["groups"])
+    assert json.loads(text.replace("token-factory-production", "token-factory")) == groups()
+    (ready,) = [rule for group in found["spec"]["groups"] for rule in group["rules"] if rule.get("alert") == NOT_READY]
+    assert 'absent(lrm_ready{namespace="token-factory-production"})' in ready["expr"]
+
+
+def test_a_group_without_an_interval_is_none_of_googles_rules():
+    objects = render(MONITORING / "gmp")
+    (rules_,) = [one for one in objects if one["kind"] == "Rules"]
+    del rules_["spec"]["groups"][1]["interval"]
+    assert unfit(objects, VERSIONS[0]) == ["Rules token-factory: 'interval' is a required property"]
+
+
+def test_the_adapter_is_given_values_of_its_chart_and_the_metric_of_the_autoscaler():
+    values = yaml.safe_load((MONITORING / "adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    (scaler,) = [one for one in rendered("production") if one["kind"] == "HorizontalPodAutoscaler"]
+    assert rule["name"]["as"] == scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
+    assert series_in(rule["seriesQuery"]) <= known_series(facts())
+    (keda,) = [one for one in rendered("production+keda") if one["kind"] == "ScaledObject"]
+    asked = keda["spec"]["triggers"][0]["metadata"]["serverAddress"]
+    assert asked == f"{values['prometheus']['url']}:{values['prometheus']['port']}"
 
 
 def test_rules_and_dashboard_name_only_series_that_there_are():
@@ -116,8 +166,7 @@ def test_the_rules_record_and_alert_as_worked_out_by_hand(tmp_path):
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("there is no promtool; install it (Debian: apt install prometheus)")
-    spec = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups()}))
     shutil.copyfile(PROJECT / "tests/manifests/rules_test.yaml", tmp_path / "test.yaml")
     done = subprocess.run([promtool, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, "SUCCESS" in done.stdout) == (0, True), done.stdout + done.stderr
@@ -135,10 +184,13 @@ def test_the_dashboard_asks_the_chosen_source_and_its_panels_do_not_overlap():
     assert all(panel["description"] and panel["title"] for panel in panels)
 
 
+def groups():
+    return yaml.safe_load((MONITORING / "common/rules.yaml").read_text())["spec"]["groups"]
+
+
 def rules():
-    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in groups() for rule in group["rules"]]
 
 
 def dashboard():
-    return json.loads((MONITORING / "dashboard.json").read_text())
+    return json.loads((MONITORING / "common/dashboard.json").read_text())
