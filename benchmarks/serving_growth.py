@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
 from benchmarks.curves import curves_page
-from benchmarks.serving import OURS, measured, request_of, served
 from benchmarks.serving_load import closed
+from benchmarks.serving_servers import OURS, measured, request_of, served
 from benchmarks.serving_world import made_release
 from lrm.serving.indexing import with_index
 from lrm.serving.release import read_release, write_release

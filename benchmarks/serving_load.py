@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LOST = 0
+"""In the place of a status: the connection ended before the answer."""
+
 
 class Load(NamedTuple):
     """What came of a load."""
@@ -33,16 +36,14 @@ def closed(port: int, path: str, body: Callable[[int], Any], *, clients: int, se
     """Every client asks, waits for the answer, and asks again."""
 
     async def everything() -> Load:
-        end, place, found = time.perf_counter() + seconds, iter(range(10**9)), _Found()
+        start, place, found, kept = time.perf_counter(), iter(range(10**9)), _Found(), _Connections(port, clients)
 
         async def client() -> None:
-            connection = await asyncio.open_connection("127.0.0.1", port)
-            while (start := time.perf_counter()) < end:
-                found.add(await _ask(connection, path, body(next(place))), time.perf_counter() - start)
-            connection[1].close()
+            while (at := time.perf_counter()) < start + seconds:
+                found.add(await kept.ask(path, body(next(place))), time.perf_counter() - at)
 
-        start = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
+        kept.close()
         return found.load(time.perf_counter() - start)
 
     return asyncio.run(everything())
@@ -52,28 +53,48 @@ def at_rate(port: int, path: str, body: Callable[[int], Any], *, rate: float, se
     """Requests fall due at a fixed rate whatever the server does; latency counts from when a request was due."""
 
     async def everything() -> Load:
-        found, start = _Found(), time.perf_counter()
-        due: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
+        start, found, kept = time.perf_counter(), _Found(), _Connections(port, most)
 
-        async def client() -> None:
-            connection = await asyncio.open_connection("127.0.0.1", port)
-            while (one := await due.get()) is not None:
-                status = await _ask(connection, path, body(one[0]))
-                found.add(status, time.perf_counter() - one[1])
-            connection[1].close()
+        async def one(place: int, due: float) -> None:
+            found.add(await kept.ask(path, body(place)), time.perf_counter() - due)
 
-        clients = [asyncio.create_task(client()) for _ in range(most)]
+        asked = []
         for place in range(int(rate * seconds)):
-            at = start + place / rate
-            if (wait := at - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            due.put_nowait((place, at))
-        for _ in clients:
-            due.put_nowait(None)
-        await asyncio.gather(*clients)
+            due = start + place / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            asked.append(asyncio.create_task(one(place, due)))
+        await asyncio.gather(*asked)
+        kept.close()
         return found.load(time.perf_counter() - start)
 
     return asyncio.run(everything())
+
+
+class _Connections:
+    """Kept connections, `most` at once. The one used last is used next: a server ends those that idle for seconds."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self.port, self.room = port, asyncio.Semaphore(most)
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, path: str, body: Any) -> int:
+        """The status of the answer; `LOST` where the connection ended before it."""
+        async with self.room:
+            while self.idle and self.idle[-1][0].at_eof():
+                self.idle.pop()[1].close()
+            connection = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                status = await _ask(connection, path, body)
+            except (OSError, EOFError):
+                connection[1].close()
+                return LOST
+            self.idle.append(connection)
+            return status
+
+    def close(self) -> None:
+        """End all of them."""
+        for _, writer in self.idle:
+            writer.close()
 
 
 class _Found:

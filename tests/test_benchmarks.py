@@ -1,16 +1,34 @@
 """Every model benchmark runs from its command line to its table, on a small world."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import arms, cost, elastic, large_catalogue, mfu, pretraining, serving_export
+from benchmarks import (
+    arms,
+    cost,
+    elastic,
+    large_catalogue,
+    mfu,
+    pretraining,
+    serving,
+    serving_bound,
+    serving_export,
+    serving_soak,
+)
 from benchmarks.common import PROJECT
 from benchmarks.curves import curves_page
+from benchmarks.serving_bound import fixed_rates, highest, holds
+from benchmarks.serving_load import LOST, Load, at_rate, closed
+from benchmarks.serving_servers import OURS, PLAIN
+from benchmarks.serving_soak import EVENTS, HELD, MISSES, evicted
 from lrm.errors import SchemaError
 from tests.data_worlds import write_data_folder
 
@@ -26,7 +44,8 @@ def table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(benchmark: ModuleType, *arguments: str) -> list[list[str]]:
-        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *arguments, f"--threads={torch.get_num_threads()}"])
+        threads = () if benchmark is serving else (f"--threads={torch.get_num_threads()}",)
+        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *arguments, *threads])
         benchmark.main()
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| ---")]
@@ -62,6 +81,8 @@ def test_pretraining_reaches_parity_in_fewer_steps(table, data):
         (("cost", "--rounds=1"), "error: --rounds 1 is too few for quartiles"),
         (("large_catalogue", "--items=0"), "'0' is not a whole number above 0"),
         (("serving", "--clients=0"), "'0' is not a whole number above 0"),
+        (("serving", "--bound-ms=0"), "'0' is not a number above 0"),
+        (("serving", "--parts", "all"), "invalid choice: 'all'"),
         (("mfu", "--peak-tflops=0"), "'0' is not a number above 0"),
         (("mfu", "--peak-tflops=nan"), "'nan' is not a number above 0"),
         (("mfu", "--d-model=65"), "--d-model 65 must be an even multiple of its 1 heads"),
@@ -133,3 +154,114 @@ def test_a_curve_by_decade_has_a_tick_at_each_power_of_ten():
     page = curves_page("t", {"a": [(1_000, 1.0), (100_000, 3.0)]}, across="items", up="ms", by_decade=True)
     assert [page.count(f">{tick}</text>") for tick in ("1,000", "10,000", "100,000", "1,000,000")] == [1, 1, 1, 0]
     assert 'aria-label="ms by items"' in page
+
+
+@pytest.mark.parametrize(
+    ("in_time", "late", "refused", "expected"),
+    [(99, 1, 0, True), (99, 0, 1, True), (98, 1, 1, False), (0, 0, 0, False)],
+)
+def test_a_rate_is_held_if_nearly_all_requests_are_answered_in_time(in_time, late, refused, expected):
+    load = Load({200: in_time + late, 429: refused}, np.array([0.2] * in_time + [0.201] * late), 1.0)
+    assert holds(load, 200.0) is expected
+
+
+def test_the_search_halves_what_is_left_and_asks_twice_for_a_rate_that_was_not_held():
+    asked = []
+
+    def is_held(rate: float) -> bool:
+        asked.append(rate)
+        return rate <= 70 and asked != [50.0]  # the very first load meets a pause
+
+    assert highest(is_held, 100.0, steps=4, tries=2) == 68.75
+    assert asked == [50, 50, 75, 75, 62.5, 68.75]
+    assert highest(lambda _: False, 100.0, steps=4, tries=2) == 0
+
+
+def test_fixed_rates_are_shares_of_what_the_other_servers_reach():
+    assert fixed_rates([700, 50, 20]) == [10, 16, 25, 40]
+    assert fixed_rates([700]) == [350, 560]
+    assert fixed_rates([700, 0.1]) == [1]
+
+
+def test_evictions_are_those_decoded_that_neither_an_event_nor_the_memory_explains():
+    since = {MISSES: 10.0, HELD: 0.0}
+    assert evicted(since, {MISSES: 130.0, HELD: 1850.0 * 40, EVENTS: 5.0}) == 120 - 40 - 5
+    assert evicted(since, {MISSES: 30.0, HELD: 1850.0 * 40}) == 0
+
+
+@pytest.fixture
+def rude():
+    """The port of a server that ends every connection after two answers, and every fifth question without one."""
+    answers, started, loop = [], threading.Event(), asyncio.new_event_loop()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(2)
+            except EOFError:
+                break
+            answers.append(len(answers) % 5 == 4)
+            if answers[-1]:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def listen() -> None:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        started.set()
+        await stopped.wait()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.1)
+
+    ports: list[int] = []
+    stopped = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(listen(),))
+    thread.start()
+    started.wait(10)
+    yield ports[0]
+    loop.call_soon_threadsafe(stopped.set)
+    thread.join(10)
+    loop.close()
+
+
+def test_a_load_survives_connections_that_end_and_counts_what_was_not_answered(rude):
+    load = at_rate(rude, "/", lambda _: {}, rate=100, seconds=0.5)
+    assert load.statuses == {200: 40, LOST: 10}
+    assert len(load.latencies) == 40
+    again = closed(rude, "/", lambda _: {}, clients=2, seconds=0.2)
+    assert again.statuses[200] > again.statuses[LOST] > 0
+
+
+@pytest.fixture
+def shop(monkeypatch):
+    """The arguments of a tiny shop, one peer, a short search, and memories smaller still."""
+    monkeypatch.setattr(serving_bound, "peers", lambda _: [OURS, PLAIN])
+    for name, value in {"STEPS": 2, "TRIES": 1}.items():
+        monkeypatch.setattr(serving_bound, name, value)
+    for name, value in {"CANDIDATES": (1,), "CANDIDATE_ROUNDS": 1}.items():
+        monkeypatch.setattr(serving, name, value)
+    for name, value in {"MEMORY_MB": 1, "STRANGERS": 2, "PARTS": 2}.items():
+        monkeypatch.setattr(serving_soak, name, value)
+    return ["--items=300", "--users=300", "--clients=8", "--seconds=1", "--preset=tiny", "--bound-ms=5000"]
+
+
+def test_serving_is_set_against_a_peer_decodes_for_those_not_at_hand_and_is_soaked(table, shop):
+    rows = table(serving, *shop, "--soak=1000", "--parts", "bound", "candidates", "soak")
+    (bound, ours, plain), (_, kept, decoded), (header, *soak) = rows[:3], rows[3:6], rows[6:]
+    assert [ours[0], plain[0]] == [OURS, PLAIN]
+    assert ours[1].endswith("(1.0)")
+    assert bound[-2] == "p99 within 5000 ms, a second"
+    assert float(ours[-2].replace(",", "")) > float(plain[-2].replace(",", "")) > 0
+    assert [kept[0], decoded[0]] == ["1", "1, history decoded first"]
+    assert float(decoded[4].split()[0]) > 1.2
+    told = [dict(zip(header, line, strict=True)) for line in soak]
+    assert [line["after"] for line in told] == ["warm-up", "50%", "swap", "100%"]
+    assert int(told[-1]["requests so far"].replace(",", "")) > 1000
+    assert int(told[1]["evicted, at least"].replace(",", "")) > 0
+    assert 0 < int(told[1]["events"]) < int(told[-1]["events"])
+    steady = [line for line in told if line["after"] != "swap"]
+    assert all(0 < float(line["histories MB"]) <= 1 for line in steady)
+    assert [line["not answered"] for line in steady] == ["0"] * 3

@@ -35,9 +35,9 @@ def roll_out(
 
     The release (bundle, packed histories, fresh online store) is built beside its place, a server is started from it,
     and the requests of several users are compared with offline scores. Only then does the release get its name in
-    `state/serving/<name>/` and `current` beside it name it; after any failure all is as it was, but for the values in an
-    online store on the network: servers share it, so what the data hold of each signal is there from the start. Where
-    the release in service knows a later world than these examples, as in a run of the past, nothing is done.
+    `state/serving/<name>/` and `current` beside it name it; after any failure all is as it was, but for the values in
+    an online store on the network: servers share it, so what the data hold of each signal is there from the start.
+    Where the release in service knows a later world than these examples, as in a run of the past, nothing is done.
 
     Args:
         examples: folder of retrieve_features; its `as_of` is the instant of the release.
