@@ -8,7 +8,8 @@ step is forward, backward and optimizer over `--users` users; latency is that of
 whole prompt, and of query and item over the history's kept keys and values, which is what a server does for a user it
 has seen before.
 Peak memory is of a process that does a few training steps of one arm alone, above what it held before the first.
-Cache bytes are the keys and values of a user's history and query, in float32.
+Cache bytes are the keys and values of a user's history and query, in float32. The factory's share of a step is its
+tokens, and the vectors of all items for the softmax, forward and backward.
 """
 
 from __future__ import annotations
@@ -82,9 +83,13 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
         loss = _loss(recommender.train(), batch, corpus, negatives)
         step(recommender, optimizer, loss, rate=1e-4, clip=1.0, where="the benchmark")
 
+    every_item = np.arange(len(corpus.item_ids))
+
     def tokens_only() -> None:
         recommender.zero_grad()
-        torch.cat(recommender.tokens(batch)).sum().backward()  # type: ignore[no-untyped-call]
+        identities = torch.as_tensor(corpus.item_identity_V)
+        items = recommender.factory.item_vectors(identities, corpus.content_V.take(every_item))
+        torch.cat([*recommender.tokens(batch), items]).sum().backward()  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def answer() -> None:
