@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from lrm.config import SHUFFLED
 from lrm.content import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError, StoreError
 from lrm.model.artifact import load as load_recommender
@@ -105,10 +106,15 @@ def open_service(
 
     Raises:
         DataError: the model cannot be loaded.
-        ServingError: the release was made before events could be pushed, its index cannot be used, or new events cannot
-            be kept there.
+        ServingError: the release was made before events could be pushed, its index cannot be used, new events cannot be
+            kept there, or the model is a control that no single request can be answered by.
     """
     recommender = load_recommender(release.folder / BUNDLE)
+    if recommender.config.tokens.arm == SHUFFLED:
+        raise ServingError(
+            f"{release.folder.name} reads the signals of other rows than its own: the arm `{SHUFFLED}` is a control, "
+            "compared offline and not served; train another preset"
+        )
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)

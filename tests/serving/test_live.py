@@ -95,6 +95,16 @@ def test_a_release_whose_answers_are_no_numbers_is_not_put_in_service(world, tmp
         prove(service)
 
 
+def test_a_control_that_reads_the_signals_of_others_is_not_served(world, tmp_path):
+    release = copied(world, tmp_path / "release")
+    path = release.folder / "bundle" / "config.json"
+    config = json.loads(path.read_text())
+    config["tokens"]["arm"] = "shuffled"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ServingError, match="is a control, compared offline and not served"):
+        open_service(release)
+
+
 def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(world, tmp_path):
     root = tmp_path / "releases"
     copied(world, root / "one")
