@@ -93,7 +93,9 @@ def fresh(config: RunConfig, on: World, *, seed: int) -> tuple[Recommender, Corp
     vocabulary: Vocabulary = fit_vocabulary(on.tables, on.signals, config.tokens)
     torch.manual_seed(seed)
     recommender = Recommender(config, on.signals, vocabulary)
-    return recommender, as_the_arm_sees(encode_corpus(on.tables, on.signals, vocabulary), config.tokens.arm)
+    recommender.check_budget()
+    corpus = encode_corpus(on.tables, on.signals, vocabulary)
+    return recommender, as_the_arm_sees(corpus, config.tokens.arm, vocabulary)
 
 
 def answers(config: RunConfig, on: World, *, seed: int, budgets: tuple[int | None, ...] = (None,)) -> list[Answers]:

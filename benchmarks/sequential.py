@@ -226,6 +226,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    if options.curves:  # before hours of training, so that a place that cannot be is known first
+        options.curves.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         examples = options.examples or Path(place)
         if not (examples / MANIFEST).is_file():

@@ -5,6 +5,7 @@
 Training is whatever the preset asks for, so the steps besides it have a sum of their own.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -30,7 +31,11 @@ def _sums(steps: list[dict[str, Any]]) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/latest/summary.json")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "summary", nargs="?", type=Path, default=Path("runs/latest/summary.json"), help="(default: %(default)s)"
+    )
+    path = parser.parse_args().summary
     if not path.is_file():
         sys.exit(f"error: {path} is missing; make run writes it")
     found = json.loads(path.read_text())

@@ -57,7 +57,8 @@ class TokensConfig:
     text_events: bool = True
     """For the arm `text`: write out events too; otherwise only queries and candidates, and events stay soft."""
     text_budget: bool = False
-    """For the arm `text`: shorten histories until a prompt is as long as it would be with soft tokens."""
+    """For the arm `text`: shorten histories until a prompt is as long as it would be with soft tokens. Where that
+    cannot be, nothing is trained (`Recommender.check_budget`)."""
     memory: str = NONE
     """Events beyond `max_history`: `none` forgets them; `linear` and `attention` compress them to `memory_tokens`."""
     memory_events: int = 256
@@ -230,6 +231,21 @@ def text_truncated() -> RunConfig:
     return RunConfig(tokens=TokensConfig(arm=TEXT, text_budget=True))
 
 
+def of_memory(kind: str) -> RunConfig:
+    """As far back as the default, the older half of the events compressed: a shorter prompt for long histories."""
+    base = RunConfig()
+    older = base.model.max_history // 2
+    return RunConfig(
+        tokens=TokensConfig(memory=kind, memory_events=older),
+        model=ModelConfig(max_history=base.model.max_history - older),
+    )
+
+
+def elastic() -> RunConfig:
+    """One model for every budget of tokens: sixteen for a query and for a candidate, of which fewer are useful too."""
+    return RunConfig(tokens=TokensConfig(elastic=True, n_query_tokens=max(BUDGETS), n_candidate_tokens=max(BUDGETS)))
+
+
 def sequential() -> RunConfig:
     """Order alone, no ranking task: what comes next, at every event of a history. Hours, not minutes."""
     return RunConfig(
@@ -293,6 +309,8 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
     **{arm: partial(of_arm, arm) for arm in ARMS},
     "text-truncated": text_truncated,
+    **{f"memory-{kind}": partial(of_memory, kind) for kind in (LINEAR, ATTENTION)},
+    "elastic": elastic,
 }
 
 

@@ -13,6 +13,10 @@ class SchemaError(LrmError):
     """The declarations in the feature repo and the data do not fit together."""
 
 
+class ConfigError(LrmError):
+    """A configuration asks for what these data do not allow."""
+
+
 class PolicyError(LrmError):
     """A policy file, which says what a promotion needs, cannot be read or asks for what does not exist."""
 

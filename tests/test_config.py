@@ -23,6 +23,19 @@ def test_a_preset_carries_its_name_and_survives_json_unchanged(name):
     assert from_json(to_json(config)) == config
 
 
+def test_a_preset_with_a_memory_reads_as_far_back_as_the_default_in_a_shorter_prompt():
+    for kind in ("linear", "attention"):
+        config = preset(f"memory-{kind}")
+        assert config.tokens.memory == kind
+        assert config.events_read == preset("default").events_read == 512
+        assert config.model.max_history + config.tokens.memory_tokens == 264
+
+
+def test_the_elastic_preset_has_as_many_tokens_as_its_largest_budget():
+    tokens = preset("elastic").tokens
+    assert (tokens.elastic, tokens.n_query_tokens, tokens.n_candidate_tokens) == (True, 16, 16)
+
+
 def test_an_unknown_preset_is_refused_with_the_names_that_exist():
     with pytest.raises(
         SchemaError,

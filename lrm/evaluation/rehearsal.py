@@ -64,6 +64,16 @@ def read(folder: Path | None) -> Rehearsal | None:
     )
 
 
+def as_json(found: Rehearsal | None) -> dict[str, Any] | None:
+    """What `evaluation.json` holds of it: null where a number is not finite, which JSON cannot say."""
+    if found is None:
+        return None
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in found._asdict().items()
+    }
+
+
 def _number(told: dict[str, Any], name: str, path: Path) -> Any:
     """A field; null only for what a rehearsal without a champion cannot measure. Not finite is left to the gate."""
     value = told.get(name)

@@ -84,7 +84,7 @@ def evaluate_model(
     result |= {
         "policy": policies.as_json(policy, paths),
         "challenger_content": model_sha256(model),
-        "rehearsal": rehearsed._asdict() if rehearsed else None,
+        "rehearsal": rehearsals.as_json(rehearsed),
         "recommendations": contest.recommendations,
         "about": contest.about,
         "data": {

@@ -19,13 +19,14 @@ from lrm.evaluation.estimates import Statistics, retrieval_statistics
 from lrm.evaluation.exam import Exam, prepare
 from lrm.evaluation.metrics import Floats, Ints, is_lower_better, log_loss
 from lrm.evaluation.policy import RANKING, RETRIEVAL
-from lrm.evaluation.ranking import Ranking, rank_targets, user_rows
-from lrm.evaluation.shuffling import Strata, shuffled, strata
+from lrm.evaluation.ranking import Ranking, item_rows, rank_targets, user_rows
+from lrm.evaluation.shuffling import shuffled
 from lrm.evaluation.statistics import Draws, Statistic, auc, draw_users, mean, minus
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
-from lrm.schema import CANDIDATE, LABEL, REQUEST_ID, USER_ID, Signal
+from lrm.schema import CANDIDATE, ITEM_ID, LABEL, REQUEST_ID, USER_ID, Signal
+from lrm.tokens.strata import Strata, strata
 
 OTHERS = 3
 """Candidates that were not taken, for each that was: a rare outcome is what limits how much can be told, and any more
@@ -42,6 +43,8 @@ class Trial(NamedTuple):
     exam: Exam
     scorer: Scorer
     strata: Strata
+    candidate_item: Ints
+    """(C,) row of the catalogue, in the corpus' order of candidates."""
     draws: Draws
     base: dict[str, Statistics]
     """{task: {metric: statistic}} with every signal in its place."""
@@ -75,8 +78,9 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     scorer = Scorer(recommender, tables)
     scorer.keep_histories(most_bytes=KEPT_BYTES)
     draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
-    groups = strata(tables, scorer.corpus, recommender.vocabulary)
-    trial = Trial(asked, small, scorer, groups, draws, {}, share, config.k, seed)
+    groups = strata(scorer.corpus, recommender.vocabulary)
+    candidate_item = item_rows(tables, tables.candidates[ITEM_ID])[scorer.corpus.candidate_order_C]
+    trial = Trial(asked, small, scorer, groups, candidate_item, draws, {}, share, config.k, seed)
     return trial._replace(base=_answers(trial, scorer, tasks=tuple(small.n_users())))
 
 
@@ -117,7 +121,8 @@ def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
     for signal in signals:
         at = trial.exam.signals.index(signal)
         rng = np.random.default_rng((trial.seed, at))
-        corpus = shuffled(corpus, signal, trial.exam.signals, trial.strata, rng=rng)
+        groups, item = trial.strata, trial.candidate_item
+        corpus = shuffled(corpus, signal, trial.exam.signals, groups, candidate_item=item, rng=rng)
     reaches = any(set(signal.makers) != {CANDIDATE} for signal in signals)
     tasks = [task for task in trial.base if task == RANKING or reaches]
     scorer = trial.scorer.over(corpus)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lrm.config import RunConfig
+from lrm.errors import ConfigError
 from lrm.model.decoder import Decoder
 from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
@@ -74,7 +75,7 @@ class Recommender(nn.Module):
         max_history = self.config.model.max_history
         if tokens.text_budget:
             soft = max_history * tokens.n_event_tokens + tokens.n_query_tokens + tokens.n_candidate_tokens
-            max_history = max(1, (soft - n_query - n_candidate) // factory.history.n_tokens)
+            max_history = max(1, (soft - n_query - n_candidate) // factory.history.n_tokens)  # 1: see check_budget
         return PromptShape(
             per_event=factory.history.n_tokens,
             per_query=min(n_query, budget or n_query),
@@ -83,6 +84,22 @@ class Recommender(nn.Module):
             older_events=tokens.memory_events if factory.memory else 0,
             memory_tokens=tokens.memory_tokens if factory.memory else 0,
         )
+
+    def check_budget(self) -> None:
+        """Refuse to train a text model that cannot be as short as soft tokens; one that was trained so still scores.
+
+        Raises:
+            ConfigError: the text of a query, a candidate and one event is longer than a whole prompt of soft tokens.
+        """
+        tokens, max_history, shape = self.config.tokens, self.config.model.max_history, self.prompt_shape()
+        shortest = shape.per_event + shape.per_query + shape.per_candidate
+        least = -(-(shortest - tokens.n_query_tokens - tokens.n_candidate_tokens) // tokens.n_event_tokens)
+        if tokens.text_budget and max_history < least:
+            raise ConfigError(
+                f"the text of one event ({shape.per_event} tokens), a query ({shape.per_query}) and a candidate "
+                f"({shape.per_candidate}) is longer than a prompt of soft tokens with max_history {max_history}; with "
+                f"these signals text_budget needs a max_history of {least} or more"
+            )
 
     def planned_shape(self) -> PromptShape:
         """The prompt if all its tokens were soft: batches are planned by it, so that arms see the same data in turn."""

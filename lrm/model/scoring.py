@@ -81,7 +81,7 @@ class Scorer:
         """
         self._recommender, self._shape = recommender.eval(), recommender.prompt_shape(budget)
         corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
-        self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm)
+        self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm, recommender.vocabulary)
         self._item_vectors_VD: Tensor | None = None
         self._kept: dict[int, Prefix] = {}
         if catalogue is not None:

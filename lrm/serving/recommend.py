@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from lrm.config import SHUFFLED
+from lrm.errors import ServingError
 from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
@@ -86,6 +88,19 @@ def encode_items(recommender: Recommender, items: pl.DataFrame) -> Items:
     naming = [name for name in TITLES if items.schema.get(name) == pl.String]
     titles = items[naming[0]].to_list() if naming else None
     return Items(Catalogue(corpus.item_ids, item_vectors(recommender, corpus)), titles)
+
+
+def require_own_signals(recommender: Recommender) -> None:
+    """Refuse a control that no single request can be answered by.
+
+    Raises:
+        ServingError: it reads the signals of other rows.
+    """
+    if recommender.config.tokens.arm == SHUFFLED:
+        raise ServingError(
+            f"a model of the arm `{SHUFFLED}` reads the signals of other rows than its own: it is a control, compared "
+            "offline and not served; train another preset"
+        )
 
 
 def no_history(signals: Iterable[Signal], item_type: pl.DataType) -> pl.DataFrame:

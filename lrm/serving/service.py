@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from lrm.config import SHUFFLED
 from lrm.content import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError, StoreError
 from lrm.model.artifact import load as load_recommender
@@ -27,7 +26,7 @@ from lrm.serving.histories import Fresh, Histories, Known, fresh_events, history
 from lrm.serving.index_file import index_facts, open_index_of
 from lrm.serving.lru import Lru
 from lrm.serving.question import Event, Fields, Question
-from lrm.serving.recommend import Ask, Items, ask_tables, encode_items, no_candidates
+from lrm.serving.recommend import Ask, Items, ask_tables, encode_items, no_candidates, require_own_signals
 from lrm.serving.release import BUNDLE, ITEMS, Release
 from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.vocabulary import rows_of
@@ -110,11 +109,7 @@ def open_service(
             kept there, or the model is a control that no single request can be answered by.
     """
     recommender = load_recommender(release.folder / BUNDLE)
-    if recommender.config.tokens.arm == SHUFFLED:
-        raise ServingError(
-            f"{release.folder.name} reads the signals of other rows than its own: the arm `{SHUFFLED}` is a control, "
-            "compared offline and not served; train another preset"
-        )
+    require_own_signals(recommender)
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
     index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)

@@ -6,7 +6,7 @@
 | `text` | every signal written out |
 | `hybrid` | numbers as soft tokens, words written out; events stay soft |
 | `none` | learned constants: ids only |
-| `noise` | control: fresh noise in place of every signal's embedding |
+| `noise` | control: noise in place of every signal's embedding, fresh in training |
 | `frozen` | control: the makers' weights stay random; the signals are true |
 | `shuffled` | control: as `soft`, the signals exchanged between like users and like items |
 | `constant` | control: the network of `soft` on inputs that are all missing |
@@ -29,22 +29,40 @@ from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.maker import TokenMaker
 from lrm.tokens.signals import SignalArrays, SignalTensors
+from lrm.tokens.strata import donors, strata
 from lrm.tokens.text import TextMaker, numbers_only, text_only
 from lrm.tokens.vocabulary import Vocabulary
 
-N_STRATA = 10
-"""Users of like history length and items of like popularity: tenths."""
-SHUFFLE_SEED = 0
+SHUFFLE_SEED, NOISE_SEED = 0, 0
+N_NOISES = 1021
+"""Draws of noise that scoring chooses from; a prime: rows that differ in one column alone seldom share one."""
 
 
 class NoiseMaker(TokenMaker):
-    """Control: the same network on fresh noise."""
+    """Control: the same network on noise, fresh in every training step.
+
+    When scoring, a row's noise hangs on what the row holds and on nothing else, so that a request scores the same
+    wherever it is asked and in whatever company. Training never saw that noise twice, so nothing can be read from it.
+    """
 
     def embed(self, signals: SignalTensors) -> Tensor:
-        """Noise of the shape of the signals' embeddings; drawn alike each time when not training."""
+        """Noise of the shape of the signals' embeddings."""
         embedded_NMW = super().embed(signals)
-        generator = None if self.training else torch.Generator(embedded_NMW.device).manual_seed(0)
-        return 0.0 * embedded_NMW + torch.randn(embedded_NMW.shape, generator=generator, device=embedded_NMW.device)
+        if self.training:
+            return 0.0 * embedded_NMW + torch.randn(embedded_NMW.shape, device=embedded_NMW.device)
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+        noise_JMW = torch.randn(N_NOISES, *embedded_NMW.shape[1:], generator=generator, device="cpu")
+        return 0.0 * embedded_NMW + noise_JMW.to(embedded_NMW.device)[_hashed(signals)]
+
+
+def _hashed(signals: SignalTensors) -> Tensor:
+    """(N,) below `N_NOISES`: of all that is the same to the last bit however a row was computed."""
+    bits = [vector_NV.contiguous().view(torch.int32) for vector_NV in signals.embeddings]
+    parts = [part_NX.long() for part_NX in (signals.bucket_NF, signals.sparse_NS, *signals.bags, *bits)]
+    held_NX = torch.cat(parts, dim=1)
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    weight_X = torch.randint(1, N_NOISES, (held_NX.shape[1],), generator=generator, device="cpu").to(held_NX.device)
+    return (held_NX % N_NOISES * weight_X).sum(1) % N_NOISES
 
 
 class ConstantMaker(TokenMaker):
@@ -98,41 +116,26 @@ def make(
     return maker.requires_grad_(config.arm != FROZEN)
 
 
-def as_the_arm_sees(corpus: Corpus, arm: str) -> Corpus:
-    """The corpus, for `shuffled` with signals exchanged between rows of the same split that are alike.
+def as_the_arm_sees(corpus: Corpus, arm: str, vocabulary: Vocabulary) -> Corpus:
+    """The corpus, for `shuffled` with signals exchanged between rows of the same split that are alike (`strata`).
 
-    Requests trade with requests that follow as long a history (to a tenth), events and candidates with those of items
-    as popular, items with items as popular. Each row takes all signals of another row together.
+    Requests trade with requests that follow as long a history, events and candidates with those after as long a history
+    and of items as popular, items with items as popular. Each row takes all signals of another row together. A row that
+    has no other like it keeps its own: such a model says something only of many requests at once.
     """
     if arm != SHUFFLED:
         return corpus
-    rng = np.random.default_rng(SHUFFLE_SEED)
-    counts = np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids))
-    popularity_V = _tenths(counts)
-    identities = np.zeros(int(corpus.item_identity_V.max(initial=0)) + 1, dtype=np.int64)
-    identities[corpus.item_identity_V] = popularity_V
-    split_C = np.repeat(corpus.split_R, np.diff(corpus.candidate_offset_R))
+    rng, alike = np.random.default_rng(SHUFFLE_SEED), strata(corpus, vocabulary)
     return replace(
         corpus,
-        content_V=_exchanged(corpus.content_V, popularity_V, rng),
-        history_E=_exchanged(
-            corpus.history_E, corpus.event_is_train_E * N_STRATA + popularity_V[corpus.event_row_E], rng
-        ),
-        query_R=_exchanged(corpus.query_R, corpus.split_R * N_STRATA + _tenths(corpus.visible_R), rng),
-        candidate_C=_exchanged(corpus.candidate_C, split_C * N_STRATA + identities[corpus.candidate_identity_C], rng),
+        content_V=_rows(corpus.content_V, donors(alike.item_V, rng)),
+        history_E=_rows(corpus.history_E, donors(alike.event_E, rng)),
+        query_R=_rows(corpus.query_R, donors(alike.request_R, rng)),
+        candidate_C=_rows(corpus.candidate_C, donors(alike.candidate_C, rng)),
     )
 
 
-def _tenths(values: np.ndarray) -> np.ndarray:
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    tenths: np.ndarray = ranks * N_STRATA // max(1, len(values))
-    return tenths
-
-
-def _exchanged(signals: SignalArrays, stratum_N: np.ndarray, rng: np.random.Generator) -> SignalArrays:
-    shuffled = rng.permutation(len(stratum_N))
-    rows = np.empty(len(stratum_N), dtype=np.int64)
-    rows[np.argsort(stratum_N, kind="stable")] = shuffled[np.argsort(stratum_N[shuffled], kind="stable")]
+def _rows(signals: SignalArrays, rows: np.ndarray) -> SignalArrays:
     return SignalArrays(
         signals.bucket_NF[rows],
         signals.value_NF[rows],

@@ -65,6 +65,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
     The last time round the weights are those of the best epoch, which ends before the others where early stopping
     says so.
     """
+    recommender.check_budget()
     config = recommender.config.training
     optimizer = make_optimizer(recommender, config)
     state, best = Progress(), copy.deepcopy(recommender.state_dict())

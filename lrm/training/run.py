@@ -29,6 +29,9 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
     Returns:
         The last value of each pretraining loss.
+
+    Raises:
+        ConfigError: text was to be as short as soft tokens, and with these signals cannot be.
     """
     import torch
 
@@ -46,7 +49,9 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
-    corpus = mapped(as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm), factory)
+    recommender.check_budget()
+    corpus = as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm, vocabulary)
+    corpus = mapped(corpus, factory)
     del tables
     curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
@@ -71,6 +76,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
 
     Raises:
         SchemaError: the factory was made with another configuration.
+        ConfigError: as of pretrain_token_factory.
         TrainingDiverged: a loss or gradient is not finite.
     """
     from lrm.model import artifact
@@ -90,7 +96,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
             "run pretrain_token_factory again with the same preset"
         )
     corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
-    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm), model)
+    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm, recommender.vocabulary), model)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
     kept = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from lrm.errors import DataError
-from lrm.evaluation.rehearsal import read
+from lrm.evaluation.rehearsal import as_json, read
 
 TOLD = {
     "n_users": 20,
@@ -25,6 +25,17 @@ TOLD = {
 }
 
 
+MEASURED = (
+    "max_score_difference",
+    "max_probability_difference",
+    "latency_p50_ms",
+    "latency_p99_ms",
+    "start_seconds",
+)
+UNSERVED = {"n_users": 0, "n_requests": 0, "expired": {}, "fault": "the server did not start"} | dict.fromkeys(MEASURED)
+"""What changes where the model could not be served: nothing was asked, so nothing was measured."""
+
+
 def write_rehearsal(folder, **changed):
     """The folder that the step rehearse_model leaves."""
     (folder / "rehearsal.json").write_text(json.dumps(TOLD | changed))
@@ -35,6 +46,18 @@ def test_a_rehearsal_is_read_as_its_step_wrote_it(tmp_path):
     found = read(write_rehearsal(tmp_path))
     assert (found.n_requests, found.tolerance, found.n_expired) == (40, 1e-4, 3)
     assert found.champion_latency_p50_ms is None
+
+
+def test_a_number_that_was_not_measured_stays_null_in_what_is_written(tmp_path):
+    written = as_json(read(write_rehearsal(tmp_path, **UNSERVED)))
+    assert {name for name, value in written.items() if value is None} == {
+        *(name for name in MEASURED if name != "start_seconds"),
+        "champion_latency_p50_ms",
+        "champion_latency_p99_ms",
+        "champion_bundle_bytes",
+    }
+    assert json.loads(json.dumps(written, allow_nan=False))["fault"] == "the server did not start"
+    assert as_json(None) is None
 
 
 def test_the_signals_of_the_differences_are_named_the_most_frequent_first(tmp_path):

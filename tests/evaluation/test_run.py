@@ -17,9 +17,10 @@ from lrm.features.tables import read_declared
 from lrm.model.artifact import save
 from lrm.model.recommender import Recommender
 from lrm.registry import bundle
+from lrm.reporting.run import report_run
 from lrm.schema import write_signals
 from lrm.tokens.corpus import fit_vocabulary
-from tests.evaluation.test_rehearsal import write_rehearsal
+from tests.evaluation.test_rehearsal import UNSERVED, write_rehearsal
 from tests.worlds import SIGNALS
 
 POLICY = """\
@@ -287,3 +288,18 @@ def test_skew_in_the_rehearsal_rejects_with_the_signal_named(judge, tmp_path):
     assert result["verdict"] == "reject"
     assert "hour, age differ" in result["reasons"][0]
     assert result["rehearsal"]["n_expired"] == 3
+
+
+def test_a_model_that_cannot_be_served_is_rejected_and_both_reports_say_so(judge, tmp_path):
+    rehearsal, evaluation = (tmp_path / "run/steps" / step for step in ("rehearse_model", "evaluate_model"))
+    rehearsal.mkdir(parents=True)
+    write_rehearsal(rehearsal, **UNSERVED)
+    result = judge(evaluation, rehearsal=rehearsal)
+    said = "The model cannot be served: the server did not start"
+    assert result["verdict"] == "reject"
+    assert said in result["reasons"]
+    assert (result["rehearsal"]["fault"], result["rehearsal"]["latency_p50_ms"]) == ("the server did not start", None)
+    assert said in (evaluation / "evaluation.html").read_text()
+    report_run(tmp_path / "run")
+    assert "the server did not start" in (tmp_path / "run/report.html").read_text()
+    assert json.loads((tmp_path / "run/summary.json").read_text())["verdict"] == "reject"

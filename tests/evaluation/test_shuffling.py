@@ -6,22 +6,26 @@ import pytest
 
 from lrm.config import preset
 from lrm.evaluation.exam import prepare
-from lrm.evaluation.shuffling import columns, donors, shuffled, strata, stratum
+from lrm.evaluation.ranking import item_rows
+from lrm.evaluation.shuffling import columns, shuffled
 from lrm.evaluation.worth import _answers, only, set_up, spread, worth
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import CANDIDATE, HISTORY, QUERY
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.tokens.strata import strata
 from tests.worlds import SIGNALS, renamed
 
 
 @pytest.fixture(scope="module")
 def world(tables):
-    """Tables, an untrained recommender, the corpus, and its strata."""
+    """Tables, an untrained recommender, the corpus, and where values may move in it."""
     config = preset("tiny")
     recommender = Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, config.tokens))
     corpus = encode_corpus(tables, SIGNALS, recommender.vocabulary)
-    return tables, recommender, corpus, strata(tables, corpus, recommender.vocabulary)
+    item = item_rows(tables, tables.candidates["item_id"])[corpus.candidate_order_C]
+    places = {"strata": strata(corpus, recommender.vocabulary), "candidate_item": item}
+    return tables, recommender, corpus, places
 
 
 def named(name):
@@ -39,22 +43,6 @@ def differing(before, after):
     return found
 
 
-def test_donors_are_a_permutation_within_each_stratum():
-    groups = np.array([2, 0, 0, 1, 2, 0, 2])
-    donor = donors(groups, np.random.default_rng(0))
-    assert sorted(donor) == list(range(7))
-    assert (groups[donor] == groups).all()
-
-
-def test_strata_are_equal_parts_and_keep_equal_values_together():
-    parts = stratum(np.arange(1000))
-    assert np.bincount(parts).tolist() == pytest.approx([200] * 5, abs=1)
-    assert set(stratum(np.zeros(1000))) == {0}
-    assert len(set(stratum(np.arange(1000), np.arange(1000)[::-1] % 7))) <= 16
-    assert set(stratum(np.arange(99))) == {0}
-    assert stratum(np.zeros(0)).size == 0
-
-
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
@@ -66,8 +54,8 @@ def test_strata_are_equal_parts_and_keep_equal_values_together():
     ],
 )
 def test_only_the_shuffled_signal_changes_and_its_values_stay_the_same_set(world, name, changed):
-    _, _, corpus, groups = world
-    after = shuffled(corpus, named(name), SIGNALS, groups, rng=np.random.default_rng(0))
+    _, _, corpus, places = world
+    after = shuffled(corpus, named(name), SIGNALS, **places, rng=np.random.default_rng(0))
     assert differing(corpus, after) == changed
     if name == "affinity":
         before_values, after_values = (np.sort(each.candidate_C.value_NF, axis=0) for each in (corpus, after))
@@ -75,13 +63,13 @@ def test_only_the_shuffled_signal_changes_and_its_values_stay_the_same_set(world
 
 
 def test_content_moves_from_item_to_item_alike_in_history_candidates_and_catalogue(world):
-    _, _, corpus, groups = world
-    after = shuffled(corpus, named("colour"), SIGNALS, groups, rng=np.random.default_rng(0))
+    _, _, corpus, places = world
+    after = shuffled(corpus, named("colour"), SIGNALS, **places, rng=np.random.default_rng(0))
     colour = [signal.name for signal in SIGNALS if signal.kind == "sparse" and signal.name != "country"].index("colour")
     of_item = after.content_V.sparse_NS[:, colour]
     assert not np.array_equal(of_item, corpus.content_V.sparse_NS[:, colour])
     assert np.array_equal(after.history_E.sparse_NS[:, colour], of_item[corpus.event_row_E])
-    assert np.array_equal(after.candidate_C.sparse_NS[:, colour], of_item[groups.candidate_item])
+    assert np.array_equal(after.candidate_C.sparse_NS[:, colour], of_item[places["candidate_item"]])
     assert np.array_equal(after.event_identity_E, corpus.event_identity_E)
 
 

@@ -25,7 +25,7 @@ def tables(tmp_path_factory) -> Tables:
 
 @pytest.fixture(
     scope="module",
-    params=["query tokens", "no query tokens", "grouped heads", "many tokens", "memory", "text", "hybrid"],
+    params=["query tokens", "no query tokens", "grouped heads", "many tokens", "memory", "text", "hybrid", "noise"],
 )
 def recommender(request, tables, tmp_path_factory) -> Recommender:
     torch.manual_seed(0)
@@ -40,17 +40,42 @@ def recommender(request, tables, tmp_path_factory) -> Recommender:
     if request.param == "memory":
         tokens = replace(config.tokens, memory="attention", memory_events=6, memory_tokens=2)
         config = replace(config, tokens=tokens, model=replace(config.model, max_history=8))
-    if request.param in ("text", "hybrid"):
+    if request.param in ("text", "hybrid", "noise"):
         config = replace(config, tokens=replace(config.tokens, arm=request.param))
     signals = read_declared(folder)
     return random_weights(Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)))
 
 
-def test_candidates_scored_together_score_as_if_each_were_alone(recommender, tables):
+N_MANY = 320
+"""Candidates of one request."""
+
+
+def test_hundreds_of_candidates_score_together_as_each_alone_and_in_whatever_order(recommender, tables):
+    """Whatever passed from one candidate to another would move a score, wherever in the row the two stand."""
+    asked = 11
+    rows = np.random.default_rng(0).integers(0, tables.candidates.height, N_MANY)
+    many = tables.candidates[rows].with_columns(
+        candidate_id=pl.int_range(pl.len()), request_id=pl.lit(asked, dtype=pl.Int64)
+    )
+    forth, back = (Scorer(recommender, tables._replace(candidates=each)) for each in (many, many.reverse()))
+    together = forth.candidate_logits(np.array([asked]))
+
+    def alone(row: int) -> np.ndarray:
+        offset = row + (np.arange(forth.corpus.n_requests + 1) > asked)
+        return forth.over(replace(forth.corpus, candidate_offset_R=offset)).candidate_logits(np.array([asked]))
+
+    each = np.concatenate([alone(row) for row in range(N_MANY)])
+    assert len(np.unique(each.round(4))) > N_MANY / 4
+    assert together == pytest.approx(each, abs=TOLERANCE)
+    assert back.candidate_logits(np.array([asked]))[::-1] == pytest.approx(together, abs=TOLERANCE)
+
+
+def test_candidates_of_many_requests_score_together_as_each_alone(recommender, tables):
     together = Scorer(recommender, tables).candidate_logits(REQUESTS)
-    one_each = tables.candidates.group_by("request_id", maintain_order=True).head(1)
-    alone = Scorer(recommender, tables._replace(candidates=one_each)).candidate_logits(REQUESTS)
-    assert together[::6] == pytest.approx(alone, abs=TOLERANCE)
+    for place in range(6):
+        one_each = tables.candidates.filter(pl.int_range(pl.len()).over("request_id") == place)
+        alone = Scorer(recommender, tables._replace(candidates=one_each)).candidate_logits(REQUESTS)
+        assert together[place::6] == pytest.approx(alone, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5], ids=["all kept", "some kept"])

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lrm.config import ARMS, RunConfig, preset
+from lrm.errors import ConfigError
 from lrm.features.tables import Tables, read
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
-from lrm.tokens.arms import N_STRATA, as_the_arm_sees
+from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.training.loop import fit
 from lrm.training.pretrain import makers
 from tests.worlds import SIGNALS, random_weights, write_examples
 
@@ -30,7 +32,7 @@ def arm(name: str, tables: Tables, **tokens: object) -> Recommender:
     return random_weights(Recommender(config, SIGNALS, fit_vocabulary(tables, SIGNALS, config.tokens)))
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name != "shuffled"])
+@pytest.mark.parametrize("name", [name for name in ARMS if name not in ("shuffled", "noise")])
 def test_an_arm_reads_the_signals_or_is_blind_to_them_and_always_knows_the_items(name, tables):
     recommender = arm(name, tables)
     moved = tables._replace(candidates=tables.candidates.with_columns(affinity=-tables.candidates["affinity"]))
@@ -40,12 +42,25 @@ def test_an_arm_reads_the_signals_or_is_blind_to_them_and_always_knows_the_items
     assert np.abs(Scorer(recommender, renamed).candidate_logits(REQUESTS) - before).max() > 1e-5
 
 
-def test_noise_is_fresh_in_every_training_step_and_the_same_in_every_scoring(tables):
+def test_noise_is_fresh_in_every_training_step_and_in_scoring_a_rows_own_wherever_it_stands(tables):
     maker = arm("noise", tables).factory.candidate
-    signals = encode_corpus(tables, SIGNALS, arm("noise", tables).vocabulary).candidate_C.take(np.arange(5))
-    assert torch.equal(maker(signals), maker(signals))
+    candidates = encode_corpus(tables, SIGNALS, arm("noise", tables).vocabulary).candidate_C
+    some, turned = candidates.take(np.arange(5)), candidates.take(np.arange(5)[::-1].copy())
+    assert torch.equal(maker.embed(some), maker.embed(turned).flip(0))
+    assert torch.equal(maker.embed(candidates.take(np.array([3]))), maker.embed(some)[3:4])
     maker.train()
-    assert not torch.equal(maker(signals), maker(signals))
+    assert not torch.equal(maker.embed(some), maker.embed(some))
+
+
+def test_the_noise_of_scoring_is_normal_and_another_one_for_nearly_every_other_content(tables):
+    maker = arm("noise", tables).factory.candidate
+    candidates = encode_corpus(tables, SIGNALS, arm("noise", tables).vocabulary).candidate_C
+    with torch.no_grad():
+        noise = maker.embed(candidates.take(np.arange(800))).flatten(1).numpy()
+    assert (noise.mean(), noise.std()) == pytest.approx((0.0, 1.0), abs=0.05)
+    parts = (candidates.bucket_NF, candidates.sparse_NS, *candidates.bags, np.nan_to_num(candidates.embeddings[0]))
+    n_contents = len(np.unique(np.column_stack([part[:800] for part in parts]), axis=0))
+    assert 0.8 * n_contents < len(np.unique(noise, axis=0)) <= n_contents
 
 
 def test_only_makers_that_may_learn_are_pretrained(tables):
@@ -55,9 +70,10 @@ def test_only_makers_that_may_learn_are_pretrained(tables):
 
 
 def test_shuffling_exchanges_whole_rows_between_like_users_of_the_same_split(tables):
-    corpus = encode_corpus(tables, SIGNALS, fit_vocabulary(tables, SIGNALS, preset("tiny").tokens))
-    shuffled = as_the_arm_sees(corpus, "shuffled")
-    assert as_the_arm_sees(corpus, "soft") is corpus
+    vocabulary = fit_vocabulary(tables, SIGNALS, preset("tiny").tokens)
+    corpus = encode_corpus(tables, SIGNALS, vocabulary)
+    shuffled = as_the_arm_sees(corpus, "shuffled", vocabulary)
+    assert as_the_arm_sees(corpus, "soft", vocabulary) is corpus
     for split in range(3):
         rows = corpus.split_R == split
         before = np.column_stack([corpus.query_R.value_NF[rows], corpus.query_R.sparse_NS[rows]])
@@ -67,27 +83,30 @@ def test_shuffling_exchanges_whole_rows_between_like_users_of_the_same_split(tab
     assert np.array_equal(shuffled.label_C, corpus.label_C)
 
 
-def test_a_shuffled_candidate_takes_the_signals_of_an_item_as_popular(tables):
-    config = preset("tiny").tokens
-    corpus = encode_corpus(tables, SIGNALS, fit_vocabulary(tables, SIGNALS, config))
-    counts = np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids))
-    tenth_V = np.argsort(np.argsort(counts, kind="stable"), kind="stable") * N_STRATA // len(counts)
-    before, after = corpus.content_V.embeddings[0], as_the_arm_sees(corpus, "shuffled").content_V.embeddings[0]
-    for tenth in range(N_STRATA):
-        rows = tenth_V == tenth
-        assert sorted(map(str, before[rows])) == sorted(map(str, after[rows]))
+def on_a_budget(tables: Tables, *, max_history: int) -> Recommender:
+    tiny = preset("tiny")
+    tokens, model = replace(tiny.tokens, arm="text", text_budget=True), replace(tiny.model, max_history=max_history)
+    return Recommender(replace(tiny, tokens=tokens, model=model), SIGNALS, fit_vocabulary(tables, SIGNALS, tokens))
 
 
-def test_text_on_a_budget_shortens_the_history_to_the_prompt_length_of_soft_tokens(tables):
-    soft, text, short = arm("soft", tables), arm("text", tables), arm("text", tables, text_budget=True)
-
-    def length(recommender: Recommender) -> int:
+def test_text_on_a_budget_is_never_longer_than_soft_tokens_and_refused_where_it_cannot_be(tables):
+    whole = arm("text", tables).prompt_shape()
+    assert whole.max_history * whole.per_event > 10 * (32 + 2 + 1)
+    shortest = whole.per_event + whole.per_query + whole.per_candidate
+    least = shortest - 2 - 1  # soft tokens: one for each event, two for the query, one for the candidate
+    for max_history, n_events in ((least, 1), (least + whole.per_event - 1, 1), (least + whole.per_event, 2)):
+        recommender = on_a_budget(tables, max_history=max_history)
+        recommender.check_budget()
         shape = recommender.prompt_shape()
-        return shape.max_history * shape.per_event + shape.per_query + shape.per_candidate
-
-    assert length(text) > 10 * length(soft)
-    assert short.prompt_shape().max_history == 1
-    assert length(short) < length(text) / 10
+        assert shape.max_history == n_events
+        assert n_events * shape.per_event + shape.per_query + shape.per_candidate <= max_history + 2 + 1
+    short = on_a_budget(tables, max_history=least - 1)
+    with pytest.raises(ConfigError, match=f"with max_history {least - 1}; .* needs a max_history of {least} or more"):
+        short.check_budget()
+    with pytest.raises(ConfigError, match="is longer than a prompt of soft tokens"):
+        fit(short, encode_corpus(tables, SIGNALS, short.vocabulary), seed=0, checkpoints=None)
+    assert np.isfinite(Scorer(short, tables).candidate_logits(REQUESTS)).all()  # one of an older version still serves
+    arm("text", tables).check_budget()
 
 
 def test_an_item_is_named_by_its_id_by_its_content_or_by_both(tables):

@@ -53,11 +53,12 @@ def test_a_small_world_is_learned_in_both_tasks(world):
     assert (logit[label == 1][:, None] > logit[label == 0]).mean() > 0.9
 
 
-def test_resumed_training_ends_exactly_where_unbroken_training_does(world, tmp_path, monkeypatch):
-    unbroken, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_resumed_training_ends_exactly_where_unbroken_training_does(average, world, tmp_path, monkeypatch):
+    unbroken, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
     done = loop.fit(unbroken, corpus, seed=7, checkpoints=None)
 
-    killed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
+    killed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
     real_step = loop.step
 
     def dies(*args, where: str, **kwargs):
@@ -69,7 +70,7 @@ def test_resumed_training_ends_exactly_where_unbroken_training_does(world, tmp_p
     with pytest.raises(KeyboardInterrupt):
         loop.fit(killed, corpus, seed=7, checkpoints=tmp_path)
     monkeypatch.undo()
-    resumed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3)
+    resumed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
     again = loop.fit(resumed, corpus, seed=7, checkpoints=tmp_path)
 
     assert again.curves == done.curves
