@@ -21,6 +21,7 @@ from benchmarks.common import keep_table, markdown
 from benchmarks.serving_load import Load, at_rate, closed
 from benchmarks.serving_servers import PATH, SMALL, Server, served
 from lrm.errors import ServingError
+from lrm.serving.features import VALUE_BYTES
 from lrm.serving.release import CURRENT, Release, new_folder, put_in_service, read_release, write_release
 from lrm.serving.service import REMEMBERED_BYTES
 
@@ -32,8 +33,6 @@ BESIDE = 5
 """Events a second, and as many requests a second to have candidates scored."""
 SCORED = 100
 """Candidates of such a request."""
-VALUE_BYTES = 500
-"""Least size of a value that was read from the online store, as `lrm.serving.features` counts it."""
 PARTS = 10
 WARM, SWAP = "warm-up", "swap"
 SWAPPED_WITHIN_S = 120

@@ -32,6 +32,8 @@ BELIEVED_S = 60.0
 """Seconds for which a value read from the online store is used again."""
 VALUES_BYTES = 128 * 2**20
 """Bound of the values held, by their estimated size."""
+VALUE_BYTES = 500
+"""By which a process grows for what is held of one key, beside its values: its places in memory, as measured."""
 _PADDING = 8
 """Bytes that the allocator adds to a number or a text."""
 
@@ -185,7 +187,7 @@ def _known(view: View, signals: Sequence[Signal]) -> list[Signal]:
 
 def _size(held: tuple[Kept, float]) -> int:
     """About the bytes that a process grows by for what is held: its places in memory, measured, and its values."""
-    return 500 + sum(map(_bytes, held[0].values))
+    return VALUE_BYTES + sum(map(_bytes, held[0].values))
 
 
 def _bytes(value: Any) -> int:

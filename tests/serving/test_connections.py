@@ -30,6 +30,16 @@ def all_of(caller):
     return b"".join(iter(lambda: caller.recv(65536), b""))
 
 
+def started(world, folder, *, leave_s):
+    """A server process that is ready, and its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--leave-s", str(leave_s)], stdout=log)
+    until(lambda: is_ready(f"http://127.0.0.1:{port}"))
+    return process, port
+
+
 @pytest.mark.parametrize(
     "head",
     [b"GET /" + b"a" * 10 * MAX_HEAD_BYTES, START + b"x: " + b"a" * 10 * MAX_HEAD_BYTES, START + b"x: a\r\n" * 100_000],
@@ -70,11 +80,7 @@ def test_a_caller_who_sends_no_head_is_not_waited_for(world, monkeypatch):
 
 
 def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
-    port = free_port()
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--leave-s", "3"], stdout=log)
-    until(lambda: is_ready(f"http://127.0.0.1:{port}"))
+    process, port = started(world, tmp_path, leave_s=3)
 
     def asked(caller, path, body=None):
         caller.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
@@ -96,11 +102,7 @@ def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
 
 
 def test_an_interrupt_ends_the_leave(world, tmp_path):
-    port = free_port()
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--leave-s", "60"], stdout=log)
-    until(lambda: is_ready(f"http://127.0.0.1:{port}"))
+    process, _ = started(world, tmp_path, leave_s=60)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
