@@ -58,7 +58,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     rm -rf build && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
     && sh /opt/bom/write
 
-FROM base AS train
+# Training on a GPU compiles its layers, for which Triton needs a C compiler (lrm/model/packed.py).
+FROM base AS base-train
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+
+FROM base-train AS train
 COPY --from=build-train /opt/venv /opt/venv
 COPY feature_repo feature_repo
 COPY examples examples

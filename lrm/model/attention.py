@@ -60,19 +60,19 @@ class Attention(nn.Module):
         rotation_NZ: Tensor,
         layout: Layout,
         past: KeysValues | None = None,
-        mask: BlockMask | None = None,
     ) -> tuple[Tensor, KeysValues]:
-        """Attend: packed if given the mask of `lrm.model.packed` (and no `past`), else padded."""
+        """Attend, segments padded to one length."""
         q_NHZ, k_NJZ, v_NJZ = self.heads(x_ND, rotation_NZ)
         n_history = len(layout.history_slot_H)
         if past is not None:
             k_NJZ, v_NJZ = torch.cat([past.keys_HJZ, k_NJZ]), torch.cat([past.values_HJZ, v_NJZ])
-        if mask is not None:
-            mixed_NHZ = packed_attention(q_NHZ, k_NJZ, v_NJZ, mask)
-        else:
-            mixed_NHZ = self._padded(q_NHZ, k_NJZ, v_NJZ, layout)
-        mixed_ND: Tensor = self.out(mixed_NHZ.flatten(1))
+        mixed_ND: Tensor = self.out(self._padded(q_NHZ, k_NJZ, v_NJZ, layout).flatten(1))
         return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
+
+    def packed(self, x_ND: Tensor, rotation_NZ2: Tensor, mask: BlockMask) -> Tensor:
+        """Attend by the mask of `lrm.model.packed`, which is for all tokens and those that make up their number."""
+        mixed_ND: Tensor = self.out(packed_attention(*self.heads(x_ND, rotation_NZ2), mask).flatten(1))
+        return mixed_ND
 
     def heads(self, x_ND: Tensor, rotation_NZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, heads, Z) of tokens; the first two turned by their positions."""
@@ -158,6 +158,17 @@ def rotations(position_N: Tensor, *, width: int, base: float = 10_000.0) -> Tens
 
 
 def rotate(x_NHZ: Tensor, rotation_NZ: Tensor) -> Tensor:
-    """Turn each pair of a head's numbers by the token's position."""
+    """Turn each pair of a head's numbers by the token's position.
+
+    Args:
+        x_NHZ: queries or keys.
+        rotation_NZ: as `rotations` gives them; or as pairs (N, Z / 2, 2) of real numbers, which a compiler can fuse.
+    """
+    if not rotation_NZ.is_complex():
+        wide_NHZ = x_NHZ.float()
+        even_NHZ, odd_NHZ = wide_NHZ[..., ::2], wide_NHZ[..., 1::2]
+        cos_N1Z, sin_N1Z = rotation_NZ.unsqueeze(1).unbind(-1)
+        turned = (even_NHZ * cos_N1Z - odd_NHZ * sin_N1Z, even_NHZ * sin_N1Z + odd_NHZ * cos_N1Z)
+        return torch.stack(turned, -1).flatten(-2).to(x_NHZ.dtype)
     pairs = torch.view_as_complex(x_NHZ.float().reshape(*x_NHZ.shape[:-1], x_NHZ.shape[-1] // 2, 2))
     return torch.view_as_real(pairs * rotation_NZ.unsqueeze(1)).flatten(-2).to(x_NHZ.dtype)

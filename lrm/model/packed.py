@@ -1,10 +1,12 @@
-"""Attention over the flat tokens themselves, for training on a GPU: one fused kernel, no padding (2412.05496).
+"""Training on a GPU: attention over the flat tokens themselves, and each layer one compiled program of fixed shapes.
 
-The rule of `lrm.tokens.prompt` is stated once, as a function of two tokens; blocks of tokens of which none sees another
-are never computed. One mask serves all layers of a batch. On a processor padding is quicker (`lrm.model.attention`),
-and the kernel has no gradient there.
+No segment is padded: the kernel of attention (2412.05496) is given the rule of `lrm.tokens.prompt`, stated once as a
+function of two tokens, and never computes blocks of tokens of which none sees another. Only the number of tokens is
+made up, to one of few sizes, for each of which a layer is compiled when it first comes. On a processor padding is
+quicker (`lrm.model.attention`), and the kernel has no gradient there.
 
-Shape suffixes: N flat tokens, H heads, J key-value heads, Z head width.
+Shape suffixes: N flat tokens with those that make up their number, D model width, H heads, J key-value heads, Z head
+width.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import shutil
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,10 +28,13 @@ from lrm.tokens.prompt import Layout
 
 NARROWEST = 16
 """Least head width that the kernel takes."""
-MULTIPLE = 1024
-"""Tokens are made up to a multiple of this, so that shapes repeat and no block of the mask is cut."""
+SMALLEST = 1024
+"""Tokens that a prompt is made up to at least."""
+MOST_SIZES = 64
+"""Sizes that a layer is compiled for at most."""
 FAR = 2**30
 """Stands for the place in the history of a token that is not of the history."""
+Layer = TypeVar("Layer", bound=Callable[..., Tensor])
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -43,13 +48,18 @@ def is_packed(x_ND: Tensor, *, width: int) -> bool:
 
 
 def packed_mask(layout: Layout) -> BlockMask:
-    """Who sees whom among the flat tokens of a batch, and among those that make their number up to a multiple."""
-    device, n_tokens = layout.position_N.device, len(layout.position_N)
-    n_all = -(-n_tokens // MULTIPLE) * MULTIPLE
+    """Who sees whom among the flat tokens of a batch, and among those that make up their number."""
+    device, n_all = layout.position_N.device, made_up(len(layout.position_N))
     # Compiled, so that the N x N answers of the rule are never held.
-    create = _compiled(create_block_mask) if device.type == "cuda" else create_block_mask
+    create = _compiled_mask() if device.type == "cuda" else create_block_mask
     mask: BlockMask = create(prompt_rule(layout, n_all=n_all), None, None, n_all, n_all, device=device)
     return mask
+
+
+def made_up(n_tokens: int) -> int:
+    """The number of tokens that so many are made up to: four sizes between a power of two and the next."""
+    step = max(SMALLEST, 1 << max(0, (n_tokens - 1).bit_length() - 3))
+    return max(SMALLEST, -(-n_tokens // step) * step)
 
 
 def prompt_rule(layout: Layout, *, n_all: int) -> Rule:
@@ -88,20 +98,32 @@ def packed_attention(q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, mask: BlockMas
 
     Anywhere but on a GPU the mask is written out, N x N: a reference to test the rule by, with gradients.
     """
-    n_tokens, n_all = len(q_NHZ), mask.shape[-1]
-    q_1HNZ, k_1JNZ, v_1JNZ = (
-        functional.pad(x, (0, 0, 0, 0, 0, n_all - n_tokens)).transpose(0, 1).unsqueeze(0) for x in (q_NHZ, k_NJZ, v_NJZ)
-    )
+    q_1HNZ, k_1JNZ, v_1JNZ = (x.transpose(0, 1).unsqueeze(0) for x in (q_NHZ, k_NJZ, v_NJZ))
     is_grouped = q_NHZ.shape[1] != k_NJZ.shape[1]
     if q_NHZ.device.type == "cuda":
-        mixed_1HNZ = _compiled(flex_attention)(q_1HNZ, k_1JNZ, v_1JNZ, block_mask=mask, enable_gqa=is_grouped)
+        mixed_1HNZ: Tensor = flex_attention(q_1HNZ, k_1JNZ, v_1JNZ, block_mask=mask, enable_gqa=is_grouped)
     else:
-        sees_11NN = create_mask(mask.mask_mod, 1, 1, n_all, n_all, device=str(q_NHZ.device))
+        sees_11NN = create_mask(mask.mask_mod, 1, 1, len(q_NHZ), len(q_NHZ), device=str(q_NHZ.device))
         mixed_1HNZ = functional.scaled_dot_product_attention(
             q_1HNZ, k_1JNZ, v_1JNZ, attn_mask=sees_11NN, enable_gqa=is_grouped
         )
-    mixed_NHZ: Tensor = mixed_1HNZ.squeeze(0).transpose(0, 1)[:n_tokens]
-    return mixed_NHZ
+    return mixed_1HNZ.squeeze(0).transpose(0, 1)
+
+
+@functools.cache
+def compiled(layer: Layer, *, backend: str | Callable[..., Any] = "inductor") -> Layer:
+    """A layer compiled as a whole, anew for each size; layers of like shape share what was compiled.
+
+    Raises:
+        RuntimeError: from a call, if something in the layer cannot be compiled, or more than `MOST_SIZES` sizes came.
+    """
+    torch.compiler.config.recompile_limit = max(MOST_SIZES, torch.compiler.config.recompile_limit)
+    return cast(Layer, torch.compile(layer, fullgraph=True, dynamic=False, backend=backend))
+
+
+@functools.cache
+def _compiled_mask() -> Callable[..., BlockMask]:
+    return torch.compile(create_block_mask, dynamic=True)
 
 
 @functools.cache
@@ -109,9 +131,3 @@ def _has_compiler() -> bool:
     compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
     headers = Path(sysconfig.get_path("include"))
     return any(map(shutil.which, compilers)) and (headers / "Python.h").is_file()
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all lengths."""
-    return torch.compile(function, dynamic=True)

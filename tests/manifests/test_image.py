@@ -24,19 +24,20 @@ def said(stage, instruction):
     return [line.partition(" ")[2] for line in stages()[stage][1] if line.startswith(f"{instruction} ")]
 
 
-@pytest.mark.parametrize("stage", FINAL)
-def test_a_final_image_is_the_base_with_files_copied_in(stage):
+@pytest.mark.parametrize(("stage", "base"), [("train", "base-train"), ("serve", "base")])
+def test_a_final_image_is_its_base_with_files_copied_in(stage, base):
     source, lines = stages()[stage]
-    assert source == "base"
+    assert source == base
     assert {line.partition(" ")[0] for line in lines} <= {"COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
     assert said(stage, "USER") == ["1000:1000"]
 
 
-def test_the_base_is_an_argument_and_nothing_that_builds_is_installed_on_it():
+def test_the_base_is_an_argument_and_a_compiler_is_installed_for_training_alone():
     assert stages()["base"][0] == "${BASE}"
-    assert re.findall(r"apt-get install --yes --no-install-recommends ([\w ]+?) *&&", said("base", "RUN")[0]) == [
-        "libgomp1"
-    ]
+    assert stages()["base-train"][0] == "base"
+    for stage, packages in (("base", "libgomp1"), ("base-train", "gcc libc6-dev")):
+        (line,) = said(stage, "RUN")
+        assert re.findall(r"apt-get install --yes --no-install-recommends ([\w -]+?) *&&", line) == [packages]
 
 
 def test_settings_of_pip_come_as_a_secret_and_never_as_an_argument():

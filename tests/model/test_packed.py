@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 
-from lrm.config import preset, replace
+from lrm.config import ModelConfig, preset, replace
 from lrm.features.tables import read, read_declared
 from lrm.model import artifact
-from lrm.model.attention import Attention, rotations
+from lrm.model.decoder import Block, Decoder
 from lrm.model.device import DEVICE
-from lrm.model.packed import MULTIPLE, is_packed, packed_mask
+from lrm.model.packed import MOST_SIZES, SMALLEST, compiled, is_packed, made_up, packed_mask
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.prompt import Layout, lay_out
@@ -40,7 +40,7 @@ device, recommender = use_device().type, artifact.load(Path(sys.argv[1]))
 corpus = encode_corpus(read(Path(sys.argv[2])), recommender.signals, recommender.vocabulary)
 segments, negatives = training_segments(corpus, max_history=16), negatives_of(corpus, recommender.config.training)
 sum(train_step(recommender, corpus, segments, negatives, seed=0, at=0).values()).backward()
-assert packed._compiled.cache_info().currsize == (2 if device == "cuda" else 0)
+assert packed.compiled.cache_info().currsize == (1 if device == "cuda" else 0)
 moved = {name: p.grad for name, p in recommender.named_parameters() if p.grad is not None}
 torch.save({name: gradient.to_dense().float().cpu() for name, gradient in moved.items()}, sys.argv[3])
 """
@@ -63,10 +63,11 @@ def layout_of(shape: PromptShape, *, n_requests: tuple[int, ...] = (2, 0, 3)) ->
 
 
 @pytest.fixture(params=[(4, 4), (4, 2), (4, 1)], ids=lambda heads: f"{heads[0]} heads on {heads[1]}")
-def attention(request) -> Attention:
+def decoder(request) -> Decoder:
     torch.manual_seed(0)
     n_heads, n_kv_heads = request.param
-    return Attention(d_model=64, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    config = ModelConfig(d_model=64, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, dropout=0.0)
+    return random_weights(Decoder(config)).train()
 
 
 def test_who_sees_whom_is_the_rule_of_the_prompt():
@@ -80,7 +81,7 @@ def test_who_sees_whom_is_the_rule_of_the_prompt():
         start_G=np.array([0, 2]),
         row_E=np.arange(3),
     )
-    sees = create_mask(packed_mask(layout).mask_mod, 1, 1, MULTIPLE, MULTIPLE, device="cpu")[0, 0]
+    sees = create_mask(packed_mask(layout).mask_mod, 1, 1, SMALLEST, SMALLEST, device="cpu")[0, 0]
     assert ["".join(".x"[int(k)] for k in row) for row in sees[:9, :9]] == [
         "x........",  # memory of the first user
         "xx.......",  # its first event
@@ -92,35 +93,63 @@ def test_who_sees_whom_is_the_rule_of_the_prompt():
         "xx..x..xx",  # its second candidate
         "xx..x..xx",
     ]
-    assert torch.equal(sees[9:], torch.eye(MULTIPLE, dtype=torch.bool)[9:])
+    assert torch.equal(sees[9:], torch.eye(SMALLEST, dtype=torch.bool)[9:])
     assert not sees[:9, 9:].any()
 
 
 @pytest.mark.parametrize("n_requests", [(2, 0, 3), (0, 0, 0)], ids=["requests", "events alone"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_packed_and_padded_attention_agree_in_outputs_and_gradients(attention, shape, n_requests):
+def test_packed_and_padded_decoding_agree_in_states_and_gradients(decoder, shape, n_requests):
     layout = layout_of(shape, n_requests=n_requests)
     x_ND = torch.randn(len(layout.position_N), 64, requires_grad=True)
-    rotation_NZ = rotations(layout.position_N, width=16)
     weight_ND = torch.randn(len(x_ND), 64)
     found = []
-    for mask in (None, packed_mask(layout)):
-        mixed_ND, kept = attention(x_ND, rotation_NZ, layout, mask=mask)
-        total = (mixed_ND * weight_ND).sum()
-        found.append((mixed_ND, *kept, *torch.autograd.grad(total, [x_ND, *attention.parameters()])))
+    for states_ND in (decoder(x_ND, layout)[0], decoder.packed(x_ND, layout, Block.packed)):
+        found.append((states_ND, *torch.autograd.grad((states_ND * weight_ND).sum(), [x_ND, *decoder.parameters()])))
     for padded, packed in zip(*found, strict=True):
-        torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", [(4, 2)], indirect=True, ids=["4 heads on 2"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore:.*Function'> should not be instantiated")
+def test_a_layer_compiles_as_a_whole_and_once_for_a_size(decoder):
+    """As on a GPU, but for the compiler: every layer, every batch and every rule of who sees whom runs one program."""
+    programs: list[torch.fx.GraphModule] = []
+
+    def count(program: torch.fx.GraphModule, _inputs: list[torch.Tensor]):
+        programs.append(program)
+        return program.forward
+
+    layer, sizes = compiled(Block.packed, backend=count), []
+    few, many = (2, 0, 3), (40, 0, 20)
+    for shape, n_requests in [*((shape, few) for shape in SHAPES.values()), (ONE, many), (ONE, few), (ONE, many)]:
+        layout = layout_of(shape, n_requests=n_requests)
+        x_ND = torch.randn(len(layout.position_N), 64, requires_grad=True)
+        states_ND = decoder.packed(x_ND, layout, layer)
+        torch.testing.assert_close(states_ND, decoder(x_ND, layout)[0], atol=1e-5, rtol=1e-4)
+        sizes.append(made_up(len(x_ND)))
+    assert sizes == [SMALLEST] * 5 + [2 * SMALLEST, SMALLEST, 2 * SMALLEST]
+    assert len(programs) == 2
+
+
+def test_numbers_of_tokens_are_made_up_by_a_third_at_most_beyond_the_smallest():
+    made = {n: made_up(n) for n in range(1, 40_000)}
+    assert made[1] == made[SMALLEST] == SMALLEST
+    assert all(n <= size for n, size in made.items())
+    assert max(size / n for n, size in made.items() if n > 3 * SMALLEST) < 1.34
+    assert len(set(made.values())) <= MOST_SIZES // 3, "each is compiled for"
+    assert {size % 128 for size in made.values()} == {0}, "no block of the mask is cut"
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_reads_the_mask_as_it_is_written_out():
     """The kernel skips blocks by the mask's own tables; its plain form on a processor reads the same mask."""
     mask = packed_mask(layout_of(SHAPES["many tokens each"]))
-    q, k, v = (torch.randn(1, heads, MULTIPLE, 16) for heads in (4, 2, 2))
-    written = create_mask(mask.mask_mod, 1, 1, MULTIPLE, MULTIPLE, device="cpu")
+    q, k, v = (torch.randn(1, heads, SMALLEST, 16) for heads in (4, 2, 2))
+    written = create_mask(mask.mask_mod, 1, 1, SMALLEST, SMALLEST, device="cpu")
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=written, enable_gqa=True)
     torch.testing.assert_close(flex_attention(q, k, v, block_mask=mask, enable_gqa=True), wanted)
-    n_blocks = MULTIPLE // 128
+    n_blocks = SMALLEST // 128
     is_empty = ~written[0, 0].view(n_blocks, 128, n_blocks, 128).any(-1).any(1)
     assert mask.sparsity() == pytest.approx(100 * is_empty.float().mean().item())
 
