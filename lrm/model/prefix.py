@@ -21,7 +21,6 @@ from lrm.model.attention import KeysValues
 from lrm.model.decoder import Decode
 from lrm.model.recommender import Recommender, States
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.factory import Asked
 from lrm.tokens.prompt import Layout, build_batch, lay_out
 from lrm.tokens.segments import Segments
 from lrm.tokens.signals import SignalTensors
@@ -117,8 +116,8 @@ def decode_over(
         row_E=np.concatenate([prefix.row_T for prefix in prefixes]),
     )
     factory = recommender.factory
-    query_ND = factory.query_tokens(suffix.query_R, shape.per_query).flatten(0, 1)
-    asked = Asked(suffix.query_R, layout.candidate_request)
+    asked = factory.asked(suffix.query_R, layout.candidate_request)
+    query_ND = factory.query_tokens(suffix.query_R, shape.per_query, asked.embedded_RMW).flatten(0, 1)
     candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, asked, shape.per_candidate)
     past = [
         KeysValues(

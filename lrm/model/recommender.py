@@ -16,7 +16,7 @@ from lrm.errors import ConfigError
 from lrm.model.decoder import Decoder
 from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
-from lrm.tokens.factory import Asked, TokenFactory
+from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch, Layout
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
@@ -116,11 +116,11 @@ class Recommender(nn.Module):
     def tokens(self, batch: Batch) -> Prompt:
         """What the factory makes of a batch: the tokens that the decoder reads."""
         shape, factory = batch.layout.shape, self.factory
-        asked = Asked(batch.query_R, batch.layout.candidate_request)
+        asked = factory.asked(batch.query_R, batch.layout.candidate_request)
         return Prompt(
             factory.memory_tokens(batch.older).flatten(0, 1),
             factory.history_tokens(batch.identity_E, batch.history_E).flatten(0, 1),
-            factory.query_tokens(batch.query_R, shape.per_query).flatten(0, 1),
+            factory.query_tokens(batch.query_R, shape.per_query, asked.embedded_RMW).flatten(0, 1),
             factory.candidate_tokens(batch.identity_C, batch.candidate_C, asked, shape.per_candidate).flatten(0, 1),
         )
 

@@ -35,6 +35,8 @@ class Asked(NamedTuple):
     query_R: SignalTensors
     request_N: Tensor
     """Which of them each candidate is of."""
+    embedded_RMW: Tensor | None = None
+    """Their signals embedded, where `TokenFactory.asked` has done so for the query tokens too."""
 
 
 def asked_by(corpus: Corpus, candidates: np.ndarray) -> Asked:
@@ -92,14 +94,30 @@ class TokenFactory(nn.Module):
         """(N, K, D): the tokens of items to be scored, or the first `n_tokens` of each."""
         if self.beside is None or not isinstance(self.query, TokenMaker):
             return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
-        beside_RH = self.beside(self.query.embed(asked.query_R).flatten(1))
+        embedded_RMW = self.query.embed(asked.query_R) if asked.embedded_RMW is None else asked.embedded_RMW
+        beside_RH = self.beside(embedded_RMW.flatten(1))
         return self._named(identity_N, self.candidate(signals, beside_RH[asked.request_N])[:, :n_tokens])
 
-    def query_tokens(self, signals: SignalTensors, n_tokens: int | None = None) -> Tensor:
-        """(N, K, D): the user and the request, or the first `n_tokens`; K may be 0."""
+    def asked(self, query_R: SignalTensors, request_N: Tensor) -> Asked:
+        """Requests and their candidates, signals embedded once for the tokens of both."""
+        if self.beside is None or not isinstance(self.query, TokenMaker):
+            return Asked(query_R, request_N)
+        return Asked(query_R, request_N, self.query.embed(query_R))
+
+    def query_tokens(
+        self, signals: SignalTensors, n_tokens: int | None = None, embedded_NMW: Tensor | None = None
+    ) -> Tensor:
+        """(N, K, D): the user and the request, or the first `n_tokens`; K may be 0.
+
+        Args:
+            signals: of N requests.
+            n_tokens: all where None.
+            embedded_NMW: of `asked`, where it has them.
+        """
         if self.query is None:
             return self.identity.weight.new_zeros(len(signals.bucket_NF), 0, self.identity.embedding_dim)
-        tokens_NKD: Tensor = self.query(signals)
+        known = {} if embedded_NMW is None else {"embedded_NMW": embedded_NMW}
+        tokens_NKD: Tensor = self.query(signals, **known)
         return tokens_NKD[:, :n_tokens]
 
     def memory_tokens(self, older: Older | None) -> Tensor:
