@@ -126,13 +126,19 @@ def champion_folder(registry: str, name: str, state: Path) -> Path:
 
     Raises:
         RegistryError: there is no such registry or model.
-        ServingError: nothing was promoted yet, or the champion has no release: it was not rolled out, or so long ago
-            that its release was removed.
+        ServingError: MLflow is not installed, as in the image that serves; nothing was promoted yet; or the champion
+            has no release: it was not rolled out, or so long ago that its release was removed.
     """
     from lrm.registry.run import show
     from lrm.serving.release import latest_releases, root_of
 
-    held = show(registry, name)
+    try:
+        held = show(registry, name)
+    except ModuleNotFoundError as error:
+        raise ServingError(
+            f"no registry can be asked here, for {error.name} is not installed (the image `serve` is without it); name "
+            "the release with --bundle, or a link to it with --follow"
+        ) from error
     if not held["champion"]:
         raise ServingError(
             f"nothing was promoted yet: {held['name']} has no champion in {registry}; run `make run` first"

@@ -1,7 +1,10 @@
 """A version goes into service only if it serves what it scores offline."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -173,6 +176,17 @@ def test_the_registry_names_the_folder_to_serve(world):
     register(world.root, world.registry, "1", name="fresh")
     with pytest.raises(ServingError, match="nothing was promoted yet: fresh has no champion"):
         champion_folder(world.registry, "fresh", world.state)
+
+
+def test_where_mlflow_is_not_installed_the_release_has_to_be_named(world):
+    """As in the image that serves."""
+    without = "import sys; sys.modules['mlflow'] = None; from lrm.serving.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", without, "--state", world.state, "--registry", world.registry]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: no registry can be asked here, for mlflow.* name the release with --bundle.*\n", done.stderr
+    )
 
 
 def test_after_a_rollback_the_version_before_is_served(world, tmp_path):
