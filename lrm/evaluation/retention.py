@@ -22,7 +22,7 @@ from lrm.evaluation.shuffling import columns
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, HISTORY, QUERY, SPLITS, TEST, TRAIN, Signal
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.factory import TokenFactory, asked_by
+from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import scoring_segments, segment_tokens, token_batches
 
@@ -131,7 +131,7 @@ def tokens(factory: TokenFactory, corpus: Corpus, side: Side) -> dict[str, Float
         CANDIDATE: factory.candidate_tokens(
             torch.as_tensor(corpus.candidate_identity_C[candidate]),
             corpus.candidate_C.take(candidate),
-            asked_by(corpus, candidate),
+            factory.asked_by(corpus, candidate),
         ),
     }
     return {maker: _flat(each, len(side.rows[maker])) for maker, each in made.items()}

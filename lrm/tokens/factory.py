@@ -30,20 +30,12 @@ DENSE_ROWS = 50_000
 
 
 class Asked(NamedTuple):
-    """The requests that candidates are of."""
+    """The requests that candidates are of; made by `TokenFactory.asked`."""
 
-    query_R: SignalTensors
     request_N: Tensor
     """Which of them each candidate is of."""
-    embedded_RMW: Tensor | None = None
-    """Their signals embedded, where `TokenFactory.asked` has done so for the query tokens too."""
-
-
-def asked_by(corpus: Corpus, candidates: np.ndarray) -> Asked:
-    """The requests of these candidates of a corpus."""
-    requests = np.searchsorted(corpus.candidate_offset_R, candidates, side="right") - 1
-    distinct, request_N = np.unique(requests, return_inverse=True)
-    return Asked(corpus.query_R.take(distinct), torch.as_tensor(request_N))
+    embedded_RMW: Tensor | None
+    """The requests' signals embedded, for the tokens of both; None where candidates do not read them."""
 
 
 class TokenFactory(nn.Module):
@@ -92,17 +84,22 @@ class TokenFactory(nn.Module):
         self, identity_N: Tensor, signals: SignalTensors, asked: Asked, n_tokens: int | None = None
     ) -> Tensor:
         """(N, K, D): the tokens of items to be scored, or the first `n_tokens` of each."""
-        if self.beside is None or not isinstance(self.query, TokenMaker):
+        if self.beside is None or asked.embedded_RMW is None:
             return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
-        embedded_RMW = self.query.embed(asked.query_R) if asked.embedded_RMW is None else asked.embedded_RMW
-        beside_RH = self.beside(embedded_RMW.flatten(1))
+        beside_RH = self.beside(asked.embedded_RMW.flatten(1))
         return self._named(identity_N, self.candidate(signals, beside_RH[asked.request_N])[:, :n_tokens])
 
     def asked(self, query_R: SignalTensors, request_N: Tensor) -> Asked:
-        """Requests and their candidates, signals embedded once for the tokens of both."""
+        """Requests, and which of them each of N candidates is of; their signals are embedded once."""
         if self.beside is None or not isinstance(self.query, TokenMaker):
-            return Asked(query_R, request_N)
-        return Asked(query_R, request_N, self.query.embed(query_R))
+            return Asked(request_N, None)
+        return Asked(request_N, self.query.embed(query_R))
+
+    def asked_by(self, corpus: Corpus, candidates: np.ndarray) -> Asked:
+        """The requests of these candidates of a corpus."""
+        requests = np.searchsorted(corpus.candidate_offset_R, candidates, side="right") - 1
+        distinct, request_N = np.unique(requests, return_inverse=True)
+        return self.asked(corpus.query_R.take(distinct), torch.as_tensor(request_N))
 
     def query_tokens(
         self, signals: SignalTensors, n_tokens: int | None = None, embedded_NMW: Tensor | None = None
@@ -116,8 +113,9 @@ class TokenFactory(nn.Module):
         """
         if self.query is None:
             return self.identity.weight.new_zeros(len(signals.bucket_NF), 0, self.identity.embedding_dim)
-        known = {} if embedded_NMW is None else {"embedded_NMW": embedded_NMW}
-        tokens_NKD: Tensor = self.query(signals, **known)
+        if embedded_NMW is not None and isinstance(self.query, TokenMaker):
+            return self.query.mixed(embedded_NMW)[:, :n_tokens]
+        tokens_NKD: Tensor = self.query(signals)
         return tokens_NKD[:, :n_tokens]
 
     def memory_tokens(self, older: Older | None) -> Tensor:

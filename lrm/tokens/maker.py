@@ -182,20 +182,22 @@ class TokenMaker(nn.Module):
         parts += [vector(values).unsqueeze(1) for vector, values in zip(self.vectors, signals.embeddings, strict=True)]
         return torch.cat(parts, dim=1)
 
-    def forward(
-        self, signals: SignalTensors, beside_NH: Tensor | None = None, embedded_NMW: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, signals: SignalTensors, beside_NH: Tensor | None = None) -> Tensor:
         """Make the tokens.
 
         Args:
             signals: N rows.
             beside_NH: (N, H) added before the activation of the hidden layer: what signals of another group bring.
-            embedded_NMW: what `embed` made of the signals, where it has been asked already.
         """
         if self.mix is None:
             return self.constant_KD.expand(len(signals.bucket_NF), -1, -1)
+        return self.mixed(self.embed(signals), beside_NH)
+
+    def mixed(self, embedded_NMW: Tensor, beside_NH: Tensor | None = None) -> Tensor:
+        """The tokens of signals that are embedded already; for a maker that has signals."""
+        assert self.mix is not None, "the maker has signals"
         first, activation, last = self.mix
-        hidden_NH = first((self.embed(signals) if embedded_NMW is None else embedded_NMW).flatten(1))
+        hidden_NH = first(embedded_NMW.flatten(1))
         mixed_ND: Tensor = last(activation(hidden_NH if beside_NH is None else hidden_NH + beside_NH))
         return mixed_ND.view(len(mixed_ND), *self.constant_KD.shape) + self.constant_KD
 

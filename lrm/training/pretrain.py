@@ -21,7 +21,7 @@ from lrm.model.recommender import Recommender
 from lrm.progress import progress
 from lrm.schema import DENSE, EMBEDDING
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.factory import TokenFactory, asked_by, forget_identities
+from lrm.tokens.factory import TokenFactory, forget_identities
 from lrm.tokens.maker import TokenMaker
 from lrm.tokens.signals import SignalArrays, SignalTensors, of_kind
 from lrm.tokens.vocabulary import MISSING
@@ -131,7 +131,7 @@ class PretrainTasks(nn.Module):
             return torch.zeros(())
         identity_N = torch.as_tensor(corpus.candidate_identity_C[candidates])
         identity_N = forget_identities(identity_N, share=self.forget_share, generator=generator)
-        asked = asked_by(corpus, candidates)
+        asked = self.factory.asked_by(corpus, candidates)
         tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates), asked)
         logit_N = self.outcome_head(self.norm(tokens_NKD[:, -1])).squeeze(-1)
         return functional.binary_cross_entropy_with_logits(logit_N, torch.as_tensor(corpus.label_C[candidates]))

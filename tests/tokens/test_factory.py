@@ -7,7 +7,7 @@ import torch
 from lrm.features.tables import Tables, read
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import encode_corpus
-from lrm.tokens.factory import Asked, asked_by
+from lrm.tokens.factory import Asked
 from tests.tokens.test_arms import arm
 from tests.worlds import SIGNALS, write_examples
 
@@ -43,7 +43,8 @@ def test_a_candidates_tokens_read_the_signals_of_its_own_request_alone(name, tok
     mine, others = corpus.query_R.take(np.array([0, 1])), corpus.query_R.take(np.array([0, 2]))
     assert not torch.equal(mine.value_NF[1], others.value_NF[1])
     request = torch.tensor([0, 1, 0, 1])
-    before, after = (candidate_tokens(recommender, tables, Asked(query, request)) for query in (mine, others))
+    asked = (recommender.factory.asked(query, request) for query in (mine, others))
+    before, after = (candidate_tokens(recommender, tables, one) for one in asked)
     assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert torch.equal(before[[1, 3]], after[[1, 3]]) != reads_it
 
@@ -54,8 +55,9 @@ def test_a_request_is_found_for_each_candidate_also_where_some_have_none(tables)
     corpus = encode_corpus(some, SIGNALS, recommender.vocabulary)
     rows = np.array([0, 7, len(corpus.candidate_order_C) - 1])
     requests = some.candidates["request_id"].to_numpy()[corpus.candidate_order_C[rows]]
-    asked = asked_by(corpus, rows)
-    assert torch.equal(asked.query_R.value_NF[asked.request_N], corpus.query_R.take(requests).value_NF)
+    asked = recommender.factory.asked_by(corpus, rows)
+    wanted = recommender.factory.query.embed(corpus.query_R.take(requests))
+    assert torch.equal(asked.embedded_RMW[asked.request_N], wanted)
 
 
 def test_a_maker_that_may_not_learn_learns_nothing_of_requests_either(tables):
