@@ -41,14 +41,23 @@ def rehearsal(evidence: Evidence, policy: Policy) -> list[Finding]:
         return [not_asked("Rehearsal", asked, "not rehearsed", reason)]
     bars = policy.guardrails
     n_megabytes = found.bundle_bytes / MEGABYTE
-    champion = None if found.champion_bundle_bytes is None else found.champion_bundle_bytes / MEGABYTE
+    latency, size = (
+        _of_champion(evidence, one) for one in (found.champion_latency_p50_ms, found.champion_bundle_bytes)
+    )
+    champion_mb = None if size is None else size / MEGABYTE
+    why = found.champion_fault
     return [
         _skew(found),
-        _ratio("Latency", found.latency_p50_ms, found.champion_latency_p50_ms, bars.max_latency_ratio, "median, ms"),
+        _ratio("Latency", found.latency_p50_ms, latency, bars.max_latency_ratio, "median, ms", why),
         _at_most("Latency, slowest of 100", found.latency_p99_ms, bars.max_latency_p99_ms, "ms", verdict=KEEP),
-        _ratio("Size", n_megabytes, champion, bars.max_bundle_ratio, "MB"),
+        _ratio("Size", n_megabytes, champion_mb, bars.max_bundle_ratio, "MB", why),
         _at_most("Size of the bundle", n_megabytes, bars.max_bundle_mb, "MB", verdict=REJECT),
     ]
+
+
+def _of_champion(evidence: Evidence, measured: float | None) -> float | None:
+    """A number of the champion's: None where there is no champion, NaN where there is one that was not measured."""
+    return math.nan if measured is None and evidence.has_champion else measured
 
 
 def _skew(found: Rehearsal) -> Finding:
@@ -68,13 +77,15 @@ def _skew(found: Rehearsal) -> Finding:
     return passed(rule, asked, seen)
 
 
-def _ratio(rule: str, own: float, other: float | None, most: float, unit: str) -> Finding:
+def _ratio(rule: str, own: float, other: float | None, most: float, unit: str, why: str) -> Finding:
     rule, asked = f"{rule} against the champion", f"at most {most:g} times ({unit})"
     if other is None:
         return not_asked(rule, asked, f"{own:,.4g}; there is no champion")
     ratio = own / other if other else math.nan
     if not math.isfinite(ratio):
-        return unclear(rule, asked, "not a number", f"{rule[0].lower()}{rule[1:]} could not be measured.")
+        reason = f"{rule[0].lower()}{rule[1:]} could not be measured"
+        said = f"{reason}: the champion was not rehearsed ({why})." if why else f"{reason}."
+        return unclear(rule, asked, "not measured", said)
     seen = f"{ratio:.2f} times ({own:,.4g}, before {other:,.4g})"
     if ratio <= most:
         return passed(rule, asked, seen)

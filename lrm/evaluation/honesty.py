@@ -80,7 +80,8 @@ def data_faults(examples: Mapping[str, Any], models: Mapping[str, Mapping[str, A
     """Why the manifests of models do not fit that of the examples they are judged on.
 
     The challenger must be made from these very examples. A champion may be made from older ones of the same data, but
-    not from later ones: it would have learned what it is asked.
+    not from later ones: it would have learned what it is asked. So it would where its protocol held other events out,
+    and what does not say where its data end may have.
 
     Args:
         examples: manifest of the examples.
@@ -99,8 +100,18 @@ def data_faults(examples: Mapping[str, Any], models: Mapping[str, Mapping[str, A
                 f"the {model} was made from snapshot {manifest['snapshot_id'][:12]}, and is judged on "
                 f"{examples['snapshot_id'][:12]}."
             )
+        protocol, asked = (each["data"].get("protocol") for each in (manifest, examples))
+        if protocol != asked:
+            found.append(
+                f"the {model} was made with the protocol {protocol!r}, and is judged with {asked!r}: it may have "
+                "learned what it is asked."
+            )
+            continue
         for name in ("as_of", "test_from"):
             own, theirs = manifest.get(name), examples.get(name)
+            if theirs and not own:
+                found.append(f"the {model} does not say its {name}, so it may have learned what it is asked.")
+                break
             if own and theirs and datetime.fromisoformat(own) > datetime.fromisoformat(theirs):
                 found.append(f"the {model} was made from later data ({name} {own}) than it is judged on ({theirs}).")
                 break

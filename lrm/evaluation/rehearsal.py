@@ -35,6 +35,8 @@ class Rehearsal(NamedTuple):
     champion_bundle_bytes: float | None
     fault: str
     """Why the model could not be served; "" where it could."""
+    champion_fault: str = ""
+    """Why the champion could not be served beside it."""
 
 
 def read(folder: Path | None) -> Rehearsal | None:
@@ -55,12 +57,16 @@ def read(folder: Path | None) -> Rehearsal | None:
     found = {
         name: _number(told, name, path)
         for name in Rehearsal._fields
-        if name not in ("skewed_signals", "n_expired", "fault")
+        if name not in ("skewed_signals", "n_expired", "fault", "champion_fault")
     }
     named = Counter(signal for row in told.get("skew", []) for signal in row["signals"])
     names = tuple(name for name, _ in sorted(named.items(), key=lambda one: (-one[1], one[0])))
     return Rehearsal(
-        **found, skewed_signals=names, n_expired=sum(told.get("expired", {}).values()), fault=told.get("fault") or ""
+        **found,
+        skewed_signals=names,
+        n_expired=sum(told.get("expired", {}).values()),
+        fault=told.get("fault") or "",
+        champion_fault=told.get("champion_fault") or "",
     )
 
 

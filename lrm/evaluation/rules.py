@@ -217,13 +217,30 @@ def gain(row: Comparison) -> Interval:
 
 
 def sentence(row: Comparison, policy: Policy) -> str:
-    """A comparison in words."""
+    """A comparison in words, which say better or worse whichever way the metric counts."""
     place = f" on {row.slice}" if row.slice else ""
-    side = "above" if row.difference >= 0 else "below"
+    side = "better than" if gain(row).value > 0 else "worse than" if gain(row).value < 0 else "equal to"
+    by = f" by {abs(row.difference):.4f}" if row.difference else ""
     return (
-        f"{name(row.task, row.metric)}{place} is {abs(row.difference):.4f} {side} {OTHERS[row.against]} "
-        f"({policy.decision.confidence:.0%} interval {row.low:+.4f} to {row.high:+.4f}, {row.n_users:,} users)."
+        f"{name(row.task, row.metric)}{place} is {side} {OTHERS[row.against]}{by} "
+        f"({_percent(policy.decision.confidence)} interval: {_span(row)}; {row.n_users:,} users)."
     )
+
+
+def _span(row: Comparison) -> str:
+    """From the bad end of the interval to the good one."""
+    worst, best = _judged(gain(row).low), _judged(gain(row).high)
+    return f"{worst} to {best}"
+
+
+def _judged(value: float) -> str:
+    """A gain in words."""
+    return f"{abs(value):.4f} {'better' if value > 0 else 'worse'}" if value else "no difference"
+
+
+def _percent(share: float) -> str:
+    """A share with the digits that it needs: 95%, 99.87%."""
+    return f"{100 * share:.4g}%"
 
 
 def name(task: str, metric: str) -> str:
@@ -234,7 +251,7 @@ def name(task: str, metric: str) -> str:
 
 
 def _seen(row: Comparison) -> str:
-    return f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})"
+    return f"{_judged(gain(row).value)} ({_span(row)})"
 
 
 def _difference(row: Comparison) -> Interval:

@@ -15,6 +15,7 @@ from lrm.evaluation.policy import (
     SlicePolicy,
 )
 from lrm.evaluation.rehearsal import Rehearsal
+from lrm.evaluation.rules import sentence
 from lrm.evaluation.statistics import Interval
 
 POLICY = Policy(rehearsal=RehearsalPolicy(required=False))
@@ -83,7 +84,8 @@ def test_better_beyond_doubt_with_every_guard_held_promotes():
     decision = decide(evidence(*WON), POLICY)
     assert decision.verdict == "promote"
     assert decision.reasons == [
-        "Ranking AUC is 0.0055 above the champion's (95% interval +0.0010 to +0.0100, 100 users).",
+        "Ranking AUC is better than the champion's by 0.0055 "
+        "(95% interval: 0.0010 better to 0.0100 better; 100 users).",
         "Not rehearsed: the model has not answered through the online store and the server.",
     ]
     assert {one.outcome for one in decision.findings} == {"passed", "not asked"}
@@ -97,7 +99,7 @@ def test_the_gate_reads_nothing_else_and_says_the_same_again():
     ("case", "verdict", "reason"),
     [
         (evidence(row("ranking", "auc", "champion", -0.001, 0.02), *GUARDS), "keep", "not better beyond doubt"),
-        (evidence(row("ranking", "auc", "champion", -0.02, -0.01), *GUARDS), "keep", "0.0150 below the champion's"),
+        (evidence(row("ranking", "auc", "champion", -0.02, -0.01), *GUARDS), "keep", "than the champion's by 0.0150"),
         (evidence(row("ranking", "auc", "champion", 0.0, 0.0), *GUARDS), "keep", "not better beyond doubt"),
         (evidence(row("ranking", "auc", "champion", 0.0001, 0.0005), *GUARDS), "keep", "less than the 0.001 that a"),
         (evidence(*GUARDS), "inconclusive", "Ranking AUC could not be compared with the champion's"),
@@ -122,12 +124,12 @@ def test_the_gate_reads_nothing_else_and_says_the_same_again():
         (
             evidence(comparisons=[POPULAR[0], row("ranking", "auc", "popular", -0.1, 0.2)]),
             "keep",
-            "Ranking AUC is 0.0500 above that of the most popular",
+            "Ranking AUC is better than that of the most popular items by 0.0500",
         ),
         (
             evidence(comparisons=[row("retrieval", NDCG, "popular", -0.2, -0.1), *WON], has_champion=True),
             "reject",
-            "Worse than the most popular items: Retrieval NDCG@10 is 0.1500 below",
+            "Worse than the most popular items: Retrieval NDCG@10 is worse than that of the most popular items by",
         ),
     ],
 )  # fmt: skip
@@ -153,7 +155,12 @@ def test_truth_table(case, verdict, reason):
             "keep",
             "Size against the champion: 2.33 times (7, before 3); asked: at most 2 times (MB)",
         ),
-        ({"champion_latency_p50_ms": None, "champion_bundle_bytes": None}, "promote", "Ranking AUC"),
+        (
+            {"champion_latency_p50_ms": None, "champion_fault": "the server did not start"},
+            "inconclusive",
+            "latency against the champion could not be measured: the champion was not rehearsed (the server did",
+        ),
+        ({"champion_bundle_bytes": None}, "inconclusive", "size against the champion could not be measured"),
         ({"n_requests": 0}, "promote", "Ranking AUC"),
     ],
 )
@@ -161,6 +168,13 @@ def test_a_rehearsal_stops_skew_slowness_and_size(found, verdict, reason):
     decision = decide(evidence(*WON, facts={"rehearsal": REHEARSAL._replace(**found)}), POLICY)
     assert decision.verdict == verdict
     assert reason in decision.reasons[0]
+
+
+def test_without_a_champion_there_is_nothing_to_be_as_quick_as():
+    alone = REHEARSAL._replace(champion_latency_p50_ms=None, champion_bundle_bytes=None)
+    decision = decide(evidence(facts={"rehearsal": alone}), POLICY)
+    assert decision.verdict == "promote"
+    assert finding(decision, "Latency against the champion").outcome == "not asked"
 
 
 def test_expired_values_of_a_rehearsal_are_stated():
@@ -211,7 +225,28 @@ def test_a_guard_that_may_have_fallen_too_far_keeps_the_champion(guard):
     verdict, reasons, _ = decide(evidence(BETTER, guard, *others), POLICY)
     assert verdict == "keep"
     assert reasons[0].startswith("Guarded, and may have got worse by more than 0.0")
-    assert reasons[1].startswith("Ranking AUC is 0.0055 above")
+    assert reasons[1].startswith("Ranking AUC is better than the champion's by 0.0055")
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "said"),
+    [
+        ("ece", 0.0077, 0.0277, "worse than the champion's by 0.0177 (95% interval: 0.0277 worse to 0.0077 worse; 100"),
+        ("log_loss", -0.02, 0.01, "better than the champion's by 0.0050 (95% interval: 0.0100 worse to 0.0200 better;"),
+        ("auc", -0.02, 0.01, "worse than the champion's by 0.0050 (95% interval: 0.0200 worse to 0.0100 better; 100"),
+        ("concentration@10", 0.0, 0.0, "equal to the champion's (95% interval: no difference to no difference; 100"),
+    ],
+)
+def test_a_difference_is_said_to_be_better_or_worse_whichever_way_the_metric_counts(metric, low, high, said):
+    assert said in sentence(row("ranking", metric, "champion", low, high), POLICY)
+
+
+def test_a_margin_shows_what_it_saw_in_the_same_words():
+    worse = [one for one in GUARDS if one.metric != "ece"] + [row("ranking", "ece", "champion", 0.0077, 0.0277)]
+    decision = decide(evidence(BETTER, *worse), POLICY)
+    assert finding(decision, "Ranking calibration error against the champion").seen == (
+        "0.0177 worse (0.0277 worse to 0.0077 worse)"
+    )
 
 
 def on_slice(name, p, *, n_users=100, low=-0.05, high=-0.02):
@@ -223,7 +258,7 @@ def test_a_slice_that_fell_beyond_doubt_keeps_the_champion_and_is_named():
     decision = decide(evidence(*WON, on_slice("new users", 0.001), on_slice("returning users", 0.9)), POLICY)
     assert decision.verdict == "keep"
     assert decision.reasons[0].startswith(
-        "A slice got worse by more than 0.01: Ranking AUC on new users is 0.0350 below"
+        "A slice got worse by more than 0.01: Ranking AUC on new users is worse than the champion's by 0.0350"
     )
 
 

@@ -13,7 +13,7 @@ from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.worlds import SIGNALS
 
 DATA = {
-    "data": {"name": "shop"},
+    "data": {"name": "shop", "protocol": "temporal"},
     "snapshot_id": "a" * 64,
     "as_of": "2024-03-01T00:00:00+00:00",
     "test_from": "2024-02-01T00:00:00+00:00",
@@ -69,9 +69,10 @@ def test_a_training_row_in_the_test_window_is_found(tables, manifest):
         ("challenger", {}, []),
         ("champion", {"snapshot_id": "b" * 64}, []),
         ("champion", {"as_of": "2024-02-01T00:00:00+00:00", "test_from": "2024-01-01T00:00:00+00:00"}, []),
-        ("champion", {"test_from": None}, []),
+        ("champion", {"test_from": None}, ["the champion does not say its test_from, so it may have learned"]),
+        ("champion", {"data": DATA["data"] | {"protocol": "x"}}, ["the champion was made with the protocol 'x'"]),
         ("challenger", {"snapshot_id": "b" * 64}, ["the challenger was made from snapshot bbbbbbbbbbbb, and"]),
-        ("champion", {"data": {"name": "other"}}, ["the champion was made from the data 'other', and is"]),
+        ("champion", {"data": DATA["data"] | {"name": "other"}}, ["the champion was made from the data 'other'"]),
         ("champion", {"as_of": "2024-03-02T00:00:00+00:00"}, ["the champion was made from later data (as_of 2024-"]),
         ("champion", {"test_from": "2024-02-02T00:00:00+00:00"}, ["the champion was made from later data (test_from"]),
     ],

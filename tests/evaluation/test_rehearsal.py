@@ -60,6 +60,10 @@ def test_a_number_that_was_not_measured_stays_null_in_what_is_written(tmp_path):
     assert as_json(None) is None
 
 
+def test_why_the_champion_could_not_be_rehearsed_is_read(tmp_path):
+    assert read(write_rehearsal(tmp_path, champion_fault="it did not start")).champion_fault == "it did not start"
+
+
 def test_the_signals_of_the_differences_are_named_the_most_frequent_first(tmp_path):
     skew = [{"signals": ["b"]}, {"signals": ["a", "b"]}, {"signals": ["c"]}]
     assert read(write_rehearsal(tmp_path, skew=skew, n_skewed=3)).skewed_signals == ("b", "a", "c")
