@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lrm.errors import ServingError
+from lrm.errors import ServingError, StoreError
 from lrm.model.index import Index
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY
 from lrm.serving.answer import answer
@@ -33,10 +33,21 @@ def prove(service: Service) -> None:
     """Answer as offline scoring does for a few users, and warm up on the way.
 
     Raises:
+        StoreError: the online store did not answer, so that nothing was proved.
         ServingError: a score or a probability is no number, or differs from the offline one by more than 1e-4; or,
-            where an index finds the items, by more than its measured error allows, or the index does not find them; or
-            the online store did not answer, so that nothing was proved.
+            where an index finds the items, by more than its measured error allows, or the index does not find them.
     """
+    try:
+        _compare_with_offline(service)
+    finally:  # what differs while the store is away says nothing of the release
+        if service.features.outage.n_failed:
+            raise StoreError(
+                f"the online store did not answer while {service.release.folder.name} was proved; see the log, and "
+                "start again once it does"
+            )
+
+
+def _compare_with_offline(service: Service) -> None:
     users = some_users(service.histories, PROBED)
     some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
     scored = answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
@@ -53,11 +64,6 @@ def prove(service: Service) -> None:
         raise ServingError(f"{service.release.folder.name}: a user of whom nothing is known gets no probability")
     if service.catalogue_index is not None:
         _prove_index(service, service.catalogue_index, users)
-    if service.features.outage.n_failed:
-        raise ServingError(
-            f"the online store did not answer while {service.release.folder.name} was proved; see the log, and start "
-            "again once it does"
-        )
 
 
 def _asked(service: Service, user: Key, answered: dict[str, Any]) -> Ask:

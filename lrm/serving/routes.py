@@ -17,6 +17,7 @@ from lrm.serving import wire
 from lrm.serving.batching import Batcher, Overloaded, TooLate
 from lrm.serving.guard import API_KEY, RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
+from lrm.serving.panics import contained
 from lrm.serving.question import (
     SHOWN,
     Event,
@@ -152,7 +153,7 @@ def new_pusher(held: InService) -> Batcher[list[Event], int]:
     """
 
     async def take(pushes: list[list[Event]]) -> list[int]:
-        return await asyncio.get_running_loop().run_in_executor(held.worker, _take_events, held, pushes)
+        return await asyncio.get_running_loop().run_in_executor(held.worker, contained, _take_events, held, pushes)
 
     return Batcher(take, max_size=USERS_AT_ONCE, max_waiting=MAX_USERS_WAITING, within_s=None)
 

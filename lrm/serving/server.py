@@ -28,6 +28,7 @@ from lrm.serving.leaving import Leaving
 from lrm.serving.listening import holding
 from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
+from lrm.serving.panics import contained
 from lrm.serving.question import Question
 from lrm.serving.release import Release
 from lrm.serving.routes import (
@@ -104,7 +105,7 @@ def make_app(
 
     async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
         meters.batch_size.observe(len(asked))
-        return await asyncio.get_running_loop().run_in_executor(held.worker, _answer, asked)
+        return await asyncio.get_running_loop().run_in_executor(held.worker, contained, _answer, asked)
 
     batcher = Batcher(
         answer,
@@ -122,6 +123,10 @@ def make_app(
             "lrm_prefix_misses": ("Histories decoded", lambda: _of_prefixes(held, lambda s: s.counts["miss"])),
             "lrm_swaps": ("Releases put in service while serving", lambda: held.swaps["swapped"]),
             "lrm_swaps_refused": ("Releases that were not fit", lambda: held.swaps["refused"]),
+            "lrm_swaps_put_off": (
+                "Tries to load a release that ended in a fault that may pass",
+                lambda: held.swaps["put_off"],
+            ),
         }
     )
     app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters

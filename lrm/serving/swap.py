@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time as clock
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lrm.errors import LrmError
+from lrm.errors import LrmError, StoreError
 from lrm.serving.logs import log
+from lrm.serving.panics import contained
 from lrm.serving.release import Release, read_release
 
 LOOK_EVERY_S = 1.0
+WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+"""Seconds until a release that could not be loaded is tried again: at first, doubled after each try, and at most."""
 
 
 class InService:
@@ -30,9 +34,9 @@ class InService:
         self.service: Any = None
         self.failure: Exception | None = None
         """What kept the first release from loading."""
-        self.refused: dict[str, str] | None = None
-        """The last release that was not put in service."""
-        self.swaps = {"swapped": 0, "refused": 0}
+        self.refused: dict[str, Any] | None = None
+        """The last release that was not put in service; `again_in_s` says when it is tried again, null: never."""
+        self.swaps = {"swapped": 0, "refused": 0, "put_off": 0}
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="answer")
         self.loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
@@ -48,20 +52,29 @@ class InService:
     async def follow(self, link: Path, seen: Path) -> None:
         """Serve what a link comes to name, for ever; a release that is not fit is refused, and the old one stays.
 
+        A fault that may pass, of a store above all, refuses nothing: the release is tried again, as long as the link
+        names it.
+
         Args:
             link: names a release, most of the time.
             seen: the one that is served; what the link names counts once it is another.
         """
+        wait, until = WAIT_S, 0.0
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             target = _named(link)
-            if target is None or target == seen:
+            if target is None or (target == seen and (not until or clock.monotonic() < until)):
                 continue
-            seen = target
+            if target != seen:
+                seen, wait = target, WAIT_S
+            until = 0.0
             try:
                 await self.swap(target)
             except Exception as error:
-                self._refuse(target, error)
+                may_pass = _may_pass(error)
+                self._refuse(target, error, again_in_s=wait if may_pass else None)
+                if may_pass:
+                    until, wait = clock.monotonic() + wait, min(2 * wait, LONGEST_WAIT_S)
 
     async def swap(self, folder: Path) -> None:
         """Verify, load and prove a release, and put it in service.
@@ -88,17 +101,22 @@ class InService:
     def _put(self, service: Any) -> None:
         """On the worker: what was decoded while the release was proved may lack an event that came since."""
         service.remembered.clear()
+        if self.refused is not None and self.refused["release"] == service.release.folder.name:
+            self.refused = None
         self.service, self.release = service, service.release
 
-    def _refuse(self, folder: Path, error: Exception) -> None:
-        self.swaps["refused"] += 1
+    def _refuse(self, folder: Path, error: Exception, *, again_in_s: float | None) -> None:
+        self.swaps["refused" if again_in_s is None else "put_off"] += 1
         reason = str(error) if isinstance(error, LrmError) else f"it cannot be loaded ({type(error).__name__})"
         self.refused = {
             "release": folder.name,
             "reason": reason,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "again_in_s": again_in_s,
         }
-        log("release refused; the one in service stays", level=logging.ERROR, error=error, release=folder.name)
+        facts = {"release": folder.name, "again_in_s": again_in_s}
+        what = "refused" if again_in_s is None else "could not be loaded and is tried again"
+        log(f"release {what}; the one in service stays", level=logging.ERROR, error=error, **facts)
 
 
 def _loaded(release: Release, opened: dict[str, Any]) -> Any:
@@ -128,6 +146,11 @@ def settle() -> None:
     gc.freeze()
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether a release that could not be loaded may be fit all the same: nothing was found wrong with it."""
+    return not isinstance(error, LrmError) or isinstance(error, StoreError) or isinstance(error.__cause__, OSError)
+
+
 def _named(link: Path) -> Path | None:
     """What a link names; None where that is nothing, or cannot be told now."""
     try:
@@ -137,4 +160,4 @@ def _named(link: Path) -> Path | None:
 
 
 async def _on(pool: ThreadPoolExecutor, work: Any, *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(pool, contained, work, *arguments)

@@ -145,6 +145,7 @@ class Refused(BaseModel):
     release: str
     reason: str
     time: str
+    again_in_s: float | None = Field(description="seconds from then until it is tried again; null: never")
 
 
 class Index(BaseModel):
@@ -202,7 +203,7 @@ class Model(BaseModel):
     context: dict[str, Declared] = Field(default_factory=dict, description="signals of a request")
     candidate_fields: dict[str, Declared] = Field(default_factory=dict, description="signals of a candidate")
     event_fields: dict[str, Declared] = Field(default_factory=dict, description="signals of an event")
-    refused: Refused | None = Field(None, description="the last release that failed its probe")
+    refused: Refused | None = Field(None, description="the last release that was not put in service")
 
 
 class Status(BaseModel):
