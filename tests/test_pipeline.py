@@ -336,6 +336,23 @@ def test_every_step_sees_the_shared_volume_and_knows_its_run(cluster_file, spec)
         assert step["fieldPathAsEnv"][0]["name"] == "LRM_RUN_ID"
 
 
+def test_every_step_says_that_it_runs_as_the_images_user_who_is_not_root(cluster_file):
+    _, platform = yaml.safe_load_all(cluster_file.read_text())
+    image = (PROJECT / "Dockerfile").read_text().partition("FROM base-train AS train\n")[2]
+    user = re.search(r"^USER (\d+):\1$", image, re.MULTILINE)[1]
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    said = [step["securityContext"] for step in placed]
+    assert len(said) == 12
+    assert all(one == {"runAsUser": user, "runAsGroup": user, "runAsNonRoot": True} for one in said)
+
+
+def test_every_step_knows_its_image_so_that_manifests_keep_the_digest(spec):
+    containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
+    assert [container["env"] for container in containers] == [
+        [{"name": "LRM_IMAGE", "value": container["image"]}] for container in containers
+    ]
+
+
 def test_on_a_cluster_steps_that_touch_the_outside_world_are_never_cached(spec):
     dags = [spec["root"], *spec["components"].values()]
     tasks = {name: task for part in dags for name, task in part.get("dag", {}).get("tasks", {}).items()}

@@ -28,7 +28,7 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
 
     Args:
         run_dir: the run's folder; docs/artifacts.md, section 7, says what is in it.
-        state: how the workflow ended, as its engine says; anything but SUCCEEDED makes the run failed.
+        state: how the workflow ended, as its engine says: `lrm.reporting.summary` knows the words of both engines.
         error: the engine's own message about a failure, used where no step recorded one.
         failed_step: the step that the engine blames, if it says so.
 

@@ -16,6 +16,11 @@ from lrm.reporting.words import TASKS, in_model_order, is_number, memory, metric
 REPORT = "report_run"
 N_METRICS, N_REASONS = 4, 4
 """Metrics of a task, and reasons, that the terminal shows; the report has them all."""
+ENDED_WELL = ("SUCCEEDED", "COMPLETE", "CACHED")
+"""How an engine says that the workflow ended well: the local one's word, then those of a cluster, which passes on the
+state of its metadata store (ML Metadata's `Execution.State`)."""
+UNTOLD = ("RUNNING", "NEW", "UNKNOWN", "")
+"""States that say nothing, as of a group of steps that nobody closed: the steps' own records decide."""
 _BROKEN = ("failed", "interrupted")
 _MARKS = {"succeeded": "ok", "reused": "reused", "failed": "FAILED", "interrupted": "STOPPED", "skipped": "skipped"}
 _REMEDIES = {
@@ -42,11 +47,11 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
     Args:
         kept: what the steps left behind.
         run_id: used where run.json has none.
-        state: the workflow's own final state; anything but SUCCEEDED makes the run failed.
+        state: the workflow's own final state, one of `ENDED_WELL` or `UNTOLD`; any other makes the run failed.
         error: what the workflow engine said about the failure.
         failed_step: the step that the engine blames, if it says so.
     """
-    failed_outside = failed_step if state != "SUCCEEDED" else ""
+    failed_outside = failed_step if state not in ENDED_WELL else ""
     steps = [_step(name, kept.records.get(name), failed_outside) for name in STEPS if name != REPORT]
     report = _step(REPORT, {"state": "succeeded"}, "")
     problem = _problem(steps, kept, state=state, error=error, failed_step=failed_step)
@@ -96,8 +101,8 @@ def _was_interrupted(record: Json) -> bool:
 def _problem(steps: list[Json], kept: Kept, *, state: str, error: str, failed_step: str) -> Json | None:
     """What went wrong, if something did: where, the step's or else the engine's own words, and what to do."""
     broken = next((step for step in steps if step["state"] in _BROKEN), None)
-    if broken is None and state == "SUCCEEDED":
-        return _never_ran(steps, kept.evaluation.get("verdict"))
+    if broken is None and state in (*ENDED_WELL, *UNTOLD):
+        return _never_ran(steps, kept.evaluation.get("verdict"), state)
     if broken is None:
         seen = error or f"the workflow ended in the state {state}, and no step left a record of why"
         return {"step": failed_step, "type": "", "message": seen, "remedy": _LOOK}
@@ -110,13 +115,18 @@ def _problem(steps: list[Json], kept: Kept, *, state: str, error: str, failed_st
     return {"step": broken["name"], "type": kind, "message": seen, "remedy": _REMEDIES.get(kind, _LOOK)}
 
 
-def _never_ran(steps: list[Json], verdict: str | None) -> Json | None:
-    """A condition that the engine cannot evaluate skips its branches silently; the run still counts as failed."""
+def _never_ran(steps: list[Json], verdict: str | None, state: str) -> Json | None:
+    """A step that was due and left no record makes the run failed, whatever the engine says.
+
+    A condition that it cannot evaluate skips its branches silently; a container that never started writes nothing.
+    """
     due = [step["name"] for step in steps if step["name"] != "promote_model" or verdict == "promote"]
     missing = [step["name"] for step in steps if step["state"] == "skipped" and step["name"] in due]
     if not missing:
         return None
     seen = f"The engine ended well, but never ran {', '.join(missing)}."
+    if state in UNTOLD:
+        seen = f"The engine says no more than {state or 'nothing'}, and {', '.join(missing)} left no record."
     return {"step": missing[0], "type": "", "message": seen, "remedy": _LOOK}
 
 

@@ -147,6 +147,45 @@ def test_a_run_whose_promotion_never_ran_has_failed_although_the_engine_ended_we
     assert summary["error"]["message"] == "The engine ended well, but never ran promote_model."
 
 
+LOCAL_STATES = ("SUCCEEDED", "FAILED")
+"""What `kfp.local` passes to the exit step, and after them what a cluster does: ML Metadata's `Execution.State`."""
+CLUSTER_STATES = ("COMPLETE", "CACHED", "RUNNING", "NEW", "UNKNOWN", "FAILED", "CANCELED")
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE", "CACHED", "RUNNING", "NEW", "UNKNOWN"])
+@pytest.mark.parametrize("ending", ["promoted", "kept"])
+def test_a_run_whose_steps_all_ended_well_succeeded_unless_the_engine_says_that_it_failed(
+    run_dir, report, ending, state
+):
+    getattr(runs, ending)(run_dir)
+    summary, page = report(state=state)
+    assert (summary["status"], summary["error"]) == ("succeeded", None)
+    assert "The workflow failed" not in page
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "CANCELLED"])
+def test_a_run_that_the_engine_calls_failed_has_failed_although_its_steps_know_nothing_of_it(run_dir, report, state):
+    runs.promoted(run_dir)
+    summary, _ = report(state=state)
+    assert summary["status"] == "failed"
+    assert f"ended in the state {state}" in summary["error"]["message"]
+
+
+@pytest.mark.parametrize("state", [*LOCAL_STATES, *CLUSTER_STATES])
+@pytest.mark.parametrize(("ending", "step"), [("failed", "validate_data"), ("killed", "train_lrm")])
+def test_a_broken_step_fails_the_run_in_every_state(run_dir, report, ending, step, state):
+    getattr(runs, ending)(run_dir)
+    summary, _ = report(state=state)
+    assert (summary["status"], summary["error"]["step"]) == ("failed", step)
+
+
+def test_a_step_without_a_record_fails_a_run_of_which_the_engine_knows_no_end(run_dir, report):
+    runs.write_record(run_dir, "find_champion")
+    summary, _ = report(state="RUNNING")
+    assert (summary["status"], summary["error"]["step"]) == ("failed", "retrieve_features")
+    assert summary["error"]["message"].startswith("The engine says no more than RUNNING, and retrieve_features, ")
+
+
 def test_numbers_that_are_not_finite_become_null_and_a_dash(run_dir, report):
     runs.promoted(run_dir)
     broken = json.loads(json.dumps(runs.EVALUATION))
