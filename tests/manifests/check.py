@@ -1,19 +1,22 @@
-"""`make manifests`: render every variant into build/manifests/, and say what is wrong with it."""
+"""`make manifests`: render all that the page offers into build/manifests/, and say what is wrong with it."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
 from tests.manifests import policies, pool_policies
 from tests.manifests.cluster import (
+    ALONE,
     BESIDE,
     MANIFESTS,
     PROJECT,
-    VARIANTS,
     VERSIONS,
     Object,
     facts,
+    offered,
     render,
     rendered,
     unfit,
@@ -62,26 +65,35 @@ OF_ANY_POD: tuple[Policy, ...] = (
 def violations(variant: str, objects: list[Object]) -> Iterator[str]:
     """What breaks a policy that holds for the variant, or for what stands beside the pools."""
     held = EVERYWHERE + (IN_PRODUCTION if variant.startswith(PRODUCTION) else ())
-    if variant in BESIDE:
-        held = OF_ANY_POD
+    if variant in ALONE:
+        held = OF_ANY_POD if variant in BESIDE else ()  # the base and the second pool are judged within an overlay
     for policy in held:
         yield from (f"{policy.__name__}: {wrong}" for wrong in policy(objects, facts()))
 
 
 def main() -> int:
-    """Check every variant and what stands beside them; returns the exit status."""
-    folder = PROJECT / "build/manifests"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Check every combination that the page offers, and every other kustomization; returns the exit status."""
+    (PROJECT / "build/manifests").mkdir(parents=True, exist_ok=True)
+    variants = (*offered(), *ALONE)
     failed = False
-    for variant in (*VARIANTS, *BESIDE):
-        objects = render(MANIFESTS / variant) if variant in BESIDE else rendered(variant)
-        (folder / f"{variant.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(objects, sort_keys=False))
-        wrong = [f"Kubernetes {version}: {one}" for version in VERSIONS for one in unfit(objects, version)]
-        wrong += violations(variant, objects)
-        failed |= bool(wrong)
-        print(f"{variant:<41} {len(objects):>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
-        print(*(f"  {one}\n" for one in wrong), sep="", end="")
+    with ThreadPoolExecutor() as several:
+        for variant, (n_objects, wrong) in zip(variants, several.map(_checked, variants), strict=True):
+            failed |= bool(wrong)
+            print(f"{variant:<57} {n_objects:>2} objects  {', '.join(VERSIONS)}  {'wrong' if wrong else 'good'}")
+            print(*(f"  {one}\n" for one in wrong), sep="", end="")
     return 1 if failed else 0
+
+
+def _checked(variant: str) -> tuple[int, list[str]]:
+    """Write a variant; how many objects it has, and what is wrong with it."""
+    try:
+        objects = render(MANIFESTS / variant) if variant in ALONE else rendered(variant)
+    except subprocess.CalledProcessError as error:
+        return 0, [f"cannot be rendered: {error.stderr.strip()}"]
+    written = yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=False)
+    (PROJECT / f"build/manifests/{variant.replace('/', '-')}.yaml").write_text(written)
+    wrong = [f"Kubernetes {version}: {one}" for version in VERSIONS for one in unfit(objects, version)]
+    return len(objects), wrong + list(violations(variant, objects))
 
 
 if __name__ == "__main__":

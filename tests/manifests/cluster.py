@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import json
 import re
 import shutil
@@ -37,15 +38,44 @@ TOGETHER = (
     "production+gcs-fuse+kserve",
     "production+keda+kserve",
     "production+gpu-h100+gcs-fuse+keda+kserve",
+    "production+httproute-canary+gpu-l4+api-key+gcs-fuse+keda",
+    "cpu+api-key+gcs-fuse",
 )
 VARIANTS = (*OVERLAYS, *(f"production+{option}" for option in OPTIONS), *TOGETHER)
-"""An overlay, or an overlay with components that a user would list in it."""
-BESIDE = ("mlflow", "monitoring/gmp", "monitoring/operator")
-"""What stands beside the pools."""
+"""An overlay, or an overlay with components that a user would list in it: those that the tests look at."""
 AROUND = ("kserve",)
 """Components that copy what an overlay has made of the base, and so go into an overlay around it."""
 
 Object = dict[str, Any]
+
+
+def kustomizations() -> dict[str, str]:
+    """Every folder of the tree with a kustomization, and its kind; a Component is rendered within another."""
+    found = sorted(path for path in MANIFESTS.rglob("kustomization.yaml"))
+    return {str(path.parent.relative_to(MANIFESTS)): yaml.safe_load(path.read_text())["kind"] for path in found}
+
+
+ALONE = tuple(
+    folder
+    for folder, kind in kustomizations().items()
+    if kind == "Kustomization" and not folder.startswith("overlays/")
+)
+"""What is rendered by itself and is no overlay."""
+BESIDE = tuple(folder for folder in ALONE if not folder.startswith(("base", "components/")))
+"""What stands beside the pools."""
+
+
+def offered() -> tuple[str, ...]:
+    """Every combination that the page's table offers, in the order in which an overlay lists them."""
+    ((_, rows),) = re.findall(r"^\| overlay \| any of (.*)\n\|[-|]+\n((?:\|.*\n)+)", PAGE.read_text(), re.MULTILINE)
+    made = []
+    for row in rows.splitlines():
+        overlays, some, pools, gpus = (re.findall(r"`([\w-]+)`", cell) for cell in row.split("|")[1:-1])
+        subsets = [chosen for n in range(len(some) + 1) for chosen in itertools.combinations(some, n)]
+        for overlay, chosen, pool, gpu in itertools.product(overlays, subsets, ("", *pools), ("", *gpus)):
+            first, last = ("", pool) if pool in AROUND else (pool, "")
+            made.append("+".join(filter(None, (overlay, first, gpu, *chosen, last))))
+    return tuple(made)
 
 
 class Pod(NamedTuple):
@@ -108,18 +138,19 @@ def _listed(folder: Path, said: Object, options: list[str]) -> None:
 
 
 def _kustomized(folder: Path) -> str:
+    """What kubectl makes of a folder; where it cannot, its own words are in the error's `stderr`."""
     command = [str(Path(sys.executable).with_name("kubectl")), "kustomize", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def render(folder: Path) -> list[Object]:
     """The objects of one kustomization."""
-    return [one for one in yaml.safe_load_all(_kustomized(folder)) if one]
+    return [one for one in yaml.load_all(_kustomized(folder), Loader=yaml.CSafeLoader) if one]
 
 
 def rendered(variant: str) -> list[Object]:
     """The objects of a variant; a copy, which a test may change."""
-    return [one for one in yaml.safe_load_all(_rendered(variant)) if one]
+    return [one for one in yaml.load_all(_rendered(variant), Loader=yaml.CSafeLoader) if one]
 
 
 def pods(objects: list[Object]) -> list[Pod]:
@@ -171,18 +202,23 @@ def quantity(text: str | int | float) -> float:
 
 def unfit(objects: list[Object], version: str) -> list[str]:
     """What does not fit the schemas of a Kubernetes version, or those of the custom resources."""
-    wrong = []
-    for one in objects:
-        group, _, api = one["apiVersion"].rpartition("/")
-        held = SCHEMAS / f"{group}_{one['kind'].lower()}_{api}.json"
-        try:
-            if held.is_file():
-                jsonschema.Draft7Validator(_closed(json.loads(held.read_text()))).validate(one)
-            else:
-                kubernetes_validate.validate(one, version, strict=True)
-        except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
-            wrong.append(f"{one['kind']} {one['metadata']['name']}: {error.message}")
-    return wrong
+    return [wrong for one in objects if (wrong := _unfit(json.dumps(one, sort_keys=True), version))]
+
+
+@functools.cache
+def _unfit(written: str, version: str) -> str:
+    """What is wrong with one object, "" where nothing is; most are the same in many variants."""
+    one = json.loads(written)
+    group, _, api = one["apiVersion"].rpartition("/")
+    held = SCHEMAS / f"{group}_{one['kind'].lower()}_{api}.json"
+    try:
+        if held.is_file():
+            jsonschema.Draft7Validator(_closed(json.loads(held.read_text()))).validate(one)
+        else:
+            kubernetes_validate.validate(one, version, strict=True)
+    except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
+        return f"{one['kind']} {one['metadata']['name']}: {error.message}"
+    return ""
 
 
 def _closed(schema: Any) -> Any:

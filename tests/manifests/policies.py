@@ -87,7 +87,8 @@ def a_depot_that_is_a_folder_is_mounted(objects: list[Object], _: Facts) -> Iter
     settings = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
     for pod in pods(objects):
         for one in pod.spec.get("initContainers", ()):
-            depots = [settings.get(name, {}).get("LRM_DEPOT", "") for name in _settings(one)]
+            own = [entry.get("value", "") for entry in one.get("env", ()) if entry["name"] == "LRM_DEPOT"]
+            depots = own or [settings.get(name, {}).get("LRM_DEPOT", "") for name in _settings(one)]
             mounts = [f"{mount['mountPath']}/" for mount in one["volumeMounts"]]
             for depot in depots:
                 if depot.startswith("/") and not f"{depot}/".startswith(tuple(mounts)):

@@ -11,13 +11,17 @@ import yaml
 from tests.manifests import check
 from tests.manifests.check import violations
 from tests.manifests.cluster import (
+    ALONE,
     BESIDE,
     MANIFESTS,
+    OPTIONS,
     OVERLAYS,
     PROJECT,
     VARIANTS,
     VERSIONS,
     facts,
+    kustomizations,
+    offered,
     pods,
     render,
     rendered,
@@ -95,14 +99,52 @@ def test_a_canary_is_a_pool_of_its_own_behind_the_same_network_rules():
 
 
 def test_make_manifests_writes_what_it_checked_and_says_what_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(check, "VARIANTS", ("production", "cpu"))
+    monkeypatch.setattr(check, "offered", lambda: ("production", "cpu"))
     assert check.main() == 0
-    assert len(re.findall(r" good$", capsys.readouterr().out, re.MULTILINE)) == 2 + len(BESIDE)
+    assert len(re.findall(r" good$", capsys.readouterr().out, re.MULTILINE)) == 2 + len(ALONE)
     written = yaml.safe_load_all((PROJECT / "build/manifests/production.yaml").read_text())
     assert list(written) == rendered("production")
     monkeypatch.setattr(check, "EVERYWHERE", check.EVERYWHERE + check.IN_PRODUCTION)
     assert check.main() == 1
     assert "  images_are_named_by_digest: Deployment token-factory, server: the image" in capsys.readouterr().out
+
+
+def test_make_manifests_says_what_cannot_be_rendered(monkeypatch, capsys):
+    monkeypatch.setattr(check, "offered", lambda: ("cpu+keda",))
+    monkeypatch.setattr(check, "ALONE", ())
+    assert check.main() == 1
+    assert "  cannot be rendered: error: no resource matches" in capsys.readouterr().out
+
+
+def test_every_kustomization_of_the_tree_is_rendered_by_itself_or_within_another():
+    kinds = kustomizations()
+    rendered_ = {*ALONE, *(f"overlays/{overlay}" for overlay in OVERLAYS)}
+    assert {folder for folder, kind in kinds.items() if kind == "Kustomization"} == rendered_
+    listed = {f"components/{option}" for one in offered() for option in one.split("+")[1:]}
+    for folder in kinds:
+        said = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())
+        listed |= {
+            str((MANIFESTS / folder / path).resolve().relative_to(MANIFESTS)) for path in said.get("components", ())
+        }
+    assert {folder for folder, kind in kinds.items() if kind == "Component"} == listed
+
+
+def test_the_page_offers_every_overlay_and_component_and_what_the_tests_look_at():
+    made = offered()
+    assert len(made) == len(set(made)) == 4 + 3 * 8 * 3 + 2 * 8 * 3 * 4
+    assert {one.split("+")[0] for one in made} == set(OVERLAYS)
+    assert {option for one in made for option in one.split("+")[1:]} == set(OPTIONS)
+    known = {frozenset(one.split("+")) for one in made}
+    assert [one for one in VARIANTS if frozenset(one.split("+")) not in known] == []
+
+
+def test_a_bucket_and_a_volume_of_releases_stand_side_by_side_and_the_bucket_is_read():
+    (pod,) = pods(rendered("cpu+api-key+gcs-fuse"))
+    names = [volume["name"] for volume in pod.spec["volumes"]]
+    assert len(names) == len(set(names))
+    assert {"depot", "bucket"} <= set(names)
+    (fetch,) = pod.spec["initContainers"]
+    assert {"name": "LRM_DEPOT", "value": "/depot"} in fetch["env"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
