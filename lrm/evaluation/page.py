@@ -58,7 +58,7 @@ stroke-linecap:round}.rail{stroke:var(--line)}.zero{stroke:var(--soft);stroke-da
 .cards{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(330px,1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(500px,1fr))}.name{white-space:nowrap}
 .card{border:1px solid var(--line);border-radius:10px;padding:12px 14px;min-width:0}
-.card ol{margin:0 0 8px;padding-left:22px}
+.card ol{margin:0 0 8px;padding-left:22px}.card,.told{overflow-wrap:anywhere}
 .card li.hit{color:var(--good);font-weight:600}.legend span{margin-right:18px;white-space:nowrap}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;margin:0}dt{color:var(--soft)}dd{margin:0;
 overflow-wrap:anywhere}
@@ -231,13 +231,15 @@ def _ledger(ledger: Row) -> str:
 def _recommendations(result: Row) -> str:
     cards = []
     for card in result["recommendations"]:
-        history = "".join(f"<li>{_text(event['title'])}</li>" for event in reversed(card["history"][-6:]))
+        history = "".join(f'<li dir="auto">{_text(event["title"])}</li>' for event in reversed(card["history"][-6:]))
         top = "".join(
-            f'<li class="{"hit" if item["hit"] else ""}">{_text(item["title"])}{" ✓" if item["hit"] else ""}</li>'
+            f'<li dir="auto" class="{"hit" if item["hit"] else ""}">{_text(item["title"])}'
+            f"{' ✓' if item['hit'] else ''}</li>"
             for item in card["recommended"]
         )
         cards.append(
-            f'<div class="card"><h3>User {_text(card["user_id"])} <small>{_text(card["time"])[:16]}</small></h3>'
+            f'<div class="card"><h3 dir="auto">User {_text(card["user_id"])} '
+            f"<small>{_text(card['time'])[:16]}</small></h3>"
             f'<small>latest events first</small><ol class="soft">{history}</ol>'
             f"<small>recommended; a tick marks what came next</small><ol>{top}</ol></div>"
         )

@@ -7,17 +7,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrm.reporting import plots, results, words
+from lrm.reporting import plots, results, svg, words
 from lrm.reporting.kept import Json, Kept
 from lrm.reporting.summary import broken_steps
 
 MAX_DRIFT = 8
 MAX_EXAMPLES = 3
+MAX_LETTERS = 160
+"""Length at which a value from the data is cut."""
 _TITLES = {
     "promote": "The challenger is the new champion",
     "keep": "The champion stays",
     "reject": "The challenger is rejected",
     "inconclusive": "Inconclusive: the champion stays",
+}
+_NEXT = {
+    "promote": "The version before it is kept. This puts it back in service:",
+    "keep": "Nothing has to be done: the next run trains and compares again. If a person decides that version "
+    "{version} shall serve all the same, this puts it in service, and the history keeps the reason:",
+    "inconclusive": "Mend what the first reason names, and the next run can tell. If a person decides that version "
+    "{version} shall serve without that answer, this puts it in service, and the history keeps the reason:",
+    "reject": "Version {version} is unfit to serve, and no approval changes that. Mend what the first reason names, "
+    "then run again.",
+}
+_COMMANDS = {
+    "promote": "python pipeline.py rollback",
+    "keep": "python pipeline.py approve {version}",
+    "inconclusive": "python pipeline.py approve {version}",
 }
 _TONES = {"promote": "good", "keep": "calm", "reject": "warn", "inconclusive": "warn"}
 
@@ -35,13 +51,29 @@ def banner(summary: Json, kept: Kept) -> Json:
             "title": title,
             "error": error,
             "service": _in_service(summary, kept),
+            "link": "validation" if error["step"] == "validate_data" and kept.validation else "",
         }
     model = summary["model"] or {}
     title = _TITLES.get(verdict, f"Verdict: {verdict}" if verdict else "The run succeeded")
     if verdict == "promote" and model.get("version"):
         title = f"Version {model['version']} is the new champion"
     icon = {"keep": "kept", "reject": "interrupted", "inconclusive": "interrupted"}.get(verdict, "succeeded")
-    return {"tone": _TONES.get(verdict, "calm"), "icon": icon, "title": title, "reasons": summary["reasons"]}
+    return {
+        "tone": _TONES.get(verdict, "calm"),
+        "icon": icon,
+        "title": title,
+        "reasons": summary["reasons"],
+        "next": _next(verdict, model),
+    }
+
+
+def _next(verdict: str | None, model: Json) -> Json:
+    """What a person can do after a verdict: a sentence, and the command that does it ("" for none)."""
+    version, name = model.get("version"), model.get("name")
+    if not version or verdict not in _NEXT:
+        return {}
+    command = f'{_COMMANDS[verdict]} --name {name} --reason "..."' if verdict in _COMMANDS else ""
+    return {"says": _NEXT[verdict].format(version=version), "command": command.format(version=version)}
 
 
 def tiles(summary: Json, kept: Kept) -> list[Json]:
@@ -99,7 +131,9 @@ def validation(kept: Kept) -> Json:
         "n_warned": len(broken) - len(critical),
         "n_failed": len(critical),
         "broken": [
-            check | {"examples": [_row_text(row) for row in check.get("examples", [])[:MAX_EXAMPLES]]}
+            check
+            | {what: svg.clipped(str(check.get(what, "")), MAX_LETTERS) for what in ("observed", "expected", "column")}
+            | {"examples": [_row_text(row) for row in check.get("examples", [])[:MAX_EXAMPLES]]}
             for check in sorted(broken, key=lambda check: check.get("severity") != "critical")
         ],
         "drift": [
@@ -255,9 +289,9 @@ def _service(manifest: Json) -> str:
 
 
 def _row_text(row: Any) -> str:
-    if not isinstance(row, dict):
-        return str(row)
-    return ", ".join(f"{name} {'null' if value is None else value}" for name, value in row.items())
+    values = row if isinstance(row, dict) else {"": row}
+    said = {name: svg.clipped("null" if value is None else str(value), MAX_LETTERS) for name, value in values.items()}
+    return ", ".join(f"{name} {value}".strip() for name, value in said.items())
 
 
 def _scalars(content: Json) -> list[tuple[str, Any]]:

@@ -8,10 +8,11 @@ from lrm.reporting.kept import Json, Kept
 ICONS = {"passed": "succeeded", "failed": "failed", "cannot tell": "interrupted", "not asked": "skipped"}
 TONES = {"passed": "good", "failed": "bad", "cannot tell": "warn"}
 STOPS_FIRST = ("failed", "cannot tell", "passed", "not asked")
+HARDEST_FIRST = ("reject", "inconclusive", "keep", "promote")
 
 
 def verdict(kept: Kept) -> Json:
-    """The rules, those that stopped the promotion first, with how many had each outcome and the policy's hash."""
+    """The rules, the deciding one first, with how many had each outcome and the policy's hash."""
     rules = kept.evaluation.get("rules", [])
     if not rules:
         return {}
@@ -19,10 +20,25 @@ def verdict(kept: Kept) -> Json:
     policy = kept.evaluation.get("policy", {})
     return {
         "counts": [(name, ICONS[name], outcomes.count(name)) for name in ICONS if name in outcomes],
-        "rows": [_row(rule) for rule in sorted(rules, key=lambda rule: STOPS_FIRST.index(rule["outcome"]))],
+        "rows": [_row(rule) for rule in in_order(kept.evaluation)],
         "policy": policy.get("sha256", "")[:12],
         "files": [name for name, _ in policy.get("files", [])],
     }
+
+
+def in_order(evaluation: Json) -> list[Json]:
+    """The rules, hardest verdict first; of those with the same verdict, the rule about the deciding metric first."""
+    primary = evaluation.get("primary", {})
+    metric = words.metric_name(primary.get("metric", "")).replace(" @", "@")
+    deciding = f"{primary.get('task', '').capitalize()} {metric} against "
+    return sorted(
+        evaluation["rules"],
+        key=lambda rule: (
+            HARDEST_FIRST.index(rule["verdict"]),
+            not rule["rule"].startswith(deciding),
+            STOPS_FIRST.index(rule["outcome"]),
+        ),
+    )
 
 
 def _row(rule: Json) -> Json:

@@ -19,6 +19,8 @@ from lrm.validation.columns import KEY_TYPES, Placed, place, without
 if TYPE_CHECKING:
     from lrm.validation.judge import Judgement
 
+N_TOLD = 2
+"""Example rows that the message of a failed check shows; the page has them all."""
 PAGE, CHECKS, STATISTICS, QUARANTINE = "validation.html", "validation.json", "statistics.json", "quarantine.parquet"
 QUARANTINE_SCHEMA = dict.fromkeys(("table", "row_id", "column", "reason", "row"), pl.String)
 
@@ -143,15 +145,18 @@ def _summary(checks: list[dict[str, Any]], drift: list[dict[str, Any]]) -> dict[
 
 def _failure(checks: Iterable[dict[str, Any]], validation: Path) -> str:
     """What stopped the run: each broken critical check on a line, then where to look and what to do."""
+    from lrm.validation.report import cut
+
     lines = []
     for check in checks:
         if check["success"] or check["severity"] != "critical":
             continue
         where = f"{check['table']}.{check['column']}" if check["column"] else check["table"]
         n_bad = check["n_bad"]
-        bad = f"{n_bad:,} bad row{'s' * (n_bad > 1)}" if n_bad else f"saw {check['observed']}"
-        rows = "; for example " + ", ".join(json.dumps(row) for row in check["examples"]) if check["examples"] else ""
-        lines.append(f"- {where}: {check['name']} (expected {check['expected']}): {bad}{rows}")
+        bad = f"{n_bad:,} bad row{'s' * (n_bad > 1)}" if n_bad else f"saw {cut(check['observed'])}"
+        examples = [" ".join(f"{name}={cut(value)}" for name, value in row.items()) for row in check["examples"]]
+        rows = f"; for example {' and '.join(examples[:N_TOLD])}" if examples else ""
+        lines.append(f"- {where}: {check['name']} (expected {cut(check['expected'])}): {bad}{rows}")
     return "\n".join(
         [
             f"training must not start on this data: {len(lines)} critical check{'s' * (len(lines) > 1)} failed",

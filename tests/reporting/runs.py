@@ -223,6 +223,7 @@ EVALUATION: Json = {
         {"rule": "Rehearsal", "asked": "answers on the real server as offline", "seen": "not rehearsed",
          "outcome": "not asked", "verdict": "promote"},
     ],
+    "primary": {"task": "ranking", "metric": "auc"},
     "policy": {"values": {}, "sha256": "f00d" * 16, "files": [["policy.toml", "beef" * 16]]},
     "models": {
         "challenger": {"retrieval": _retrieval(0.1184, 0.1312, 0.4471, 0.2214),
@@ -379,6 +380,31 @@ def failed(folder: Path) -> Path:
     broken = _check("finite", "events", "quantity", success=False, observed="3 of 1,469,307 rows",
                     expected="no infinity", n_bad=3, examples=[{"event_id": 11, "quantity": "inf"}])  # fmt: skip
     write(folder, "steps/validate_data/validation.json", VALIDATION | {"success": False, "checks": [broken]})
+    return folder
+
+
+LONG = "Kategorie-mit-einem-sehr-langen-Namen-ohne-jede-Trennstelle-" * 4
+RIGHT_TO_LEFT = "\u05d7\u05dc\u05d1 \u05de\u05dc\u05d0 3% - \u0645\u0631\u062d\u0628\u0627 (1 L)"
+
+
+def sprawling(folder: Path) -> Path:
+    """A failed run with names, categories and titles that are long, or written from right to left."""
+    promoted(folder)
+    message = f"- requests.store: known category: 3 bad rows; for example user_id={'u' * 300}"
+    write_record(folder, "validate_data", state="failed", error={"type": "ValidationFailed", "message": message})
+    row = {"request_id": 4, "user_id": "u" * 300, "store": LONG, "name": RIGHT_TO_LEFT}
+    broken = _check("known category", "requests", f"store_{LONG}", success=False, observed=LONG,
+                    expected=", ".join([LONG, RIGHT_TO_LEFT] * 9), n_bad=3, examples=[row])  # fmt: skip
+    drift = [{**VALIDATION["drift"][0], "signal": f"store_{LONG}"}]
+    write(folder, "steps/validate_data/validation.json", VALIDATION | {"checks": [broken], "drift": drift})
+    cards = json.loads(json.dumps(EVALUATION["recommendations"]))
+    cards[0]["user_id"] = LONG
+    cards[0]["recommended"][0]["title"] = cards[0]["history"][-1]["title"] = LONG
+    cards[1]["recommended"][0]["title"] = cards[1]["history"][-1]["title"] = RIGHT_TO_LEFT
+    rows = [*_slice(f"store = {LONG}", "ranking", "auc", (0.77, 0.75, 0.77), 0.02, 88), *EVALUATION["slices"]]
+    write(folder, EVALUATION_FILE, EVALUATION | {"recommendations": cards, "slices": rows})
+    skew = [{**REHEARSAL["skew"][0], "user_id": LONG, "item_id": LONG, "signals": [f"store_{LONG}"]}]
+    write(folder, "steps/rehearse_model/rehearsal.json", REHEARSAL | {"skew": skew})
     return folder
 
 

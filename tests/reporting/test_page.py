@@ -123,6 +123,64 @@ def test_a_browser_shows_the_page_in_silence_alone_and_within_its_width(run_dir,
     assert browser.evaluate("[...document.querySelectorAll('svg.chart')].every(svg => svg.clientHeight > 60)")
 
 
+SPILLED = """[...document.querySelectorAll("nav *, main *")]
+    .filter(one => !one.closest(".scroll, svg, details:not([open])"))
+    .filter(one => one.getBoundingClientRect().right > innerWidth + 1 || one.getBoundingClientRect().left < -1)
+    .filter(one => !one.matches(".skip, .hidden"))
+    .map(one => one.outerHTML.slice(0, 90))"""
+CUT_OFF = """[...document.querySelectorAll("nav, nav *, .card, .panel, .banner, .tiles > div, .check, h3, li, dd")]
+    .filter(one => !one.closest(".scroll, svg, details:not([open])") && !one.matches(".hidden"))
+    .filter(one => one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display != "inline")
+    .map(one => one.outerHTML.slice(0, 90))"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1400])
+@pytest.mark.parametrize("ending", ["promoted", "failed", "sprawling"])
+def test_nothing_is_cut_off_or_spills_at_any_width_whatever_the_data_hold(
+    run_dir, report, browser: Page, ending, width
+):
+    getattr(runs, ending)(run_dir)
+    report(state="SUCCEEDED" if ending == "promoted" else "FAILED")
+    browser.open(run_dir / "report.html", width=width)
+    assert browser.evaluate(SPILLED) == []
+    assert browser.evaluate(CUT_OFF) == []
+    tallest = "Math.max(...[...document.querySelectorAll('tr, .check')].map(one => one.clientHeight))"
+    assert browser.evaluate(tallest) < 900, "a value of the data fills more than a screen"
+
+
+def test_text_from_right_to_left_is_laid_out_in_its_own_direction(run_dir, report, browser: Page):
+    runs.sprawling(run_dir)
+    report(state="FAILED")
+    browser.open(run_dir / "report.html")
+    titles = (
+        f"[...document.querySelectorAll('.example li span')].filter(one => one.innerText == '{runs.RIGHT_TO_LEFT}')"
+    )
+    assert browser.evaluate(f"{titles}.map(one => getComputedStyle(one).direction)") == ["rtl", "rtl"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ("promote", "python pipeline.py rollback --name complete-journey --reason &#34;...&#34;"),
+        ("keep", "python pipeline.py approve 7 --name complete-journey --reason &#34;...&#34;"),
+        ("inconclusive", "python pipeline.py approve 7 --name complete-journey --reason &#34;...&#34;"),
+        ("reject", "no approval changes that"),
+    ],
+)
+def test_a_verdict_is_followed_by_what_can_be_done_next(run_dir, report, verdict, told):
+    runs.promoted(run_dir)
+    runs.write(run_dir, runs.EVALUATION_FILE, runs.EVALUATION | {"verdict": verdict})
+    _, page = report()
+    assert told in page[page.index("What can be done") : page.index('<section id="workflow"')]
+
+
+def test_a_failed_validation_leads_to_the_failed_checks(run_dir, report):
+    runs.failed(run_dir)
+    _, page = report(state="FAILED")
+    assert page.index('<a href="#validation">The failed checks') < page.index('<section id="workflow"')
+    assert "event_id 11, quantity inf" in page
+
+
 def test_dark_and_light_differ_in_ink_and_paper(run_dir, report, browser: Page):
     runs.promoted(run_dir)
     report()

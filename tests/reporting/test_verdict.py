@@ -1,3 +1,4 @@
+import json
 import re
 
 from tests.reporting import runs
@@ -24,6 +25,21 @@ def test_the_rule_that_stopped_the_promotion_comes_first_and_says_where_it_led(r
     _, page = report()
     assert rows_of(page)[0][0] == "Ranking AUC against the champion"
     assert "failed</span><small>keep</small>" in page
+
+
+def test_the_rule_of_the_deciding_metric_comes_first_where_every_rule_holds(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    assert rows_of(page)[0][0] == "Ranking AUC against the champion"
+
+
+def test_a_harder_finding_stands_before_a_softer_one(run_dir, report):
+    runs.kept(run_dir)
+    unclear = runs.EVALUATION["rules"][1] | {"outcome": "cannot tell", "verdict": "inconclusive", "seen": "12"}
+    told = json.loads((run_dir / runs.EVALUATION_FILE).read_text())
+    runs.write(run_dir, runs.EVALUATION_FILE, told | {"verdict": "inconclusive", "rules": [*told["rules"], unclear]})
+    _, page = report()
+    assert [name for name, *_ in rows_of(page)[:2]] == ["Enough ranking users", "Ranking AUC against the champion"]
 
 
 def test_a_margin_is_drawn_where_there_is_one(run_dir, report):

@@ -67,7 +67,7 @@ def test_a_critical_failure_names_check_column_count_rows_and_page(examples: Pat
     assert re.search(
         r"training must not start on this data: 1 critical check failed\n"
         r"- candidates\.price: in range \(expected at least 0\): 7 bad rows; for example "
-        r'\{"candidate_id": 0, "request_id": 0, "item_id": \d+, "price": -1\.5\}, ',
+        r"candidate_id=0 request_id=0 item_id=\d+ price=-1\.5 and ",
         message,
     )
     assert str(validation / "validation.html") in message
