@@ -88,7 +88,7 @@ SIGNALS = [
 ]
 
 
-def _check(name: str, table: str, column: str, severity: str = "critical", **more: Any) -> Json:
+def check(name: str, table: str, column: str, severity: str = "critical", **more: Any) -> Json:
     kept = {"success": True, "observed": "as expected", "expected": "no nulls", "n_bad": 0, "examples": []}
     return {"name": name, "table": table, "column": column, "severity": severity} | kept | more
 
@@ -98,10 +98,10 @@ VALIDATION: Json = {
     "n_critical": 0,
     "n_warning": 2,
     "checks": [
-        *(_check("no nulls", table, "user_id") for table in ("events", "requests") for _ in range(18)),
-        _check("null rate", "requests", "income", "warning", success=False, observed="67.1 % null",
+        *(check("no nulls", table, "user_id") for table in ("events", "requests") for _ in range(18)),
+        check("null rate", "requests", "income", "warning", success=False, observed="67.1 % null",
                expected="at most 66.0 %", n_bad=25_640, examples=[{"request_id": 4, "income": None}]),
-        _check("in range", "events", "quantity", "warning", success=False, observed="2 of 1,469,307 rows",
+        check("in range", "events", "quantity", "warning", success=False, observed="2 of 1,469,307 rows",
                expected="0 to 80,000", n_bad=2, examples=[{"event_id": 71_204, "quantity": 89_638.0}]),
     ],
     "drift": [
@@ -172,7 +172,7 @@ JUDGED = {
 }
 
 
-def _slice(name: str, task: str, metric: str, values: tuple[float, ...], half: float, n_users: int) -> list[Json]:
+def sliced(name: str, task: str, metric: str, values: tuple[float, ...], half: float, n_users: int) -> list[Json]:
     return [
         {"slice": name, "task": task, "metric": metric, "model": model} | _estimate(value, half, n_users)
         for model, value in zip(JUDGED[task], values, strict=True)
@@ -245,18 +245,18 @@ EVALUATION: Json = {
         _difference("ranking", "auc", "champion", 0.004, 0.009, 0.2) | {"slice": "new users"},
     ],
     "slices": [
-        *_slice("new users", "ranking", "auc", (0.771, 0.749, 0.768), 0.021, 88),
-        *_slice("returning users", "ranking", "auc", (0.815, 0.806, 0.814), 0.003, 1_816),
-        *_slice("history of at most 214 events", "ranking", "auc", (0.792, 0.781, 0.790), 0.008, 634),
-        *_slice("history of more than 640 events", "ranking", "auc", (0.824, 0.817, 0.823), 0.004, 630),
-        *_slice("head items", "ranking", "auc", (0.833, 0.826, 0.834), 0.004, 1_880),
-        *_slice("tail items", "ranking", "auc", (0.781, 0.771, 0.777), 0.005, 1_871),
-        *_slice("income = 50-74K", "ranking", "auc", (0.816, 0.808, 0.815), 0.007, 402),
-        *_slice("income = 35-49K", "ranking", "auc", (0.809, 0.804, 0.811), 0.008, 371),
-        *_slice("new users", "retrieval", "ndcg@10", (0.081, 0.079, 0.058, 0.071), 0.017, 88),
-        *_slice("returning users", "retrieval", "ndcg@10", (0.120, 0.118, 0.061, 0.112), 0.005, 1_816),
-        *_slice("head items", "retrieval", "ndcg@10", (0.171, 0.168, 0.112, 0.160), 0.006, 1_901),
-        *_slice("tail items", "retrieval", "ndcg@10", (0.041, 0.039, 0.008, 0.038), 0.004, 1_640),
+        *sliced("new users", "ranking", "auc", (0.771, 0.749, 0.768), 0.021, 88),
+        *sliced("returning users", "ranking", "auc", (0.815, 0.806, 0.814), 0.003, 1_816),
+        *sliced("history of at most 214 events", "ranking", "auc", (0.792, 0.781, 0.790), 0.008, 634),
+        *sliced("history of more than 640 events", "ranking", "auc", (0.824, 0.817, 0.823), 0.004, 630),
+        *sliced("head items", "ranking", "auc", (0.833, 0.826, 0.834), 0.004, 1_880),
+        *sliced("tail items", "ranking", "auc", (0.781, 0.771, 0.777), 0.005, 1_871),
+        *sliced("income = 50-74K", "ranking", "auc", (0.816, 0.808, 0.815), 0.007, 402),
+        *sliced("income = 35-49K", "ranking", "auc", (0.809, 0.804, 0.811), 0.008, 371),
+        *sliced("new users", "retrieval", "ndcg@10", (0.081, 0.079, 0.058, 0.071), 0.017, 88),
+        *sliced("returning users", "retrieval", "ndcg@10", (0.120, 0.118, 0.061, 0.112), 0.005, 1_816),
+        *sliced("head items", "retrieval", "ndcg@10", (0.171, 0.168, 0.112, 0.160), 0.006, 1_901),
+        *sliced("tail items", "retrieval", "ndcg@10", (0.041, 0.039, 0.008, 0.038), 0.004, 1_640),
     ],
     "calibration": [
         [0.021, 0.019, 61_220], [0.041, 0.044, 40_113], [0.068, 0.066, 27_400], [0.101, 0.108, 20_018],
@@ -377,34 +377,9 @@ def failed(folder: Path) -> Path:
     write(folder, "steps/retrieve_features/signals.json", SIGNALS)
     message = "events.quantity: 3 of 1,469,307 rows are infinite (event_id 11, 12, 90); mend the source and run again"
     write_record(folder, "validate_data", state="failed", error={"type": "ValidationFailed", "message": message})
-    broken = _check("finite", "events", "quantity", success=False, observed="3 of 1,469,307 rows",
+    broken = check("finite", "events", "quantity", success=False, observed="3 of 1,469,307 rows",
                     expected="no infinity", n_bad=3, examples=[{"event_id": 11, "quantity": "inf"}])  # fmt: skip
     write(folder, "steps/validate_data/validation.json", VALIDATION | {"success": False, "checks": [broken]})
-    return folder
-
-
-LONG = "Kategorie-mit-einem-sehr-langen-Namen-ohne-jede-Trennstelle-" * 4
-RIGHT_TO_LEFT = "\u05d7\u05dc\u05d1 \u05de\u05dc\u05d0 3% - \u0645\u0631\u062d\u0628\u0627 (1 L)"
-
-
-def sprawling(folder: Path) -> Path:
-    """A failed run with names, categories and titles that are long, or written from right to left."""
-    promoted(folder)
-    message = f"- requests.store: known category: 3 bad rows; for example user_id={'u' * 300}"
-    write_record(folder, "validate_data", state="failed", error={"type": "ValidationFailed", "message": message})
-    row = {"request_id": 4, "user_id": "u" * 300, "store": LONG, "name": RIGHT_TO_LEFT}
-    broken = _check("known category", "requests", f"store_{LONG}", success=False, observed=LONG,
-                    expected=", ".join([LONG, RIGHT_TO_LEFT] * 9), n_bad=3, examples=[row])  # fmt: skip
-    drift = [{**VALIDATION["drift"][0], "signal": f"store_{LONG}"}]
-    write(folder, "steps/validate_data/validation.json", VALIDATION | {"checks": [broken], "drift": drift})
-    cards = json.loads(json.dumps(EVALUATION["recommendations"]))
-    cards[0]["user_id"] = LONG
-    cards[0]["recommended"][0]["title"] = cards[0]["history"][-1]["title"] = LONG
-    cards[1]["recommended"][0]["title"] = cards[1]["history"][-1]["title"] = RIGHT_TO_LEFT
-    rows = [*_slice(f"store = {LONG}", "ranking", "auc", (0.77, 0.75, 0.77), 0.02, 88), *EVALUATION["slices"]]
-    write(folder, EVALUATION_FILE, EVALUATION | {"recommendations": cards, "slices": rows})
-    skew = [{**REHEARSAL["skew"][0], "user_id": LONG, "item_id": LONG, "signals": [f"store_{LONG}"]}]
-    write(folder, "steps/rehearse_model/rehearsal.json", REHEARSAL | {"skew": skew})
     return folder
 
 

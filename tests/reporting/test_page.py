@@ -9,6 +9,7 @@ import pytest
 from lrm.reporting.summary import summary_text
 from tests.reporting import runs
 from tests.reporting.browser import Page, browser_page
+from tests.reporting.sprawling import RIGHT_TO_LEFT, sprawling
 
 HOSTILE = '<script>alert("x")</script><img src=http://outside.test/a.png onerror=alert(1)>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -135,12 +136,12 @@ CUT_OFF = """[...document.querySelectorAll("nav, nav *, .card, .panel, .banner, 
 
 
 @pytest.mark.parametrize("width", [390, 768, 1400])
-@pytest.mark.parametrize("ending", ["promoted", "failed", "sprawling"])
+@pytest.mark.parametrize("ending", [runs.promoted, runs.failed, sprawling])
 def test_nothing_is_cut_off_or_spills_at_any_width_whatever_the_data_hold(
     run_dir, report, browser: Page, ending, width
 ):
-    getattr(runs, ending)(run_dir)
-    report(state="SUCCEEDED" if ending == "promoted" else "FAILED")
+    ending(run_dir)
+    report(state="SUCCEEDED" if ending is runs.promoted else "FAILED")
     browser.open(run_dir / "report.html", width=width)
     assert browser.evaluate(SPILLED) == []
     assert browser.evaluate(CUT_OFF) == []
@@ -149,12 +150,10 @@ def test_nothing_is_cut_off_or_spills_at_any_width_whatever_the_data_hold(
 
 
 def test_text_from_right_to_left_is_laid_out_in_its_own_direction(run_dir, report, browser: Page):
-    runs.sprawling(run_dir)
+    sprawling(run_dir)
     report(state="FAILED")
     browser.open(run_dir / "report.html")
-    titles = (
-        f"[...document.querySelectorAll('.example li span')].filter(one => one.innerText == '{runs.RIGHT_TO_LEFT}')"
-    )
+    titles = f"[...document.querySelectorAll('.example li span')].filter(one => one.innerText == '{RIGHT_TO_LEFT}')"
     assert browser.evaluate(f"{titles}.map(one => getComputedStyle(one).direction)") == ["rtl", "rtl"]
 
 
