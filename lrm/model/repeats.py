@@ -35,9 +35,9 @@ class Pointed(NamedTuple):
     """Where requests point."""
 
     share_RT: Tensor
-    """Share of each event of the segment; sums to 1, or to 0 where the request sees none."""
+    """Share of each event of the segment; sums to 1, or to 0 where the request sees none of an item of the catalogue."""
     gate_R: Tensor
-    """Log-odds that the next item comes from the history."""
+    """Log-odds that the next item comes from the history; `SHUT` where there is nothing to point at."""
 
 
 class Repeats(nn.Module):
@@ -65,11 +65,12 @@ class Repeats(nn.Module):
         fit_RT = torch.einsum("rw,rtw->rt", query_RW, key_GTW[layout.segment_R])
         since_RT = layout.visible_R.unsqueeze(1) - torch.arange(key_GTW.shape[1])
         weight_RT = fit_RT - REACH * self.fading * since_RT / 100
-        is_hidden_RT = since_RT < 1
+        is_hidden_RT = (since_RT < 1) | ~layout.is_known_GT[layout.segment_R]
         lowest = torch.finfo(weight_RT.dtype).min
         share_RT = weight_RT.masked_fill(is_hidden_RT, lowest).softmax(-1).masked_fill(is_hidden_RT, 0.0)
         power = torch.exp(REACH * self.habit)
-        return Pointed(raised(share_RT, layout.first_GT[layout.segment_R], power), self.gate(request_RD).squeeze(-1))
+        gate_R = self.gate(request_RD).squeeze(-1).masked_fill(is_hidden_RT.all(-1), SHUT)
+        return Pointed(raised(share_RT, layout.first_GT[layout.segment_R], power), gate_R)
 
 
 def raised(share_RT: Tensor, first_RT: Tensor, power: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class Layout(NamedTuple):
     """Place of each event in the padded (G, events of the longest segment)."""
     first_GT: Tensor
     """Place in the segment of the first event of the same item, for each event in that padded form."""
+    is_known_GT: Tensor
+    """Whether an event stands there whose item is in the catalogue."""
     segment_R: Tensor
     visible_R: Tensor
     """How many of its segment's events each request sees."""
@@ -226,6 +228,9 @@ def lay_out(
         ),
         event_slot_E=torch.as_tensor(event_segment * most_events + event_place),
         first_GT=_firsts(row_E, event_segment, event_place, (n_segments, most_events)),
+        is_known_GT=_padded(
+            row_E >= 0, event_segment * most_events + event_place, (n_segments, most_events), empty=0
+        ).bool(),
         segment_R=torch.as_tensor(request_segment),
         visible_R=torch.as_tensor(visible),
         last_event_R=torch.as_tensor(last_event),
