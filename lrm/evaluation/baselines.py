@@ -35,7 +35,7 @@ class Popular:
 
     def __init__(self, tables: Tables, seen: Histories) -> None:
         self.item_ids: NDArray[np.generic] = tables.items[ITEM_ID].to_numpy()
-        self._scores = _recent_counts(tables, seen)
+        self._scores = recent_counts(tables, seen)
         self._candidates = tables.candidates.select(REQUEST_ID, ITEM_ID)
         self._tables = tables
         self._logits = _label_logits(tables)
@@ -57,7 +57,7 @@ class OwnHistory:
         self.item_ids: NDArray[np.generic] = tables.items[ITEM_ID].to_numpy()
         self._seen = seen
         self._step = _steps(tables)
-        popularity = _recent_counts(tables, seen)
+        popularity = recent_counts(tables, seen)
         self._behind = popularity / max(popularity.max(), 1e-9) * 1e-6
 
     def item_scores(self, request_ids: Ints, /) -> Floats:
@@ -80,7 +80,7 @@ class EaseMarkov:
         self.item_ids: NDArray[np.generic] = tables.items[ITEM_ID].to_numpy()
         self._seen = seen
         self._step = _steps(tables)
-        popularity = _recent_counts(tables, seen)
+        popularity = recent_counts(tables, seen)
         self._behind = popularity / max(popularity.max(), 1e-9) - 1
         trained = (tables.events[SPLIT] == TRAIN).to_numpy()
         counts = np.bincount(seen.item[trained], minlength=tables.items.height)
@@ -129,7 +129,7 @@ def _aged(seen: Histories, step: Ints, request_id: int) -> tuple[Ints, Ints]:
     return seen.items(request_id), (steps[-1] - steps if steps.size else steps)
 
 
-def _recent_counts(tables: Tables, seen: Histories) -> Floats:
+def recent_counts(tables: Tables, seen: Histories) -> Floats:
     """(V,) training events of each item, halved for every `HALF_LIFE` of the training span that has passed since."""
     trained = (tables.events[SPLIT] == TRAIN).to_numpy()
     times = tables.events[EVENT_TIME].dt.timestamp("us").to_numpy()[trained].astype(np.float64)

@@ -218,7 +218,10 @@ def mark(
         "primary": dict(zip(("task", "metric"), evidence.main_metrics(policy)[0], strict=True)),
         "models": {
             model: {
-                task: {metric: as_json(value, confidence=confidence) for metric, value in models[model].items()}
+                task: {
+                    metric: as_json(value, confidence=confidence) | {"n_requests": n_requests(exam, task, metric)}
+                    for metric, value in models[model].items()
+                }
                 for task, models in statistics.items()
                 if model in models
             }
@@ -231,6 +234,15 @@ def mark(
         "tasks": _sizes(exam),
         "seconds": {name: round(answer.seconds, 2) for name, answer in answers.items()},
     }
+
+
+def n_requests(exam: Exam, task: str, metric: str) -> int:
+    """Test requests that a metric rests on; NDCG within candidates rests on those with a positive one alone."""
+    if task == RETRIEVAL and exam.retrieval is not None:
+        return exam.retrieval.request_ids.size
+    assert exam.ranking is not None
+    rows = exam.ranking
+    return rows.request_ids.size if metric.partition("@")[0] != "ndcg" else np.unique(rows.request[rows.label > 0]).size
 
 
 def _statistics(

@@ -16,6 +16,8 @@ MODELS = {
     "champion": "Champion",
     "popular": "Most popular",
     "own_history": "Own history",
+    "history_by_ranker": "Own history, sorted by the ranking head",
+    "history_by_trees": "Own history, sorted by the trees",
     "ease_markov": "EASE + Markov",
     "trees": "Boosted trees",
 }
@@ -28,10 +30,11 @@ VERDICTS = {
 }
 STYLE = """
 :root{--ink:#1c2330;--soft:#5d6879;--line:#e3e7ee;--paper:#fff;--ground:#f5f7fa;--good:#1a7f4b;--bad:#b3372f;
---challenger:#2f5bd7;--champion:#c77700;--popular:#7a8699;--own_history:#b5487e;--ease_markov:#0d8c8c;--trees:#8a4fbe}
+--challenger:#2f5bd7;--champion:#c77700;--popular:#7a8699;--own_history:#b5487e;--ease_markov:#0d8c8c;--trees:#8a4fbe;
+--history_by_ranker:#6f7d14;--history_by_trees:#9c5a1d}
 @media(prefers-color-scheme:dark){:root{--ink:#e8ecf3;--soft:#9aa6b8;--line:#2e3746;--paper:#1a212d;--ground:#121822;
 --good:#4cc98a;--bad:#f0857c;--challenger:#7f9fff;--champion:#f0ae4a;--popular:#98a4b7;--own_history:#ef8fbb;--ease_markov:#45c9c9;
---trees:#c294ee}}
+--trees:#c294ee;--history_by_ranker:#b5c24a;--history_by_trees:#d99a5b}}
 *{box-sizing:border-box}body{margin:0;background:var(--ground);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:32px 24px 64px}h1{font-size:26px;margin:0 0 4px}
@@ -49,6 +52,7 @@ td svg{display:block}
 .key{display:inline-block;width:10px;height:10px;border-radius:5px;background:var(--tint);margin-right:8px}
 .challenger{--tint:var(--challenger)}.champion{--tint:var(--champion)}.popular{--tint:var(--popular)}
 .own_history{--tint:var(--own_history)}
+.history_by_ranker{--tint:var(--history_by_ranker)}.history_by_trees{--tint:var(--history_by_trees)}
 .ease_markov{--tint:var(--ease_markov)}.trees{--tint:var(--trees)}.good{--tint:var(--good)}.bad{--tint:var(--bad)}
 .plain{--tint:var(--soft)}svg circle{fill:var(--tint)}.whisker{stroke:var(--tint);stroke-width:2.5;
 stroke-linecap:round}.rail{stroke:var(--line)}.zero{stroke:var(--soft);stroke-dasharray:3 3}
@@ -135,13 +139,23 @@ def _metrics(result: Row, task: str) -> str:
             continue
         span = scale(list(dots.values()))
         body = [
-            [_model(name), whiskers([dots[name]], span, width=150), _value(cell), _range(cell)]
+            [_model(name), whiskers([dots[name]], span, width=150), _value(cell), _range(cell), *_counts(cell)]
             for name, cell in rows.items()
         ]
         arrow = "lower is better" if is_lower_better(metric) else ""
-        tables.append(f"<h3>{_metric(metric)} <small>{arrow}</small></h3>{_table(['', '', 'value', 'interval'], body)}")
+        head = ["", "", "value", "interval", "users", "requests"]
+        tables.append(f"<h3>{_metric(metric)} <small>{arrow}</small></h3>{_table(head, body)}")
     grid = "".join(f'<div class="card">{table}</div>' for table in tables)
-    return f'<section><h2>{task.title()}</h2><p class="soft">{sizes}</p><div class="cards wide">{grid}</div></section>'
+    absent = "".join(
+        f'<p class="soft">{MODELS[row["model"]]}: not there, as {_text(row["why"])}.</p>'
+        for row in result.get("absent", [])
+        if row["task"] == task
+    )
+    rarer = "" if task == "retrieval" else " Users of an AUC are those with the rarer outcome."
+    return (
+        f'<section><h2>{task.title()}</h2><p class="soft">{sizes}, all in the test window.{rarer}</p>{absent}'
+        f'<div class="cards wide">{grid}</div></section>'
+    )
 
 
 def _comparisons(result: Row) -> str:
@@ -161,11 +175,12 @@ def _comparisons(result: Row) -> str:
                 whiskers([dot], span, zero=True, width=220),
                 f"{row['difference']:+.4f}",
                 f"{row['low']:+.4f} to {row['high']:+.4f}",
+                f"{row['n_users']:,}",
                 f"{row['p_worse']:.3f}",
                 f'<span class="says {tone}">{says}</span>',
             ]
         )
-    head = ["metric", "against", "challenger minus the other", "difference", "interval", "P(not better)", ""]
+    head = ["metric", "against", "challenger minus the other", "difference", "interval", "users", "P(not better)", ""]
     return f"<section><h2>Paired differences</h2>{_table(head, body)}</section>"
 
 
@@ -301,6 +316,10 @@ def _value(cell: Row) -> str:
 
 def _range(cell: Row) -> str:
     return f"{cell['low']:.4f} to {cell['high']:.4f}"
+
+
+def _counts(cell: Row) -> tuple[str, str]:
+    return f"{cell['n_users']:,}", f"{cell['n_requests']:,}"
 
 
 def _text(value: object) -> str:

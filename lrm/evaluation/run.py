@@ -60,6 +60,7 @@ def evaluate_model(
     from lrm.evaluation.estimates import CHALLENGER
     from lrm.evaluation.exam import ask_baselines, mark, prepare
     from lrm.evaluation.page import page
+    from lrm.evaluation.shortlists import ask_shortlists
     from lrm.features.tables import read, read_declared, read_manifest
     from lrm.model.device import use_device
 
@@ -73,15 +74,18 @@ def evaluate_model(
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
     contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
     protocol, ledger = manifest["data"]["protocol"], contest.ledger
+    answers = contest.answers | ask_baselines(exam, config, seed=seed)
+    shortlists, absent = ask_shortlists(exam, answers)
     result = mark(
         exam,
-        contest.answers | ask_baselines(exam, config, seed=seed),
+        answers | shortlists,
         policy,
         seed=seed,
         masked=protocol == "leave-one-out",
         facts=contest.facts._replace(is_backfill=is_backfill, allow_backfill=allow_backfill, rehearsal=rehearsed),
     )
     result |= {
+        "absent": absent,
         "policy": policies.as_json(policy, paths),
         "challenger_content": model_sha256(model),
         "rehearsal": rehearsals.as_json(rehearsed),

@@ -35,7 +35,7 @@ class Pointed(NamedTuple):
     """Where requests point."""
 
     share_RT: Tensor
-    """Share of each event of the segment; sums to 1, or to 0 where the request sees none of an item of the catalogue."""
+    """Share of each event of the segment; sums to 1, or to 0 where the request sees no item of the catalogue."""
     gate_R: Tensor
     """Log-odds that the next item comes from the history; `SHUT` where there is nothing to point at."""
 

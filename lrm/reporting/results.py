@@ -38,7 +38,19 @@ def metrics(kept: Kept) -> list[Json]:
         best = {name: _best_models(models, inside, task, name) for name in names}
         tables.append({
             "task": words.TASKS.get(task, task),
-            "columns": [{"name": words.metric_name(name), "lower": words.is_lower_better(name)} for name in names],
+            "columns": [
+                {
+                    "name": words.metric_name(name),
+                    "lower": words.is_lower_better(name),
+                    "asked": _population(models, inside, task, name),
+                }
+                for name in names
+            ],
+            "absent": [
+                f"{words.model_name(row['model'])}: not there, as {row['why']}."
+                for row in kept.evaluation.get("absent", [])
+                if row["task"] == task
+            ],
             "rows": [
                 {
                     "model": model,
@@ -181,6 +193,17 @@ def _cell(metric: Json | None, best: bool) -> Json:
     known = words.is_number(metric.get("low")) and words.is_number(metric.get("high"))
     interval = f"{words.number(metric['low'])} to {words.number(metric['high'])}" if known else ""
     return {"value": words.number(metric.get("value")), "interval": interval, "best": best}
+
+
+def _population(models: Json, inside: list[str], task: str, name: str) -> str:
+    """Whom a metric was computed of: `628 users, 1,412 requests`."""
+    cells = [models[model][task].get(name) or {} for model in inside]
+    found = [
+        f"{words.count(counts[0])} {what}"
+        for what in ("users", "requests")
+        if (counts := [cell[f"n_{what}"] for cell in cells if f"n_{what}" in cell])
+    ]
+    return ", ".join(found)
 
 
 def _metric_plot(models: Json, inside: list[str], task: str, name: str) -> str:

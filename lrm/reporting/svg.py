@@ -107,6 +107,9 @@ def _shape(x: float, y: float, model: str, size: float) -> str:
     corners = {
         "champion": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
         "trees": ((-1.1, -0.9), (1.1, -0.9), (0, 1.1)),
+        "own_history": ((-0.9, -1.1), (1.1, 0), (-0.9, 1.1)),
+        "history_by_ranker": ((0.9, -1.1), (-1.1, 0), (0.9, 1.1)),
+        "history_by_trees": ((-1.1, -1), (1.1, -1), (-1.1, 1), (1.1, 1)),
     }.get(model, ((-1.1, 0.9), (1.1, 0.9), (0, -1.1)))
     return tag("polygon", points=" ".join(f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in corners))
 

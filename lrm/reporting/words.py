@@ -11,7 +11,10 @@ MODELS = {
     "challenger": "Challenger",
     "champion": "Champion",
     "popular": "Most popular",
+    "own_history": "Own history",
     "ease_markov": "EASE + Markov",
+    "history_by_ranker": "Own history, sorted by the ranking head",
+    "history_by_trees": "Own history, sorted by the trees",
     "trees": "Boosted trees",
 }
 """Display names, in the order in which models are shown; other models follow under their own name."""

@@ -86,8 +86,11 @@ def test_the_door_writes_what_the_contract_promises(judged):
     result = json.loads((folder / "evaluation.json").read_text())
     promised = {"verdict", "reasons", "models", "comparisons", "slices", "calibration", "recommendations"}
     assert promised <= set(result)
-    assert list(result["models"]) == ["challenger", "champion", "popular", "own_history", "ease_markov", "trees"]
-    assert set(result["models"]["challenger"]["ranking"]["auc"]) == {"value", "low", "high", "n_users"}
+    sorted_histories = ["history_by_ranker", "history_by_trees"]
+    baselines = ["popular", "own_history", "ease_markov", "trees", *sorted_histories]
+    assert list(result["models"]) == ["challenger", "champion", *baselines]
+    assert result["absent"] == []
+    assert set(result["models"]["challenger"]["ranking"]["auc"]) == {"value", "low", "high", "n_users", "n_requests"}
     assert {"metric", "task", "against", "difference", "low", "high", "p_worse"} <= set(result["comparisons"][0])
     assert set(result["slices"][0]) >= {"slice", "task", "metric", "model", "value", "low", "high", "n_users"}
     assert result["data"] | {"name": "tiny-world", "sha256": "0" * 64, "protocol": "temporal"} == result["data"]
@@ -126,6 +129,19 @@ def test_the_page_stands_alone_and_shows_every_model_and_reason(judged):
     assert not re.search(r"https?://|src=|@import|<link|<script", text)
     for shown in ("Challenger", "Champion", "Most popular", "EASE + Markov", "Boosted trees", "Calibration"):
         assert shown in text
+    assert "Own history, sorted by the ranking head" in text
+    assert "Own history, sorted by the trees" in text
+
+
+def test_the_page_says_of_whom_each_figure_is_and_why_a_row_is_absent(judged):
+    result = json.loads((judged[1] / "evaluation.json").read_text())
+    absent = {"model": "history_by_trees", "task": "retrieval", "why": "the data have <no> ranking task"}
+    text = page(result | {"absent": [absent]})
+    assert "Own history, sorted by the trees: not there, as the data have &lt;no&gt; ranking task." in text
+    cell = result["models"]["challenger"]["ranking"]["ndcg@10"]
+    assert (cell["n_users"], cell["n_requests"]) == (60, 178)
+    row = f'<td class="n">{cell["low"]:.4f} to {cell["high"]:.4f}</td><td class="n">60</td><td class="n">178</td>'
+    assert row in text
 
 
 def test_the_page_escapes_what_the_data_say(judged):

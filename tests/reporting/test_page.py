@@ -81,6 +81,15 @@ def test_the_best_value_of_each_metric_is_marked_also_where_lower_is_better(run_
     assert challenger_retrieves == ["0.1184", "0.1312", "0.4471", "0.2214"]
 
 
+def test_each_metric_says_of_whom_it_is_and_a_missing_row_why(run_dir, report):
+    runs.promoted(run_dir)
+    _, page = report()
+    ranking, retrieval = re.findall(r"<thead><tr><th scope=\"col\">Model</th>(.*?)</tr></thead>", page)
+    assert ranking.count("<small>1,904 users, 3,808 requests</small>") == 4
+    assert retrieval.count("<small>1,904 users, 3,808 requests</small>") == 4
+    assert "Own history, sorted by the trees: not there, as the boosted trees gave no scores." in page
+
+
 def test_a_fallen_log_loss_reads_as_better_and_a_risen_calibration_error_as_worse(run_dir, report):
     runs.promoted(run_dir)
     _, page = report()
