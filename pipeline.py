@@ -72,7 +72,8 @@ def workflow(
     store = {"registry": registry, "model_name": model_name}
     recipe = {"preset": preset, "seed": seed}
     with dsl.ExitHandler(uncached(report_run()), name="retrain"):
-        champion = uncached(find_champion(**store)).outputs["Output"]
+        found = uncached(find_champion(**store))
+        champion = found.outputs["Output"]
         retrieved = retrieve_features(
             **source, data_version=data_version, code_version=code_version, as_of=as_of, seed=seed
         )
@@ -91,6 +92,7 @@ def workflow(
                 model=model,
                 rehearsal=rehearsed.outputs["rehearsal"],
                 champion=champion,
+                found=found.outputs["found"],
                 as_of=as_of,
                 allow_backfill=allow_backfill,
                 feature_repo=feature_repo,

@@ -11,6 +11,7 @@ def evaluate_model(
     model: dsl.Input[dsl.Model],
     rehearsal: dsl.Input[dsl.Artifact],
     champion: str,
+    found: dsl.Input[dsl.Artifact],
     as_of: str,
     allow_backfill: str,
     preset: str,
@@ -27,6 +28,7 @@ def evaluate_model(
         model: folder that train_lrm wrote: the challenger.
         rehearsal: folder that rehearse_model wrote.
         champion: the champion's bundle; empty where nothing is in service.
+        found: folder that find_champion wrote, which knows what was rolled back.
         as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted unless that is allowed.
         allow_backfill: why something may be promoted all the same; empty for no.
         preset: name of a configuration in `lrm/config.py`.
@@ -46,7 +48,7 @@ def evaluate_model(
     from lrm.evaluation import run
 
     in_service = Path(champion) if champion else None
-    found = run.evaluate_model(
+    judged = run.evaluate_model(
         Path(examples.path),
         Path(model.path),
         in_service,
@@ -57,7 +59,8 @@ def evaluate_model(
         allow_backfill=bool(allow_backfill),
         feature_repo=Path(feature_repo),
         rehearsal=Path(rehearsal.path),
+        found=Path(found.path),
     )
     shutil.copyfile(Path(evaluation.path, run.PAGE), page.path)
-    log_metrics(metrics, found)
-    return str(found["verdict"])
+    log_metrics(metrics, judged)
+    return str(judged["verdict"])

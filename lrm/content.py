@@ -10,6 +10,8 @@ from lrm.record import RECORD
 
 BUNDLE = "bundle.json"
 """What a bundle says of itself."""
+WEIGHTS = "weights.safetensors"
+"""The weights of a model: two folders with the same hold the same model, whoever trained it."""
 NOT_CONTENT = frozenset({BUNDLE, RECORD})
 """Files that say how a folder came about, and so differ between two builds of the same content."""
 

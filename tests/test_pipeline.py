@@ -97,6 +97,12 @@ def test_the_terminal_shows_each_step_and_ends_with_the_verdict_and_the_report(f
     assert "Traceback" not in first.printed
 
 
+def test_the_gate_learns_from_the_registry_what_was_rolled_back(first):
+    judged = json.loads((first.folder / "steps/evaluate_model/evaluation.json").read_text())
+    (rule,) = [rule for rule in judged["rules"] if rule["rule"] == "Not rolled back"]
+    assert (rule["outcome"], rule["seen"]) == ("passed", "never rolled back")
+
+
 def test_the_report_stands_alone(first):
     page = (first.folder / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?https?:""", page)

@@ -30,6 +30,8 @@ class Facts(NamedTuple):
     """The data end at an instant in the past that somebody asked for."""
     allow_backfill: bool = False
     """Whoever started the run said in words that such data may promote."""
+    rolled_back: str | None = None
+    """Who took the challenger's weights out of service, when and why; "" for nobody, None where nobody could say."""
     rehearsal: Rehearsal | None = None
     retention: Mapping[str, float] = {}
     """{signal: the share of what can be read from the signal itself that can be read from its tokens}."""

@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     guardrails.retention,
     guardrails.rehearsal,
     guardrails.backfill,
+    guardrails.rolled_back,
 )
 SEVERITY = (REJECT, INCONCLUSIVE, KEEP, PROMOTE)
 """Of several findings the first of these decides."""

@@ -133,3 +133,17 @@ def backfill(evidence: Evidence, policy: Policy) -> list[Finding]:
         "run (--allow-backfill) says so."
     )
     return [failed(rule, asked, "past data", reason, verdict=KEEP)]
+
+
+def rolled_back(evidence: Evidence, _policy: Policy) -> list[Finding]:
+    """What a person took out of service comes back by a person's decision alone."""
+    rule, asked, told = "Not rolled back", "weights that nobody took out of service", evidence.facts.rolled_back
+    if told is None:
+        return [not_asked(rule, asked, "no champion was looked for")]
+    if not told:
+        return [passed(rule, asked, "never rolled back")]
+    reason = (
+        f"These very weights were in service before: {told}. No run promotes them again; a person may, with "
+        "`python pipeline.py approve`."
+    )
+    return [failed(rule, asked, told, reason, verdict=KEEP)]

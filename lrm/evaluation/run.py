@@ -14,6 +14,8 @@ from lrm.errors import DataError
 from lrm.record import recorded
 
 EVALUATION, PAGE, LEDGER = "evaluation.json", "evaluation.html", "signal_ledger.json"
+CHAMPION_FILE = "champion.json"
+"""What find_champion wrote of the version in service."""
 
 
 @recorded("evaluate_model", output="evaluation", keep=(EVALUATION, PAGE, LEDGER))
@@ -29,6 +31,7 @@ def evaluate_model(
     allow_backfill: bool = False,
     feature_repo: Path | None = None,
     rehearsal: Path | None = None,
+    found: Path | None = None,
 ) -> dict[str, Any]:
     """Judge a model against the champion and simple baselines.
 
@@ -44,6 +47,7 @@ def evaluate_model(
         allow_backfill: whoever started the run said in words that it may promote all the same.
         feature_repo: the declarations of the data, whose `policy.toml`, if any, overrules the project's.
         rehearsal: folder that rehearse_model wrote; None where the model was not rehearsed.
+        found: folder that find_champion wrote, which knows what was rolled back; None where nobody looked.
 
     Returns:
         `verdict`, `policy_sha256`, and the challenger's metrics as `<task>_<metric>`.
@@ -82,7 +86,12 @@ def evaluate_model(
         policy,
         seed=seed,
         masked=protocol == "leave-one-out",
-        facts=contest.facts._replace(is_backfill=is_backfill, allow_backfill=allow_backfill, rehearsal=rehearsed),
+        facts=contest.facts._replace(
+            is_backfill=is_backfill,
+            allow_backfill=allow_backfill,
+            rehearsal=rehearsed,
+            rolled_back=_rolled_back(found, contest.about[CHALLENGER]["weights_sha256"]),
+        ),
     )
     result |= {
         "absent": absent,
@@ -115,6 +124,13 @@ def evaluate_model(
         for metric, cell in metrics.items()
         if cell["value"] is not None
     }
+
+
+def _rolled_back(found: Path | None, weights_sha256: str) -> str | None:
+    """Who took these weights out of service, when and why; "" for nobody, None where nobody has looked."""
+    if found is None:
+        return None
+    return str(json.loads((found / CHAMPION_FILE).read_text())["rolled_back"].get(weights_sha256, ""))
 
 
 def _cpu() -> str:

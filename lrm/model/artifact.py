@@ -12,13 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lrm import config as configuration
+from lrm.content import WEIGHTS as WEIGHTS
 from lrm.errors import DataError
 from lrm.features.tables import SIGNALS
 from lrm.model.recommender import Recommender
 from lrm.schema import read_signals, write_signals
 from lrm.tokens import vocabulary as vocabularies
 
-CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.safetensors"
+CONFIG, VOCABULARY = "config.json", "vocabulary.json"
 
 
 def save(recommender: Recommender, folder: Path) -> None:

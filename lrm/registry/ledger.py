@@ -57,6 +57,8 @@ class Move:
     policy_sha256: str
     data_sha256: str
     code_version: str
+    weights_sha256: str = ""
+    """Of the model that the move is about: the one that a rollback takes out of service, else the one put there."""
 
 
 class Ledger(NamedTuple):
@@ -206,6 +208,27 @@ def champions(moves: list[Move]) -> list[str]:
             stack.append(move.previous)  # the alias had been moved without the ledger
         stack.append(move.version)
     return stack
+
+
+def rolled_back(moves: list[Move]) -> dict[str, Move]:
+    """The weights that no run promotes: those that a person took out of service and nobody has approved since.
+
+    Returns:
+        {sha256 of the weights: the rollback}.
+    """
+    banned: dict[str, Move] = {}
+    for move in moves:
+        if move.action == ROLLBACK and move.weights_sha256:
+            banned[move.weights_sha256] = move
+        elif move.action == APPROVE:
+            banned.pop(move.weights_sha256, None)
+    return banned
+
+
+def told(rollback: Move) -> str:
+    """A rollback in a sentence."""
+    why = f": {rollback.reason}" if rollback.reason else ""
+    return f"{rollback.actor} rolled version {rollback.previous} back at {rollback.time[:16]}{why}"
 
 
 def _check_agreement(ledger: Ledger, mirror: Text, own: Text) -> None:

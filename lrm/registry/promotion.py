@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from lrm.errors import RegistryError
 from lrm.registry import ledger as ledgers
-from lrm.registry.ledger import ABANDONED, DONE, INTENT, PROMOTE, ROLLBACK, Ledger, Log, Move
+from lrm.registry.ledger import ABANDONED, APPROVE, DONE, INTENT, PROMOTE, ROLLBACK, Ledger, Log, Move
 
-FACTS = ("verdict", "evaluation_sha256", "policy_sha256", "data_sha256", "code_version")
+FACTS = ("verdict", "evaluation_sha256", "policy_sha256", "data_sha256", "code_version", "weights_sha256")
 """What the ledger keeps of a version."""
 
 
@@ -25,7 +25,9 @@ class Alias(NamedTuple):
     move: Callable[[str], None]
     """Make it name a version."""
     check: Callable[[str], Mapping[str, str]]
-    """What the registry says of a version (its tags); raise unless it can be served."""
+    """What the ledger keeps of a version, by name of the field; raise unless it can be served."""
+    weights: Callable[[str], str]
+    """The sha256 of a version's weights, "" where nobody knows."""
 
 
 class Asked(NamedTuple):
@@ -53,7 +55,7 @@ def move_to(ledger: Ledger, alias: Alias, asked: Asked, *, version: str, expecte
         The move, or None where there was nothing to do.
 
     Raises:
-        RegistryError: another promoter came first.
+        RegistryError: another mover came first, or a run promotes weights that a person rolled back.
     """
     with ledgers.held(ledger):
         log, _ = _settle(ledger, alias)
@@ -62,6 +64,10 @@ def move_to(ledger: Ledger, alias: Alias, asked: Asked, *, version: str, expecte
             return None
         if champion == version:
             return None
+        if asked.action == PROMOTE:
+            _refuse_rolled_back(ledger.name, version, alias, made)
+        if champion != expected and asked.action == APPROVE:
+            raise RegistryError(_moved_meanwhile(ledger.name, expected, champion))
         if champion != expected:
             raise RegistryError(
                 f"{ledger.name} version {version} was compared with {called(expected)}, but the champion is now "
@@ -70,34 +76,45 @@ def move_to(ledger: Ledger, alias: Alias, asked: Asked, *, version: str, expecte
         return _make(log, alias, asked, version=version, previous=champion)
 
 
-def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str, served: str = "") -> Move:
+def rollback(
+    ledger: Ledger, alias: Alias, asked: Asked, *, expected: str, served: str | None = None, leave: str = ""
+) -> tuple[Move, bool]:
     """Make the version before the champion the champion again.
 
-    A rollback that was killed is finished, and no other is made.
+    A rollback that did not reach its end is finished, and no other is made.
 
     Args:
         ledger: where moves are written down.
         alias: the alias to move.
         asked: the rollback.
         expected: the champion to leave.
-        served: the version that servers are told to serve, where they could be told better.
+        served: the version that servers are told to serve, "" for none: where the last rollback has not reached them,
+            that one is finished. None: nobody knows.
+        leave: the version to leave, where somebody says so: asked for twice, it is left once.
+
+    Returns:
+        The move, and whether this call has made it.
 
     Raises:
-        RegistryError: the ledger knows no earlier champion, the alias was moved without it, or another mover came
-            first.
+        RegistryError: the ledger knows no earlier champion, the alias was moved without it, another mover came first,
+            or the version to leave is not in service.
     """
     with ledgers.held(ledger):
         log, finished = _settle(ledger, alias)
         moves, champion = ledgers.history(log), alias.read()
-        is_half_done = moves and moves[-1].version == champion and moves[-1].previous == served
-        if moves and moves[-1].action == ROLLBACK and (moves[-1] == finished or is_half_done):
-            return moves[-1]
-        stack = ledgers.champions(moves)
-        if champion != expected:
+        last = moves[-1] if moves and moves[-1].action == ROLLBACK and moves[-1].version == champion else None
+        if last and leave not in ("", champion) and leave == last.previous:
+            return last, False
+        if last and not leave and (last == finished or served not in (None, champion)):
+            return last, False
+        if leave not in ("", champion):
             raise RegistryError(
-                f"{ledger.name}: the champion was {called(expected)} when you asked and is now {called(champion)}: "
-                "somebody moved it at the same moment; look at its history, and ask again if you still want to"
+                f"{ledger.name}: the champion is {called(champion)}, and the last rollback did not leave version "
+                f"{leave}; look at its history, and name the version to leave"
             )
+        stack = ledgers.champions(moves)
+        if champion != (leave or expected):
+            raise RegistryError(_moved_meanwhile(ledger.name, expected, champion))
         if stack and stack[-1] != champion:
             raise RegistryError(
                 f"{ledger.name}: the ledger's last champion is version {stack[-1]}, but the alias names "
@@ -106,7 +123,7 @@ def rollback(ledger: Ledger, alias: Alias, asked: Asked, *, expected: str, serve
             )
         if len(stack) < 2:
             raise RegistryError(f"{ledger.name}: there is no earlier champion to roll back to; see its history")
-        return _make(log, alias, asked, version=stack[-2], previous=champion)
+        return _make(log, alias, asked, version=stack[-2], previous=champion), True
 
 
 def settle(ledger: Ledger, alias: Alias) -> None:
@@ -121,6 +138,22 @@ def called(version: str) -> str:
     return f"version {version}" if version else "no champion"
 
 
+def _refuse_rolled_back(name: str, version: str, alias: Alias, made: list[Move]) -> None:
+    rollback = ledgers.rolled_back(made).get(alias.weights(version))
+    if rollback:
+        raise RegistryError(
+            f"{name} version {version} has the weights of version {rollback.previous}, and {ledgers.told(rollback)}; "
+            f"no run promotes them again, but a person may: `python pipeline.py approve {version}`"
+        )
+
+
+def _moved_meanwhile(name: str, expected: str, champion: str) -> str:
+    return (
+        f"{name}: the champion was {called(expected)} when you asked and is now {called(champion)}: somebody moved it "
+        "at the same moment; look at its history, and ask again if you still want to"
+    )
+
+
 def _settle(ledger: Ledger, alias: Alias) -> tuple[Log, Move | None]:
     """The ledger without anything unfinished, and the move that had to be finished for that."""
     log = ledgers.load(ledger)
@@ -132,7 +165,9 @@ def _settle(ledger: Ledger, alias: Alias) -> tuple[Log, Move | None]:
 
 
 def _make(log: Log, alias: Alias, asked: Asked, *, version: str, previous: str) -> Move:
-    tags, name = alias.check(version), log.ledger.name
+    facts, name = dict(alias.check(version)), log.ledger.name
+    if asked.action == ROLLBACK:
+        facts["weights_sha256"] = alias.weights(previous)
     move = Move(
         id=_id(asked, name, version, log),
         name=name,
@@ -143,7 +178,7 @@ def _make(log: Log, alias: Alias, asked: Asked, *, version: str, previous: str) 
         run_id=asked.run_id,
         actor=asked.actor,
         time=ledgers.now(),
-        **{fact: tags.get(fact, "") for fact in FACTS},
+        **{fact: facts.get(fact, "") for fact in FACTS},
     )
     intended = ledgers.append(log, move, INTENT)
     is_made = intended is not None and _carry_out(intended, alias, move)[1]

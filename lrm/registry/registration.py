@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lrm.content import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import bundle as bundles
+from lrm.registry.judgement import CONTENT, EVALUATED, PARENT, VERDICT, weights_of
 from lrm.registry.signature import input_example, item_type_of, model_signature
 from lrm.schema import read_signals
 
 if TYPE_CHECKING:
     from lrm.registry.backend import Registry, Version
 
-CONTENT, PARENT, VERDICT = "content_sha256", "parent_version", "verdict"
 TAGGED = ("data", "data_sha256", "snapshot_id", "feature_service", "feature_service_version", "code_version", "run_id")
 
 
@@ -68,7 +68,8 @@ def log(store: Registry, bundle: Path, manifest: dict[str, Any], judged: dict[st
         CONTENT: manifest[CONTENT],
         PARENT: lineage["parent_version"],
         VERDICT: str(judged["verdict"]),
-        "evaluation_sha256": manifest["files"][bundles.EVALUATION],
+        EVALUATED: manifest["files"][bundles.EVALUATION],
+        "weights_sha256": weights_of(manifest),
         "policy_sha256": str(judged.get("policy", {}).get("sha256", "")),
     }
     return backend.register(

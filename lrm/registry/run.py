@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrm.content import BUNDLE
 from lrm.errors import RegistryError
 from lrm.record import recorded
 from lrm.registry import bundle as bundles
+from lrm.registry import judgement as judgements
+from lrm.registry.access import ARTIFACTS, alias_of, choose_ledger, judgement_of, known_ledger, ledger_of
 from lrm.registry.address import path_of
-from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Ledger, actor, ledger_at
-from lrm.registry.promotion import Alias, Asked
-from lrm.registry.registration import CONTENT, PARENT, VERDICT, check_scored, log, parent_of
-
-if TYPE_CHECKING:
-    from lrm.registry.backend import Registry
-
-REJECT = "reject"
-"""The verdict on a version that is unfit to serve, whoever asks."""
-ARTIFACTS, PROMOTIONS = "artifacts", "promotions"
+from lrm.registry.judgement import CONTENT, PARENT, REJECT
+from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, actor
+from lrm.registry.promotion import Asked
+from lrm.registry.registration import check_scored, log, parent_of
 
 
 @recorded("find_champion", output="found", keep=("champion.json",))
@@ -35,12 +32,13 @@ def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
         found: output folder; gets `champion.json`.
 
     Returns:
-        `version` and `bundle` (its folder), both "" where nothing was promoted yet.
+        `version` and `bundle` (its folder), both "" where nothing was promoted yet; `rolled_back`: the weights that a
+        person took out of service and nobody approved since, as {sha256: who, when and why}.
 
     Raises:
         RegistryError: the champion's bundle is gone or was tampered with.
     """
-    champion = resolve(registry, name)
+    champion = resolve(registry, name) | {"rolled_back": _rolled_back(registry, name)}
     _write(found / "champion.json", champion)
     return champion
 
@@ -56,14 +54,40 @@ def resolve(registry: str, name: str, *, version: str = "") -> dict[str, Any]:
     from lrm.registry import backend, promotion
 
     store = backend.connect(registry, name)
-    ledger = _ledger(store)
+    ledger = ledger_of(store)
     if ledger is not None:
-        promotion.settle(ledger, _alias(store))
+        promotion.settle(ledger, alias_of(store))
     number = version or backend.alias(store, backend.CHAMPION)
     if not number:
         return {"version": "", "bundle": "", CONTENT: ""}
     folder = backend.bundle_of(backend.version(store, number))
     return {"version": number, "bundle": str(folder), CONTENT: bundles.verify(folder)[CONTENT]}
+
+
+def _rolled_back(registry: str, name: str) -> dict[str, str]:
+    from lrm.registry import backend, ledger
+
+    book = ledger_of(backend.connect(registry, name))
+    moves = ledger.history(ledger.peek(book)) if book else []
+    return {weights: ledger.told(move) for weights, move in ledger.rolled_back(moves).items()}
+
+
+@contextmanager
+def champion_held(registry: str, name: str) -> Iterator[str]:
+    """The champion's version, which nobody moves on this machine until the block ends; "" for none.
+
+    Whoever lets servers follow the champion does it in here, so that they never end at a version that was left.
+    """
+    from lrm.registry import backend, ledger, promotion
+
+    store = backend.connect(registry, name)
+    book = ledger_of(store)
+    if book is None:
+        yield backend.alias(store, backend.CHAMPION)
+        return
+    promotion.settle(book, alias_of(store))
+    with ledger.held(book):
+        yield backend.alias(store, backend.CHAMPION)
 
 
 @recorded("register_model", output="registered", keep=("bundle.json",))
@@ -100,7 +124,8 @@ def register_model(
             stands for what it remembers, at first a folder beside the artifacts.
 
     Returns:
-        `version`, `verdict`, `parent_version`, `content_sha256` and `is_new`.
+        `version`, `verdict`, `parent_version`, `content_sha256`, `is_new`, and `next`: what a person can do about a
+        version that is not promoted, in words.
 
     Raises:
         RegistryError: the model folder is not complete or is not what was evaluated, the bundle compared with is not
@@ -125,10 +150,11 @@ def register_model(
         backend.move_alias(store, backend.CHALLENGER, version.version)
     return {
         "version": version.version,
-        "verdict": version.tags[VERDICT],
+        "verdict": str(judged["verdict"]),
         "parent_version": version.tags[PARENT],
         CONTENT: manifest[CONTENT],
         "is_new": not same,
+        "next": judgements.next_step(name, version.version, str(judged["verdict"])),
     }
 
 
@@ -151,19 +177,26 @@ def promote_model(
         `version` (that asked for), `champion` (the one in service now), `previous` and `is_moved`.
 
     Raises:
-        RegistryError: the verdict is not `promote`, the bundle was tampered with, or another promoter came first.
+        RegistryError: the verdict is not `promote`, the bundle or a tag was tampered with, another promoter came
+            first, or a person rolled these weights back.
     """
     from lrm.registry import backend, promotion
 
     store = backend.connect(registry, name)
-    one = backend.version(store, version)
-    if (verdict := one.tags.get(VERDICT)) != PROMOTE:
-        raise RegistryError(f"{name} version {version} has the verdict {verdict!r}; only {PROMOTE!r} makes a champion")
-    folder = backend.bundle_of(one)
-    bundles.verify(folder)
-    reasons = json.loads((folder / bundles.EVALUATION).read_text()).get("reasons", [])
-    asked = Asked(PROMOTE, "; ".join([*([note] if note else []), *reasons]), actor(), run_id)
-    move = promotion.move_to(_known_ledger(store), _alias(store), asked, version=version, expected=one.tags[PARENT])
+    found = judgement_of(store, version)
+    if found.verdict != PROMOTE:
+        raise RegistryError(
+            f"{name} version {version} has the verdict {found.verdict!r}; only {PROMOTE!r} makes a champion. "
+            + judgements.next_step(name, version, found.verdict)
+        )
+    parent, alias = backend.version(store, version).tags.get(PARENT, ""), alias_of(store)
+    if found.compared_with and found.compared_with != (alias.weights(parent) if parent else ""):
+        raise RegistryError(
+            f"{name} version {version} was compared with weights of sha256 {found.compared_with}, which are not those "
+            f"of {promotion.called(parent)}, its `{PARENT}`: somebody edited that tag; run the workflow again"
+        )
+    asked = Asked(PROMOTE, "; ".join([*([note] if note else []), *found.reasons]), actor(), run_id)
+    move = promotion.move_to(known_ledger(store), alias, asked, version=version, expected=parent)
     metrics = {
         "version": version,
         "champion": backend.alias(store, backend.CHAMPION),
@@ -174,18 +207,22 @@ def promote_model(
     return metrics
 
 
-def rollback(registry: str, name: str, *, reason: str = "", served: str = "") -> dict[str, Any]:
+def rollback(
+    registry: str, name: str, *, reason: str = "", served: str | None = None, leave: str = ""
+) -> dict[str, Any]:
     """Make the champion before this one the champion again.
 
     Args:
         registry: the store.
         name: the registered model.
         reason: why.
-        served: the version that servers are told to serve; where the last rollback left it and a release of its
-            successor is kept, that rollback was killed before its end, and it alone is finished.
+        served: the version that servers are told to serve, "" for none: where the last rollback has not reached them,
+            it alone is finished. None: nobody knows.
+        leave: the version to leave; "" for the champion. Asked for twice, it is left once.
 
     Returns:
-        `version` (in service now), `previous` (rolled back from), `id` and `time`.
+        `version` (in service now), `previous` (rolled back from), `id`, `time` and `is_new` (False where this call only
+        finished what another one had begun).
 
     Raises:
         RegistryError: there is no earlier champion, its bundle is gone or was tampered with, or somebody else moved the
@@ -196,8 +233,10 @@ def rollback(registry: str, name: str, *, reason: str = "", served: str = "") ->
     store = backend.connect(registry, name)
     asked = Asked(ROLLBACK, reason, actor())
     champion = backend.alias(store, backend.CHAMPION)
-    move = promotion.rollback(_known_ledger(store), _alias(store), asked, expected=champion, served=served)
-    return {"version": move.version, "previous": move.previous, "id": move.id, "time": move.time}
+    move, is_new = promotion.rollback(
+        known_ledger(store), alias_of(store), asked, expected=champion, served=served, leave=leave
+    )
+    return {"version": move.version, "previous": move.previous, "id": move.id, "time": move.time, "is_new": is_new}
 
 
 def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str, Any]:
@@ -215,15 +254,14 @@ def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str,
     if not reason.strip():
         raise RegistryError(f"approving version {version} needs a reason, for those who will read the history")
     store = backend.connect(registry, name)
-    verdict = backend.version(store, version).tags.get(VERDICT, "")
-    if verdict == REJECT:
+    if judgement_of(store, version).verdict == REJECT:
         raise RegistryError(
             f"{name} version {version} was rejected: it is unfit to serve, and its evaluation says why; no approval "
             "changes that, so mend what is wrong and run the workflow again"
         )
     champion = backend.alias(store, backend.CHAMPION)
     asked = Asked(APPROVE, reason, actor())
-    move = promotion.move_to(_known_ledger(store), _alias(store), asked, version=version, expected=champion)
+    move = promotion.move_to(known_ledger(store), alias_of(store), asked, version=version, expected=champion)
     return {"version": version, "previous": move.previous if move else champion, "is_moved": move is not None}
 
 
@@ -253,7 +291,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         wrong = f"{name!r} is not registered; " if name else ""
         raise RegistryError(f"{wrong}name a registered model with --name: {', '.join(known) or 'there are none yet'}")
     store = store._replace(name=meant[0])
-    book = _ledger(store)
+    book = ledger_of(store)
     written = ledger.peek(book) if book else None
     lines = written.lines if written else []
     interrupted = ledger.unfinished(written) if written else None
@@ -266,74 +304,6 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         "named": sorted({one for _, move in lines for one in (move.version, move.previous)} - {""}),
         "interrupted": asdict(interrupted) if interrupted else None,
     }
-
-
-def _alias(store: Registry) -> Alias:
-    """The champion's alias of one model."""
-    from lrm.registry import backend
-
-    def check(number: str) -> Mapping[str, str]:
-        one = backend.version(store, number)
-        bundles.verify(backend.bundle_of(one))
-        return one.tags
-
-    return Alias(
-        read=lambda: backend.alias(store, backend.CHAMPION),
-        move=lambda number: backend.move_alias(store, backend.CHAMPION, number),
-        check=check,
-    )
-
-
-def _ledger(store: Registry) -> Ledger | None:
-    """Where the moves of a model are written down; None where a server's model has no ledger yet."""
-    from lrm.registry import backend
-
-    place = backend.tag(store, backend.LEDGER)
-    if store.home is None:
-        return ledger_at(store.name, mirror=place, beside=None) if place else None
-    return ledger_at(
-        store.name, mirror=place or f"{store.home / ARTIFACTS / PROMOTIONS}", beside=store.home / PROMOTIONS
-    )
-
-
-def _known_ledger(store: Registry) -> Ledger:
-    ledger = _ledger(store)
-    if ledger is None:
-        raise RegistryError(
-            f"{store.name} has no ledger: nothing was registered there by this workflow; run it first, or set the tag "
-            "`ledger` of the registered model to a folder or a gs:// address"
-        )
-    return ledger
-
-
-def choose_ledger(store: Registry, home: Path, asked: str) -> Ledger:
-    """The ledger that the registry remembers; where it knew none, it remembers the one asked for from now on.
-
-    The place asked for holds all earlier moves before the registry names it: whoever reads it there knows them too.
-
-    Args:
-        store: the registry.
-        home: folder of what is kept beside it.
-        asked: folder or `gs://BUCKET/PATH`; "" for what it remembers.
-
-    Raises:
-        RegistryError: the registry keeps its ledger elsewhere, or the place cannot be used.
-    """
-    from lrm.registry import backend, ledger
-
-    known = backend.tag(store, backend.LEDGER)
-    if asked and known and asked != known:
-        raise RegistryError(
-            f"{store.name} keeps its ledger in {known}, not in {asked}; name that one or none, or move the ledger: "
-            f"copy its file there, then set the tag `{backend.LEDGER}` of the registered model to {asked}"
-        )
-    if not known and (asked or store.home is None):
-        place = asked or str((home / ARTIFACTS / PROMOTIONS).absolute())
-        chosen = ledger_at(store.name, mirror=place, beside=store.home / PROMOTIONS if store.home else None)
-        with ledger.held(chosen):
-            ledger.load(chosen)
-        backend.set_tag(store, backend.LEDGER, place)
-    return _known_ledger(store)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -336,3 +336,11 @@ def test_every_rule_says_what_was_asked_and_what_was_seen_and_every_stop_has_a_r
             assert one.asked
             assert one.seen
             assert one.reason or one.verdict == "promote"
+
+
+def test_weights_that_a_person_rolled_back_are_kept_whatever_they_reach():
+    told = "ann@desk rolled version 3 back at 2026-01-05T09:00: returns rose"
+    decision = decide(evidence(*WON, facts={"rolled_back": told}), POLICY)
+    assert decision.verdict == "keep"
+    assert decision.reasons[0].startswith(f"These very weights were in service before: {told}. No run promotes")
+    assert decide(evidence(*WON, facts={"rolled_back": ""}), POLICY).verdict == "promote"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lrm.config import PRESETS, preset
-from lrm.content import model_sha256
+from lrm.content import WEIGHTS, model_sha256, sha256_of
 from lrm.errors import DataError
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
@@ -319,3 +319,17 @@ def test_a_model_that_cannot_be_served_is_rejected_and_both_reports_say_so(judge
     report_run(tmp_path / "run")
     assert "the server did not start" in (tmp_path / "run/report.html").read_text()
     assert json.loads((tmp_path / "run/summary.json").read_text())["verdict"] == "reject"
+
+
+def test_a_model_with_weights_that_were_rolled_back_is_kept_back_and_the_page_says_by_whom(judge, models, tmp_path):
+    weights = sha256_of(models[0] / WEIGHTS)
+    found = {"version": "1", "bundle": "/b", "rolled_back": {weights: "ann@desk rolled version 3 back: returns rose"}}
+    (tmp_path / "champion.json").write_text(json.dumps(found))
+    result = judge(tmp_path, found=tmp_path)
+    (rule,) = [rule for rule in result["rules"] if rule["rule"] == "Not rolled back"]
+    assert (rule["outcome"], rule["verdict"]) == ("failed", "keep")
+    assert any("ann@desk rolled version 3 back: returns rose. No run promotes" in one for one in result["reasons"])
+    assert "returns rose" in (tmp_path / "evaluation.html").read_text()
+    (tmp_path / "champion.json").write_text(json.dumps(found | {"rolled_back": {"0" * 64: "another"}}))
+    (rule,) = [rule for rule in judge(tmp_path, found=tmp_path)["rules"] if rule["rule"] == "Not rolled back"]
+    assert rule["outcome"] == "passed"

@@ -67,7 +67,7 @@ def test_a_line_says_what_was_decided_on_what_by_whom(ledger):
     line = json.loads(Path(ledger.mirror).read_text().splitlines()[0])
     assert set(line) == {
         *("state", "id", "name", "action", "version", "previous", "verdict", "reason", "run_id", "actor", "time"),
-        *("evaluation_sha256", "policy_sha256", "data_sha256", "code_version"),
+        *("evaluation_sha256", "policy_sha256", "data_sha256", "code_version", "weights_sha256"),
     }
 
 

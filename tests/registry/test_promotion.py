@@ -46,7 +46,12 @@ def alias_of(named):
     def move(version):
         named.version = version
 
-    return Alias(read=lambda: named.version, move=move, check=lambda version: {"verdict": "promote"})
+    return Alias(
+        read=lambda: named.version,
+        move=move,
+        check=lambda version: {"verdict": "promote", "weights_sha256": f"w{version}"},
+        weights=lambda version: f"w{version}",
+    )
 
 
 def versions(ledger):
