@@ -111,13 +111,17 @@ def guard(
     has_key, id_of = key_check(limits), request_ids()
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no route speaks anything else, and nothing below would look at it
+            await send({"type": "websocket.close", "code": 1008})
             return
         headers = dict(scope["headers"])
         request_id = id_of(headers.get(REQUEST_ID, b""))
         start, status = time.perf_counter(), 500
         refusal: Refusal | None = None
+        inner = scope
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -132,7 +136,9 @@ def guard(
         try:
             refusal, replay = await _admitted(scope, headers, receive, limits, has_key, is_full)
             if refusal is None:
-                await app(scope, replay, send_marked)
+                if scope["method"] == "HEAD":
+                    inner = {**scope, "method": "GET"}  # the server leaves the body out
+                await app(inner, replay, send_marked)
             else:
                 meters.turned_away.labels(refusal.reason).inc()
                 await _refuse(send_marked, refusal)
@@ -143,7 +149,7 @@ def guard(
                 await _refuse(send_marked, Refusal(500, "error", text))
         finally:
             seconds = time.perf_counter() - start
-            found = scope.get("route")
+            found = inner.get("route")
             route = found.path if found is not None else scope["path"] if refusal is TOO_MANY else "unknown"
             meters.in_flight.dec()
             meters.requests.labels(route, str(status)).inc()
@@ -178,6 +184,8 @@ async def _admitted(
             body = await _body(receive, limits.max_body_bytes)
     except TimeoutError:
         return Refusal(408, "slow", f"the body did not come within {BODY_WITHIN_S:.0f} s"), receive
+    except ConnectionError:
+        return Refusal(400, "cut", "the connection was closed before the body had come"), receive
     if body is None:
         detail = f"the body is larger than {limits.max_body_bytes} bytes; send less at a time"
         return Refusal(413, "size", detail), receive
@@ -193,10 +201,15 @@ async def _body(receive: Receive, most: int) -> bytes | None:
     """The whole body; None if it is larger than may be.
 
     What is too large is read a while longer and dropped: a caller who still sends would not hear the refusal.
+
+    Raises:
+        ConnectionError: the caller left before it was whole.
     """
     parts, size = [], 0
     while size <= PATIENCE * most:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError
         part = message.get("body", b"")
         size += len(part)
         if size <= most:

@@ -10,6 +10,9 @@ from typing import Any
 
 from lrm.errors import ServingError
 
+UNREAD_S = 30
+"""Seconds for which a caller may leave what was sent unread; the system then ends the connection, and no timer of ours
+needs to know."""
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """A name may stand for addresses that a machine does not have, as `localhost` does without IPv6."""
 
@@ -48,6 +51,8 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD_S)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(address)

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from lrm.serving.batching import Batcher
-from lrm.serving.connections import KEEP_ALIVE_S, MAX_CONNECTIONS
+from lrm.serving.connections import KEEP_ALIVE_S, max_connections
 from lrm.serving.guard import Limits, Shed, guard
 from lrm.serving.leaving import Leaving
 from lrm.serving.listening import holding
@@ -203,12 +203,12 @@ def web_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
         app,
         host=host,
         port=port,
-        http=shedding(app.state.turn_away),
+        http=shedding(app.state.turn_away, places=max_connections()),
+        ws="none",  # no route speaks it, and a handshake would pass the guard
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        limit_concurrency=MAX_CONNECTIONS,
         proxy_headers=False,  # nothing here asks who called, or by which scheme
         timeout_graceful_shutdown=DRAIN_S,
     )

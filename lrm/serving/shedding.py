@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from typing import ClassVar
 
-from lrm.serving.connections import Bounded
+from lrm.serving.connections import MAX_CONNECTIONS, Bounded
 from lrm.serving.guard import REQUEST_ID, RETRY_AFTER_S, TOO_MANY, Limits, Shed, key_check, request_ids
 from lrm.serving.meters import Meters
 
@@ -65,31 +66,28 @@ def shedder(
     return turn_away
 
 
-def shedding(turn_away: Callable[[bytes], bytes | None]) -> type[Bounded]:
-    """The web server's own protocol, which asks `turn_away` first, between two requests only."""
+def shedding(turn_away: Callable[[bytes], bytes | None], *, places: int = MAX_CONNECTIONS) -> type[Bounded]:
+    """The web server's own protocol, which asks `turn_away` first, between two requests only.
+
+    Args:
+        turn_away: from `shedder`.
+        places: connections that may be open.
+    """
 
     class Shedding(Bounded):
-        is_between = True
+        waited_for: ClassVar[dict[Bounded, None]] = {}
 
         def data_received(self, data: bytes) -> None:
-            if self.is_between and (self.cycle is None or self.cycle.response_complete):
+            if self.is_between and not self.is_answering and not self.is_over:
                 answer = turn_away(data)
                 if answer is not None:
                     self.head_came()
                     self._unset_keepalive_if_required()
                     self.transport.write(answer)
-                    self.timeout_keep_alive_task = self.loop.call_later(
-                        self.timeout_keep_alive, self.timeout_keep_alive_handler
-                    )
+                    self.wait_for()
+                    self.keep()
                     return
             super().data_received(data)
 
-        def on_message_begin(self) -> None:
-            self.is_between = False
-            super().on_message_begin()
-
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self.is_between = True
-
+    Shedding.places = places
     return Shedding

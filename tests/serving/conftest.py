@@ -96,21 +96,23 @@ def serving(release: Release, **options: Any) -> Iterator[str]:
     """A real server of a release, in a thread."""
     import uvicorn
 
+    from lrm.serving.listening import holding
     from lrm.serving.process import free_port, is_ready
     from lrm.serving.server import Options, make_app, web_config
 
     port = free_port()
     server = uvicorn.Server(web_config(make_app(release, Options(**options)), host="127.0.0.1", port=port))
-    thread = threading.Thread(target=server.run)
-    thread.start()
     address = f"http://127.0.0.1:{port}"
-    while not is_ready(address):
-        time.sleep(0.05)
-    try:
-        yield address
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    with holding("127.0.0.1", port) as sockets:
+        thread = threading.Thread(target=server.run, args=(sockets,))
+        thread.start()
+        while not is_ready(address):
+            time.sleep(0.05)
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join(10)
 
 
 def copied(world: World, place: Path, *, version: str = "1") -> Release:
