@@ -41,5 +41,9 @@ class StoreError(ServingError):
     """The online store does not answer."""
 
 
+class DamagedError(StoreError):
+    """The online store answers with a value that cannot be read."""
+
+
 class UploadError(LrmError):
     """A copy of a run in a bucket is not whole, or cannot be made."""

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrm.errors import SchemaError, StoreError
+from lrm.errors import DamagedError, SchemaError, StoreError
 from lrm.features.declarations import Declarations, View, check
 from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, Signal, signal_from_tags
 
@@ -63,6 +63,8 @@ class Kept(NamedTuple):
     """In the order of the view's signals; None where there is no value."""
     seconds: float
     """Instant of the values, in seconds since 1970; 0 where there are none."""
+    is_damaged: bool = False
+    """Whether any value was there and could not be read."""
 
 
 def declarations(feature_repo: Path, data: Path) -> Declarations:
@@ -179,6 +181,9 @@ def feature_store(feature_repo: Path, state: Path, *, is_impatient: bool = False
             config.online_store.path = str(state.resolve() / "online.db")
         if config.online_store.type == "redis" and is_impatient:
             config.online_store.connection_string = _impatient(config.online_store.connection_string)
+            config.online_store.skip_dedup = (
+                True  # else a push first parses what is kept, and fails where it is damaged
+            )
         return FeatureStore(config=config)
 
 
@@ -205,6 +210,7 @@ def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mappin
     """What an online store keeps of one view for each row of join keys.
 
     Raises:
+        DamagedError: the value of some row cannot be parsed; the others can be read without it.
         StoreError: the store does not answer.
     """
     with answering(), quiet():
@@ -219,10 +225,14 @@ def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mappin
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
     """Tell whatever a store raises, each kind its own, as a StoreError."""
+    from google.protobuf.message import DecodeError
+
+    damage = (DecodeError, ValueError, OverflowError)  # the latter two: of an instant that cannot be
     try:
         yield
     except Exception as error:
-        raise StoreError(f"the online store does not answer ({type(error).__name__}: {error})") from error
+        kind = DamagedError if isinstance(error, damage) else StoreError
+        raise kind(f"the online store does not answer ({type(error).__name__}: {error})") from error
 
 
 @contextlib.contextmanager

@@ -203,6 +203,7 @@ def _flags(service: Service, batch: Batch, r: int) -> dict[str, Any]:
         "missing": sorted(missing - expired),
         "expired": sorted(expired),
         "store_down": service.features.outage.is_now,
+        "damaged": one.user.is_damaged or batch.queries.damaged[r] or any(batch.offered.damaged[first:past]),
     }
 
 

@@ -22,6 +22,7 @@ from lrm.features import store
 from lrm.features.declarations import View
 from lrm.features.feast_repo import Kept, Online
 from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
+from lrm.serving.damaged import fitting, read_each
 from lrm.serving.lru import Lru
 from lrm.serving.outage import Outage
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
@@ -75,6 +76,8 @@ class Described(NamedTuple):
     """A list for each signal of the maker, null where nothing is known."""
     expired: list[tuple[str, ...]]
     """For each row, the signals whose value had outlived its time-to-live."""
+    damaged: list[bool]
+    """For each row, whether a value was there and could not be read; it is null."""
 
 
 def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path | None = None) -> Features:
@@ -112,11 +115,13 @@ def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread
     names = [signal.name for signal in for_maker(signals, maker)]
     columns: dict[str, list[Any]] = {name: [row.given.get(name) for row in rows] for name in names}
     expired: list[tuple[str, ...]] = [()] * len(rows)
+    damaged = [False] * len(rows)
     for view in views:
         read = [signal.name if signal.name in columns else None for signal in view.signals]
         served = [(place, columns[name]) for place, name in enumerate(read) if name is not None]
         oldest: dict[datetime, float] = {}  # the rows of a request share its instant
         for at, kept in _kept(features, view, rows):
+            damaged[at] = damaged[at] or kept.is_damaged
             instant = rows[at].time
             if instant not in oldest:
                 oldest[instant] = store.lives_since(view, instant)
@@ -126,7 +131,7 @@ def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread
             else:
                 pairs = zip(read, kept.values, strict=True)
                 expired[at] += tuple(name for name, value in pairs if name is not None and value is not None)
-    return Described(columns, expired)
+    return Described(columns, expired, damaged)
 
 
 def is_known_user(features: Features, user_id: Key) -> bool:
@@ -167,13 +172,16 @@ def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int
         else:
             found[key] = held[0]
     if lacking:
-        asked = [dict(zip(view.keys, key[1:], strict=True)) for key in lacking]
+
+        def read_some(keys: Sequence[tuple[Any, ...]]) -> list[Kept]:
+            return store.read_kept(features.online, view, [dict(zip(view.keys, key[1:], strict=True)) for key in keys])
+
         try:
-            read = features.outage.asking(lambda: store.read_kept(features.online, view, asked))
+            read = features.outage.asking(lambda: read_each(read_some, list(lacking), nothing))
         except StoreError:
             found |= lacking
         else:
-            for key, kept in zip(lacking, read, strict=True):
+            for key, kept in zip(lacking, [fitting(kept, view.signals) for kept in read], strict=True):
                 found[key] = kept
                 features.held.put(key, (kept, now))
     return [(at, found[key]) for at, key in wanted]

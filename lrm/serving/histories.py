@@ -1,15 +1,15 @@
 """What is known of users' histories online: packed events of the release, and new events since.
 
-Histories lie packed in one SQLite file: one row per user, its blob an Arrow stream of the user's latest events, oldest
-first, with every history signal. One more event than the model reads is kept, because the oldest event read is also
-described by the time since the one before it. New events are pushed through the feature store's push source, packed in
-the same way, all of a user's together: one value a user is what an online store keeps. They outlive the release: the
-one that follows reads the same store.
+Histories lie packed in one SQLite file: one row per user, its blob a checksum and an Arrow stream of the user's latest
+events, oldest first, with every history signal. One more event than the model reads is kept, because the oldest event
+read is also described by the time since the one before it. New events are pushed through the feature store's push
+source, packed in the same way, all of a user's together: one value a user is what an online store keeps. They outlive
+the release: the one that follows reads the same store. A value that was damaged is that user's missing value, until the
+next push.
 """
 
 from __future__ import annotations
 
-import io
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from lrm.features.feast_repo import Online
+from lrm.errors import DamagedError
+from lrm.features.feast_repo import Kept, Online
 from lrm.features.fresh import Pushed, push_fresh, read_fresh
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
+from lrm.serving.damaged import as_declared, packed, read_each, unpacked
 from lrm.serving.outage import Outage
 from lrm.serving.recommend import no_history
 from lrm.serving.release import HISTORIES, Release
@@ -55,6 +57,8 @@ class Fresh(NamedTuple):
     packed: bytes | None
     seconds: float
     """Instant of the last push; 0 where there was none. It differs after every push."""
+    is_damaged: bool = False
+    """Whether there is a value, and it cannot be read."""
 
 
 class Known(NamedTuple):
@@ -67,6 +71,8 @@ class Known(NamedTuple):
     """Whether the user has any event, packed or new."""
     fresh: Fresh
     """What of it is new."""
+    is_damaged: bool = False
+    """Whether a part of it was damaged, and is left out."""
 
 
 def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal], *, max_history: int) -> int:
@@ -83,7 +89,7 @@ def write_histories(path: Path, events: pl.DataFrame, signals: Sequence[Signal],
     users = kept.partition_by(USER_ID, include_key=True, maintain_order=True)
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE history (user_id PRIMARY KEY, events BLOB NOT NULL) WITHOUT ROWID")
-        rows = ((user[USER_ID][0], _packed(user.drop(USER_ID))) for user in users)
+        rows = ((user[USER_ID][0], packed(user.drop(USER_ID))) for user in users)
         connection.executemany("INSERT INTO history VALUES (?, ?)", rows)
     connection.close()
     return len(users)
@@ -100,8 +106,8 @@ def open_histories(
 ) -> Histories:
     """Open a release's histories beside its open online store, whose outages `outage` knows, or they alone."""
     address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
-    packed = sqlite3.connect(address, uri=True, check_same_thread=False)
-    return Histories(packed, online, no_history(signals, item_type), max_events, outage or Outage())
+    connection = sqlite3.connect(address, uri=True, check_same_thread=False)
+    return Histories(connection, online, no_history(signals, item_type), max_events, outage or Outage())
 
 
 def some_users(histories: Histories, n: int) -> list[Key]:
@@ -121,8 +127,17 @@ def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
     Raises:
         StoreError: it does not answer.
     """
-    read = histories.outage.asking(lambda: read_fresh(histories.online, user_ids))
-    return [Fresh(kept.values[0], kept.seconds) for kept in read]
+
+    def read(some: Sequence[Key]) -> list[Kept]:
+        return read_fresh(histories.online, some)
+
+    kept = histories.outage.asking(lambda: read_each(read, user_ids, Kept((None,), 0.0)))
+    # Whoever pushed wrote an instant and a value: an instant alone is what is left of both.
+    return [Fresh(one.values[0], one.seconds, one.is_damaged or _is_half(one)) for one in kept]
+
+
+def _is_half(kept: Kept) -> bool:
+    return kept.seconds > 0 and kept.values[0] is None
 
 
 def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: datetime | None = None) -> Known:
@@ -135,13 +150,19 @@ def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: date
         before: UTC instant; where given, only earlier events are told. New ones that were displaced by later ones are
             not among them.
     """
-    found = histories.packed.execute("SELECT events FROM history WHERE user_id = ?", (user_id,)).fetchone()
-    events = histories.nothing if found is None else pl.read_ipc_stream(io.BytesIO(found[0]))
-    if fresh.packed is not None:
-        new = _unpacked(histories, fresh).join(events, on=_SAME, how="anti", maintain_order="left")
-        events = pl.concat([events.select(histories.nothing.columns), new]).sort(EVENT_TIME, maintain_order=True)
+    events, is_user, is_damaged = histories.nothing, fresh.packed is not None or fresh.is_damaged, False
+    try:
+        row = histories.packed.execute("SELECT events FROM history WHERE user_id = ?", (user_id,)).fetchone()
+        is_user = is_user or row is not None
+        events = histories.nothing if row is None else unpacked(row[0]).select(histories.nothing.columns)
+    except (sqlite3.DatabaseError, DamagedError):
+        is_user, is_damaged = True, True
+    new = _whole(histories, fresh)
+    if new is not None and not new.is_empty():
+        new = as_declared(new, histories.nothing.schema).join(events, on=_SAME, how="anti", maintain_order="left")
+        events = pl.concat([events, new]).sort(EVENT_TIME, maintain_order=True)
     earlier = events if before is None else events.filter(pl.col(EVENT_TIME) < before)
-    return Known(earlier, found is not None or fresh.packed is not None, fresh)
+    return Known(earlier, is_user, fresh, is_damaged or new is None)
 
 
 def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataFrame) -> list[bool]:
@@ -167,14 +188,18 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
     for (user_id,), mine in of_users.items():
         known = before[user_id]
         held = _whole(histories, known.fresh)
+        held = histories.nothing if held is None else held
         new = mine.unique(_SAME, keep="first", maintain_order=True)
         new = new.join(known.events, on=_SAME, how="anti", maintain_order="left")
         if held.height >= histories.n_kept:
             new = new.filter(pl.col(EVENT_TIME) > held[EVENT_TIME][0])
         if not new.is_empty():
-            together = pl.concat([held, new.drop(_PLACE)], how="diagonal_relaxed")
+            new_ones = new.drop(_PLACE)
+            shared = {name: kind for name, kind in new_ones.schema.items() if name in held.columns}
+            held = held.with_columns(as_declared(held, shared).get_columns())
+            together = pl.concat([held, new_ones], how="diagonal")
             together = together.sort(EVENT_TIME, maintain_order=True).tail(histories.n_kept)
-            pushed.append(Pushed(user_id, _packed(together), _instant(known.fresh, together)))
+            pushed.append(Pushed(user_id, packed(together), _instant(known.fresh, together)))
             places.update(new[_PLACE])
     if pushed:
         histories.outage.asking(lambda: push_fresh(histories.online, pushed))
@@ -185,22 +210,16 @@ def _instant(before: Fresh, events: pl.DataFrame) -> datetime:
     """Of a push: not before its last event, and later by the second than the push before."""
     earliest = datetime.fromtimestamp(before.seconds, UTC) + timedelta(seconds=1)
     last: datetime = events[EVENT_TIME][-1]
-    return max(earliest, last)
+    return max(earliest, last, datetime.now(UTC)) if before.is_damaged else max(earliest, last)
 
 
-def _whole(histories: Histories, fresh: Fresh) -> pl.DataFrame:
-    """New events with all that is kept of them: another release may read what this one does not."""
-    return histories.nothing if fresh.packed is None else pl.read_ipc_stream(io.BytesIO(fresh.packed))
-
-
-def _unpacked(histories: Histories, fresh: Fresh) -> pl.DataFrame:
-    """New events with this release's signals; one that was declared after an event was pushed is null in it."""
-    nothing, found = histories.nothing, _whole(histories, fresh)
-    lacking = [pl.lit(None).alias(name) for name in nothing.columns if name not in found.columns]
-    return found.with_columns(lacking).select(nothing.columns).cast(nothing.schema, strict=False)
-
-
-def _packed(events: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    events.write_ipc_stream(buffer, compression="zstd")
-    return buffer.getvalue()
+def _whole(histories: Histories, fresh: Fresh) -> pl.DataFrame | None:
+    """New events with all that is kept of them: another release may read what this one does not. None: damaged."""
+    if fresh.packed is None:
+        return None if fresh.is_damaged else histories.nothing
+    try:
+        found = unpacked(fresh.packed)
+    except DamagedError:
+        return None
+    named = as_declared(found, {name: histories.nothing.schema[name] for name in _SAME})
+    return found.with_columns(named.get_columns()).drop_nulls(_SAME)

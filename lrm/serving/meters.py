@@ -62,7 +62,7 @@ def count_flags(meters: Meters, flags: Mapping[str, Any]) -> None:
     """Count what an answer lacked."""
     if flags["empty_history"]:
         meters.cold.inc()
-    for flag in ("unknown_user", "missing", "expired", "store_down"):
+    for flag in ("unknown_user", "missing", "expired", "store_down", "damaged"):
         if flags[flag]:
             meters.flagged.labels(flag).inc()
     for signal in flags["missing"]:

@@ -41,6 +41,8 @@ CURRENT_S = 5.0
 server count at once; those that came through another one, after this time at most."""
 MOMENT = timedelta(microseconds=1)
 NOTHING_NEW = Fresh(None, 0.0)
+UNREAD = float("nan")
+"""In place of the instant of a user's last push where the history was damaged: it is decoded anew at the next look."""
 
 
 class Remembered(NamedTuple):
@@ -55,6 +57,8 @@ class Remembered(NamedTuple):
     """Instant of the user's last push, in the store's seconds."""
     checked: float
     """When the store was last asked, in monotonic seconds."""
+    is_damaged: bool = False
+    """Whether a part of the history was damaged, and is left out."""
 
 
 class Service(NamedTuple):
@@ -245,7 +249,15 @@ def _decoded(
     event_rows = catalogue_rows(service, tables.events[ITEM_ID].to_numpy())
     prefixes = remember(recommender, replace(corpus, event_row_E=event_rows))
     return [
-        Remembered(prefix, _seen(service, one), last_time(one.events), one.is_user, one.fresh.seconds, now)
+        Remembered(
+            prefix,
+            _seen(service, one),
+            last_time(one.events),
+            one.is_user,
+            UNREAD if one.is_damaged else one.fresh.seconds,
+            now,
+            one.is_damaged,
+        )
         for prefix, one in zip(prefixes, known, strict=True)
     ]
 

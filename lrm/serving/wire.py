@@ -115,6 +115,7 @@ class Flags(BaseModel):
     store_down: bool = Field(
         description="the online store did not answer: what was read of it last was used, the rest is missing"
     )
+    damaged: bool = Field(description="a stored value cannot be read: it counts as missing, or as no history")
 
 
 class Answer(BaseModel):

@@ -10,6 +10,7 @@ import pytest
 from lrm.errors import ServingError
 from lrm.features.tables import read
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, QUERY, for_maker, read_signals
+from lrm.serving.damaged import unpacked
 from lrm.serving.depot import digests
 from lrm.serving.features import Features, Row, describe, is_known_user, open_features
 from lrm.serving.histories import (
@@ -200,7 +201,7 @@ def test_one_more_event_than_the_model_reads_is_kept(world, tmp_path):
     users = write_histories(tmp_path / "history.sqlite", read(world.examples).events, signals, max_history=4)
     assert users == 20
     connection = sqlite3.connect(tmp_path / "history.sqlite")
-    stored = pl.read_ipc_stream(connection.execute("SELECT events FROM history WHERE user_id = 3").fetchone()[0])
+    stored = unpacked(connection.execute("SELECT events FROM history WHERE user_id = 3").fetchone()[0])
     connection.close()
     assert stored.height == 5
     assert stored["event_time"].is_sorted()

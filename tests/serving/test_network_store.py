@@ -5,16 +5,21 @@ import shutil
 import signal
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 
 from lrm.features.feast_repo import IMPATIENT, feature_store
+from lrm.serving.events import take_events
+from lrm.serving.histories import fresh_events, history_of
 from lrm.serving.outage import PAUSE_S
 from lrm.serving.publish import build_release
-from lrm.serving.service import CURRENT_S
+from lrm.serving.question import Event
+from lrm.serving.service import CURRENT_S, open_service
 from tests import services
 from tests.serving.conftest import NAME, ask, serving
-from tests.serving.shop import FEATURE_STORE
+from tests.serving.shop import AS_OF, FEATURE_STORE
+from tests.serving.test_damaged import answers, damaged, entity_key
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,26 @@ def test_an_event_pushed_to_one_server_is_known_by_all(release):
         assert mine != pytest.approx(before, abs=1e-5)
         time.sleep(CURRENT_S)
         assert told(other, 3)[0] == pytest.approx(mine, abs=1e-5)
+
+
+def test_a_value_in_redis_that_was_damaged_is_that_users_alone_and_the_next_push_overwrites_it(release, redis):
+    import redis as client
+
+    service, users = open_service(release), (11, 12, 13)
+    take_events(service, [[Event(user, 101, AS_OF + timedelta(hours=1))] for user in users])
+    sound, key = answers(service, users=users), entity_key(user_id=11) + b"shop"
+    with client.Redis.from_url(redis.address) as store:
+        for field, value in store.hgetall(key).items():
+            for other in damaged(value, every=max(1, len(value) // 15)):
+                store.hset(key, field, other)
+                assert answers(service, users=users)[1:] == sound[1:]
+        assert answers(service, users=users)[0]["flags"]["damaged"]
+    assert not service.features.outage.n_failed
+    pushed = [[Event(user, 102, AS_OF + timedelta(hours=2))] for user in users]
+    assert take_events(service, pushed) == [1, 1, 1]
+    (fresh,) = fresh_events(service.histories, [11])
+    assert history_of(service.histories, 11, fresh).events["item_id"].tail(1).to_list() == [102]
+    assert not history_of(service.histories, 11, fresh).is_damaged
 
 
 def test_a_store_that_hangs_is_done_without_and_the_answer_says_so(release, redis):

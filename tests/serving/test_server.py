@@ -157,7 +157,7 @@ def test_what_is_left_out_does_not_come_back_and_what_is_chosen_does(address):
 
 def test_what_was_not_known_is_flagged(address):
     _, answer = ask(address, "/v1/recommend", user_id=1, context={"hour": 5})
-    nothing = {"unknown_user": False, "empty_history": False, "expired": [], "store_down": False}
+    nothing = {"unknown_user": False, "empty_history": False, "expired": [], "store_down": False, "damaged": False}
     assert answer["flags"] == nothing | {"missing": ["device"]}
     context = {"hour": 5, "device": "phone", "store_id": 1}
     later = (AS_OF + timedelta(days=3)).isoformat()
