@@ -297,7 +297,8 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
 
 
 def _comparison_json(row: Comparison) -> dict[str, Any]:
-    numbers = {name: number(getattr(row, name)) for name in ("difference", "low", "high", "p_worse")}
+    numbers = {name: number(getattr(row, name)) for name in ("difference", "low", "high")}
+    numbers["p_worse"] = float(f"{row.p_worse:.3g}")
     return {"task": row.task, "metric": row.metric, "against": row.against} | numbers | {"n_users": row.n_users}
 
 

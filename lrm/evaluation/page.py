@@ -176,7 +176,7 @@ def _comparisons(result: Row) -> str:
                 f"{row['difference']:+.4f}",
                 f"{row['low']:+.4f} to {row['high']:+.4f}",
                 f"{row['n_users']:,}",
-                f"{row['p_worse']:.3f}",
+                f"{row['p_worse']:.3f}" if row["p_worse"] >= 0.001 else "below 0.001",
                 f'<span class="says {tone}">{says}</span>',
             ]
         )

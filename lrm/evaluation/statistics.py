@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from lrm.evaluation.metrics import Floats, Ints, calibration_bin, concordance
 
 MAX_BAGS = 4096
+FEW = 10
+"""Draws beyond a point that are too few to say how rare such draws are: one more or less is a third or more."""
 
 
 class Draws(NamedTuple):
@@ -46,7 +48,7 @@ class Statistic(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its percentile interval."""
+    """A value with the bounds of its interval."""
 
     value: float
     low: float
@@ -130,33 +132,62 @@ def minus(left: Statistic, right: Statistic) -> Statistic:
 
 
 def interval(statistic: Statistic, *, confidence: float) -> Interval:
-    """The value with its percentile interval; bounds are NaN when no draw could be computed."""
+    """The value with its percentile interval; bounds are NaN when no draw could be computed.
+
+    Where fewer than `FEW` draws lie beyond a bound, as with few resamples or a high confidence, the bounds are those of
+    the t distribution with the draws' deviation.
+    """
     known = statistic.draws[np.isfinite(statistic.draws)]
     if not known.size:
         return Interval(statistic.value, float("nan"), float("nan"))
     tail = (1 - confidence) / 2
+    if tail * known.size < FEW and statistic.n_users > 1:
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(statistic.n_users - 1, 1 - tail)) * _deviation(statistic)
+        return Interval(statistic.value, statistic.value - reach, statistic.value + reach)
     low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(statistic.value, float(low), float(high))
 
 
 def probability_worse(difference: Statistic, *, lower_is_better: bool) -> float:
-    """One-sided: the share of draws in which the left model is not better, counted so that it is never quite zero."""
-    return _share(-_gains(difference, lower_is_better), at_least=0.0)
+    """One-sided: the chance of a draw in which the left model is not better."""
+    return _chance(_minus_if(difference, not lower_is_better), at_least=0.0)
 
 
 def probability_unharmed(difference: Statistic, *, lower_is_better: bool, margin: float) -> float:
-    """One-sided: the share of draws in which the left model is worse by `margin` at most, never quite zero."""
-    return _share(_gains(difference, lower_is_better), at_least=-margin)
+    """One-sided: the chance of a draw in which the left model is worse by `margin` at most."""
+    return _chance(_minus_if(difference, lower_is_better), at_least=-margin)
 
 
-def _gains(difference: Statistic, lower_is_better: bool) -> Floats:
-    return -difference.draws if lower_is_better else difference.draws
+def _minus_if(statistic: Statistic, is_turned: bool) -> Statistic:
+    return statistic._replace(value=-statistic.value, draws=-statistic.draws) if is_turned else statistic
 
 
-def _share(draws: Floats, *, at_least: float) -> float:
-    """Of the draws that are known; 1 where none is."""
-    known = draws[np.isfinite(draws)]
-    return float((1 + np.count_nonzero(known >= at_least)) / (1 + known.size))
+def _chance(statistic: Statistic, *, at_least: float) -> float:
+    """The chance of a draw at or above a point; 1 where no draw is known.
+
+    It is the share of the draws. That can be no less than one of them, which many tests at once may need, so where
+    fewer than `FEW` are there it is that of the t distribution with the draws' deviation, but never below the chance
+    that all users lie on the same side of the point when each is as likely to lie on the other.
+    """
+    known = statistic.draws[np.isfinite(statistic.draws)]
+    n = int(np.count_nonzero(known >= at_least))
+    share = (1 + n) / (1 + known.size)
+    if n >= FEW or n == known.size or statistic.n_users < 2:
+        return share
+    from scipy.special import stdtr
+
+    deviation = _deviation(statistic)
+    t = (statistic.value - at_least) / deviation if deviation > 0 else -np.inf
+    beyond = max(float(stdtr(statistic.n_users - 1, t)), 0.5**statistic.n_users)
+    return min(beyond, (1 + FEW) / (1 + known.size))
+
+
+def _deviation(statistic: Statistic) -> float:
+    """Of the draws; resamples of n users vary by a share of 1/n less than samples do."""
+    known = statistic.draws[np.isfinite(statistic.draws)].astype(np.float64)
+    return float(known.std() * np.sqrt(statistic.n_users / (statistic.n_users - 1)))
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -43,7 +43,7 @@ def test_a_lower_log_loss_is_the_better_one():
     models = {name: {"log_loss": mean(DRAWS, np.arange(2), np.full(2, value))} for name, value in loss.items()}
     (row,) = compare(models, task="ranking", confidence=0.95)
     assert row.difference == pytest.approx(-0.1)
-    assert row.p_worse == pytest.approx(1 / 201)
+    assert row.p_worse == pytest.approx(11 / 201)  # two users that agree tell little, and the draws no more than this
 
 
 def test_a_slice_where_nothing_changed_is_unharmed_in_every_draw():

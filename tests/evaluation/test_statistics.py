@@ -69,9 +69,33 @@ def test_probability_worse_is_small_for_the_better_model_and_knows_the_direction
     draws = draws_of(100)
     better, worse = (mean(draws, np.arange(100), np.full(100, value)) for value in (0.7, 0.6))
     gain = minus(better, worse)
-    assert probability_worse(gain, lower_is_better=False) == pytest.approx(1 / 1001)
+    assert probability_worse(gain, lower_is_better=False) == pytest.approx(0.5**100)  # all of 100 users agree
     assert probability_worse(gain, lower_is_better=True) == 1.0
     assert probability_worse(minus(better, better), lower_is_better=False) == 1.0
+
+
+@pytest.mark.parametrize("n_resamples", [100, 1000])
+def test_the_chance_of_a_far_draw_is_neither_zero_nor_that_of_one_draw(n_resamples):
+    values = 4.5 / np.sqrt(400) + np.random.default_rng(10).normal(size=400)
+    values += 4.5 / np.sqrt(400) - values.mean()
+    found = probability_worse(mean(draws_of(400, n_resamples), np.arange(400), values), lower_is_better=False)
+    assert 1e-7 < found < 1e-4  # 4.5 deviations: .0000045 by the t distribution
+
+
+def test_a_chance_that_the_draws_can_tell_is_their_share():
+    rng, draws = np.random.default_rng(11), draws_of(50, 1000)
+    gain = mean(draws, np.arange(50), rng.exponential(size=50) - 0.7)
+    share = (1 + np.count_nonzero(gain.draws <= 0)) / 1001
+    assert 0.012 < share < 0.5
+    assert probability_worse(gain, lower_is_better=False) == share
+
+
+def test_an_interval_of_a_confidence_beyond_the_draws_is_wider_than_all_of_them():
+    values = np.random.default_rng(12).normal(size=200)
+    few = mean(draws_of(200, 100), np.arange(200), values)
+    value, low, high = interval(few, confidence=0.9999)
+    assert low < few.draws.min() < few.draws.max() < high
+    assert high - value == pytest.approx(3.97 * values.std(ddof=1) / np.sqrt(200), rel=0.15)  # t of 199 users
 
 
 def test_the_linear_auc_interval_agrees_with_sorting_each_draw_anew():
