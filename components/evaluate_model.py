@@ -28,7 +28,7 @@ def evaluate_model(
         model: folder that train_lrm wrote: the challenger.
         rehearsal: folder that rehearse_model wrote.
         champion: the champion's bundle; empty where nothing is in service.
-        found: folder that find_champion wrote, which knows what was rolled back.
+        found: folder that find_champion wrote, which knows what was rolled back and who was judged before.
         as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted unless that is allowed.
         allow_backfill: why something may be promoted all the same; empty for no.
         preset: name of a configuration in `lrm/config.py`.

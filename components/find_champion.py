@@ -14,7 +14,7 @@ def find_champion(
     Args:
         registry: the model registry, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         model_name: the registered model.
-        found: folder that names the version.
+        found: folder that names the version, and lists the models that were judged before.
         metrics: the same as a table.
 
     Returns:

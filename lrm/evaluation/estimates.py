@@ -52,7 +52,9 @@ class Comparison(NamedTuple):
     n_users: int
     slice: str = ""
     p_unharmed: float = 1.0
-    """On a slice: the share of draws in which the challenger is worse by the policy's margin at most."""
+    """On a slice: the chance of a draw in which the challenger is worse by the policy's margin at most."""
+    confidence: float = 0.0
+    """Of the interval where it is not the policy's; 0 where it is."""
 
 
 def retrieval_statistics(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lrm.evaluation.estimates import Comparison
+from lrm.evaluation.looks import Looks
 from lrm.evaluation.policy import Policy
 from lrm.evaluation.rehearsal import Rehearsal
 from lrm.evaluation.statistics import Interval
@@ -33,6 +34,8 @@ class Facts(NamedTuple):
     rolled_back: str | None = None
     """Who took the challenger's weights out of service, when and why; "" for nobody, None where nobody could say."""
     rehearsal: Rehearsal | None = None
+    looks: Looks = Looks()
+    """What earlier looks at these test data leave to this one."""
     retention: Mapping[str, float] = {}
     """{signal: the share of what can be read from the signal itself that can be read from its tokens}."""
 
@@ -54,6 +57,8 @@ class Evidence(NamedTuple):
     champion_faults: tuple[str, ...] = ()
     """What makes the champion unfit to compare with."""
     facts: Facts = Facts()
+    at_look: tuple[Comparison, ...] = ()
+    """The comparisons that decide, at the confidence of this look, where others came before it."""
 
     def has_usable_champion(self) -> bool:
         """Whether there are answers of a champion to compare with."""
@@ -72,6 +77,11 @@ class Evidence(NamedTuple):
         """The comparison on all of a task, if there is one."""
         key = (task, metric, model, "")
         return next((row for row in self.comparisons if (row.task, row.metric, row.against, row.slice) == key), None)
+
+    def decides(self, model: str, task: str, metric: str) -> Comparison | None:
+        """The comparison on all of a task by which a promotion is decided, at the confidence of this look."""
+        found = (row for row in self.at_look if (row.task, row.metric, row.against) == (task, metric, model))
+        return next(found, None) or self.against(model, task, metric)
 
     def value(self, model: str, task: str, metric: str) -> float:
         """A model's value; NaN where there is none."""

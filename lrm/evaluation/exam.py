@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from lrm.config import EvaluationConfig
 from lrm.errors import DataError
@@ -26,7 +27,8 @@ from lrm.evaluation.estimates import (
 )
 from lrm.evaluation.evidence import Evidence, Facts, Finding
 from lrm.evaluation.gate import decide
-from lrm.evaluation.metrics import Floats, calibration, probability
+from lrm.evaluation.looks import as_json as looks_json
+from lrm.evaluation.metrics import Floats, Ints, calibration, probability
 from lrm.evaluation.policy import RANKING, RETRIEVAL, Policy
 from lrm.evaluation.ranking import (
     Histories,
@@ -45,7 +47,7 @@ from lrm.evaluation.statistics import Draws, draw_users, interval, users_of_rare
 from lrm.evaluation.trees import Trees
 from lrm.features.tables import Tables
 from lrm.progress import progress
-from lrm.schema import CANDIDATE, QUERY, TRAIN, USER_ID, Signal, for_maker, in_use
+from lrm.schema import CANDIDATE, EVENT_TIME, QUERY, SPLIT, TEST, TRAIN, USER_ID, Signal, for_maker, in_use
 
 EASE_MARKOV, OWN_HISTORY, TREES = "ease_markov", "own_history", "trees"
 
@@ -74,6 +76,11 @@ class Exam(NamedTuple):
         if self.ranking is not None:
             found[RANKING] = users_of_rarer(self.ranking.user, self.ranking.label)
         return found
+
+    def judged_at(self) -> Ints:
+        """(R,) the instants of the test requests, in microseconds."""
+        asked = self.tables.requests.filter(pl.col(SPLIT) == TEST)[EVENT_TIME]
+        return asked.dt.timestamp("us").to_numpy()
 
 
 class Answers(NamedTuple):
@@ -192,6 +199,20 @@ def mark(
         if CHALLENGER in models
         for row in compare(models, task=task, confidence=confidence)
     ]
+    looks, main = facts.looks, policy.decision.primary
+    at_look = [
+        row._replace(confidence=looks.confidence(confidence))
+        for task, models in statistics.items()
+        if CHALLENGER in models and looks.n_earlier
+        for row in compare(
+            {
+                model: {name: each for name, each in found.items() if name.partition("@")[0] == main[task]}
+                for model, found in models.items()
+            },
+            task=task,
+            confidence=looks.confidence(confidence),
+        )
+    ]
     parts, part_comparisons = _on_slices(exam, answers, draws, policy)
     evidence = Evidence(
         comparisons=comparisons + part_comparisons,
@@ -209,12 +230,14 @@ def mark(
         faults=tuple(filter(None, [answers[CHALLENGER].fault])),
         champion_faults=tuple(filter(None, [answers[CHAMPION].fault if CHAMPION in answers else ""])),
         facts=facts,
+        at_look=tuple(at_look),
     )
     decision = decide(evidence, policy)
     return {
         "verdict": decision.verdict,
         "reasons": decision.reasons,
         "rules": [_finding_json(finding) for finding in decision.findings],
+        "looks": looks_json(looks, confidence),
         "primary": dict(zip(("task", "metric"), evidence.main_metrics(policy)[0], strict=True)),
         "models": {
             model: {

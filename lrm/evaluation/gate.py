@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     rules.soundness,
     rules.honesty,
     rules.enough_users,
+    rules.looks,
     rules.gains,
     rules.baselines,
     rules.floors,

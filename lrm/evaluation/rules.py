@@ -65,6 +65,20 @@ def enough_users(evidence: Evidence, policy: Policy) -> list[Finding]:
     return found
 
 
+def looks(evidence: Evidence, policy: Policy) -> list[Finding]:
+    """How sure this look must be, for all looks at the same test data to promote as rarely falsely as stated."""
+    seen, stated = evidence.facts.looks, policy.decision.confidence
+    rule, asked = "Looks at these test data", f"false promotions of all looks together: {_percent(1 - stated)} at most"
+    if not seen.n_earlier:
+        return [passed(rule, asked, f"the first: {_percent(stated)} intervals decide")]
+    models = "another model was" if seen.n_earlier == 1 else f"{seen.n_earlier} other models were"
+    told = (
+        f"{models} judged on some of them before, {seen.new:.0%} of the requests are new: "
+        f"{_percent(seen.confidence(stated))} intervals decide"
+    )
+    return [passed(rule, asked, told)]
+
+
 def floors(evidence: Evidence, policy: Policy) -> list[Finding]:
     """Absolute bars, for a first model and for every other."""
     found = []
@@ -95,7 +109,9 @@ def baselines(evidence: Evidence, policy: Policy) -> list[Finding]:
 
 
 def _against_baseline(evidence: Evidence, policy: Policy, baseline: str, task: str, metric: str) -> Finding:
-    row = evidence.against(baseline, task, metric)
+    row = (
+        evidence.against(baseline, task, metric) if evidence.has_champion else evidence.decides(baseline, task, metric)
+    )
     rule = f"{name(task, metric)} against {OTHERS[baseline].removeprefix('that of ')}"
     asked = "not worse beyond doubt" if evidence.has_champion else "better beyond doubt"
     if row is None or not _is_known(row):
@@ -117,7 +133,7 @@ def gains(evidence: Evidence, policy: Policy) -> list[Finding]:
     if not evidence.has_usable_champion() or evidence.faults:
         return []
     task, metric = evidence.main_metrics(policy)[0]
-    row, least = evidence.against(CHAMPION, task, metric), policy.decision.min_gain
+    row, least = evidence.decides(CHAMPION, task, metric), policy.decision.min_gain
     rule, asked = f"{name(task, metric)} against the champion", f"better beyond doubt, by {least:g} or more"
     if row is None or not _is_known(row):
         reason = f"{name(task, metric)} could not be compared with the champion's."
@@ -223,7 +239,7 @@ def sentence(row: Comparison, policy: Policy) -> str:
     by = f" by {abs(row.difference):.4f}" if row.difference else ""
     return (
         f"{name(row.task, row.metric)}{place} is {side} {OTHERS[row.against]}{by} "
-        f"({_percent(policy.decision.confidence)} interval: {_span(row)}; {row.n_users:,} users)."
+        f"({_percent(row.confidence or policy.decision.confidence)} interval: {_span(row)}; {row.n_users:,} users)."
     )
 
 

@@ -47,7 +47,8 @@ def evaluate_model(
         allow_backfill: whoever started the run said in words that it may promote all the same.
         feature_repo: the declarations of the data, whose `policy.toml`, if any, overrules the project's.
         rehearsal: folder that rehearse_model wrote; None where the model was not rehearsed.
-        found: folder that find_champion wrote, which knows what was rolled back; None where nobody looked.
+        found: folder that find_champion wrote, which knows what was rolled back, and the looks that were taken at these
+            test data before; None where nobody looked.
 
     Returns:
         `verdict`, `policy_sha256`, and the challenger's metrics as `<task>_<metric>`.
@@ -58,6 +59,7 @@ def evaluate_model(
             evaluate.
     """
     from lrm.content import model_sha256
+    from lrm.evaluation import looks
     from lrm.evaluation import policy as policies
     from lrm.evaluation import rehearsal as rehearsals
     from lrm.evaluation.contest import hold
@@ -74,12 +76,19 @@ def evaluate_model(
         raise DataError(f"champion and challenger are both {model}; give the champion's own folder, or none")
     config, manifest = named_preset(preset).evaluation, read_manifest(examples)
     paths = policies.files(feature_repo)
-    policy, rehearsed = policies.load(paths), rehearsals.read(rehearsal)
+    policy, rehearsed, known = policies.load(paths), rehearsals.read(rehearsal), looks.read(found)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
     contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
     protocol, ledger = manifest["data"]["protocol"], contest.ledger
     answers = contest.answers | ask_baselines(exam, config, seed=seed)
     shortlists, absent = ask_shortlists(exam, answers)
+    earlier = looks.earlier(
+        known,
+        exam.judged_at(),
+        data=manifest["data"]["name"],
+        weights_sha256=contest.about[CHALLENGER]["weights_sha256"],
+        has_champion=champion is not None,
+    )
     result = mark(
         exam,
         answers | shortlists,
@@ -91,6 +100,7 @@ def evaluate_model(
             allow_backfill=allow_backfill,
             rehearsal=rehearsed,
             rolled_back=_rolled_back(found, contest.about[CHALLENGER]["weights_sha256"]),
+            looks=earlier,
         ),
     )
     result |= {
@@ -107,6 +117,7 @@ def evaluate_model(
             "protocol": protocol,
             "test_from": manifest.get("test_from"),
             "as_of": manifest.get("as_of"),
+            **looks.window(exam.judged_at()),
         },
         "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},

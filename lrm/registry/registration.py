@@ -17,6 +17,8 @@ from lrm.schema import read_signals
 if TYPE_CHECKING:
     from lrm.registry.backend import Registry, Version
 
+JUDGED = ("judged_from", "judged_until")
+"""The instants of the first and the last test request of a model's evaluation."""
 TAGGED = ("data", "data_sha256", "snapshot_id", "feature_service", "feature_service_version", "code_version", "run_id")
 
 
@@ -71,6 +73,7 @@ def log(store: Registry, bundle: Path, manifest: dict[str, Any], judged: dict[st
         EVALUATED: manifest["files"][bundles.EVALUATION],
         "weights_sha256": weights_of(manifest),
         "policy_sha256": str(judged.get("policy", {}).get("sha256", "")),
+        **{key: str(judged.get("data", {}).get(key) or "") for key in JUDGED},
     }
     return backend.register(
         store,

@@ -19,17 +19,22 @@ from lrm.registry.address import path_of
 from lrm.registry.judgement import CONTENT, PARENT, REJECT
 from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, actor
 from lrm.registry.promotion import Asked
-from lrm.registry.registration import check_scored, log, parent_of
+from lrm.registry.registration import JUDGED, check_scored, log, parent_of
+
+LOOKS = "looks.json"
+LOOKED_AT = ("version", "weights_sha256", "data", *JUDGED, PARENT)
+"""What is told of each model that was judged before; "" where its version was registered without."""
 
 
-@recorded("find_champion", output="found", keep=("champion.json",))
+@recorded("find_champion", output="found", keep=("champion.json", LOOKS))
 def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
     """Resolve the alias `champion`, once, to an immutable version.
 
     Args:
         registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model.
-        found: output folder; gets `champion.json`.
+        found: output folder; gets `champion.json`, and `looks.json`: of every version, which model was judged on which
+            test data, for the evaluation to know how often it looked at them.
 
     Returns:
         `version` and `bundle` (its folder), both "" where nothing was promoted yet; `rolled_back`: the weights that a
@@ -38,7 +43,11 @@ def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
     Raises:
         RegistryError: the champion's bundle is gone or was tampered with.
     """
+    from lrm.registry import backend
+
     champion = resolve(registry, name) | {"rolled_back": _rolled_back(registry, name)}
+    known = [{"version": one.version} | dict(one.tags) for one in backend.versions(backend.connect(registry, name))]
+    _write(found / LOOKS, [{key: tags.get(key, "") for key in LOOKED_AT} for tags in known])
     _write(found / "champion.json", champion)
     return champion
 
@@ -306,7 +315,7 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     }
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any] | list[dict[str, str]]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(content, indent=1) + "\n")
     partial.replace(path)

@@ -5,6 +5,7 @@ import pytest
 from lrm.evaluation.estimates import Comparison
 from lrm.evaluation.evidence import Evidence, Facts
 from lrm.evaluation.gate import decide
+from lrm.evaluation.looks import Looks
 from lrm.evaluation.policy import (
     DecisionPolicy,
     FirstModelPolicy,
@@ -321,6 +322,24 @@ def test_a_first_model_must_beat_every_baseline_that_the_policy_names():
     trees = row("ranking", "auc", "trees", -0.01, 0.01)
     assert decide(evidence(comparisons=[*POPULAR, trees]), policy).verdict == "keep"
     assert decide(evidence(comparisons=[*POPULAR, trees]), POLICY).verdict == "promote"
+
+
+def test_a_later_look_decides_by_its_own_wider_interval_and_says_so():
+    looks = Looks(n_earlier=3, new=0.0)
+    wider = row("ranking", "auc", "champion", -0.001, 0.012)._replace(confidence=looks.confidence(0.95))
+    decision = decide(evidence(*WON, at_look=(wider,), facts={"looks": looks}), POLICY)
+    assert decision.verdict == "keep"
+    assert "(99.58% interval: 0.0010 worse to 0.0120 better" in decision.reasons[0]
+    assert finding(decision, "Looks at these test data").seen == (
+        "3 other models were judged on some of them before, 0% of the requests are new: 99.58% intervals decide"
+    )
+    assert finding(decide(evidence(*WON), POLICY), "Looks at these test data").seen == "the first: 95% intervals decide"
+
+
+def test_a_first_model_after_other_first_models_must_beat_the_baseline_at_its_look():
+    wider = row("ranking", "auc", "popular", -0.01, 0.3)._replace(confidence=0.99)
+    assert decide(evidence(at_look=(wider,), facts={"looks": Looks(2, 0.0)}), POLICY).verdict == "keep"
+    assert decide(evidence(), POLICY).verdict == "promote"
 
 
 def test_the_confidence_is_written_in_the_reasons():

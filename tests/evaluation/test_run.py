@@ -173,6 +173,25 @@ def test_a_model_is_not_compared_with_its_own_folder(examples, models, tmp_path)
         evaluate_model(examples, models[0], models[0] / ".." / models[0].name, tmp_path / "evaluation", preset="tiny")
 
 
+def test_models_that_were_judged_on_these_requests_before_make_the_deciding_interval_wider(judge, models, tmp_path):
+    first = judge(tmp_path / "first", models[1])
+    own, told = first["about"]["challenger"]["weights_sha256"], first["data"]
+    window = {"data": told["name"], "judged_from": told["judged_from"], "judged_until": told["judged_until"]}
+    known = [window | {"version": f"{i}", "weights_sha256": f"w{i}", "parent_version": "1"} for i in range(4)]
+    (tmp_path / "looks.json").write_text(json.dumps([*known, known[0] | {"weights_sha256": own}]))
+    (tmp_path / "champion.json").write_text(json.dumps({"rolled_back": {}}))
+    fifth = judge(tmp_path / "fifth", models[1], found=tmp_path)
+    assert first["looks"] == {"n_earlier": 0, "new": 1.0, "confidence": 0.95}
+    assert fifth["looks"] == {"n_earlier": 4, "new": 0.0, "confidence": pytest.approx(1 - 0.05 / 20)}
+    (narrow, wide) = (
+        next(row for row in each["rules"] if row["rule"] == "Ranking AUC against the champion")
+        for each in (first, fifth)
+    )
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+    assert first["comparisons"] == fifth["comparisons"]  # at the policy's confidence, as everywhere else
+    assert "4 other models were judged" in (tmp_path / "fifth/evaluation.html").read_text()
+
+
 def test_without_a_champion_the_bar_is_popularity(judge, tmp_path):
     result = judge(tmp_path / "evaluation")
     assert "champion" not in result["models"]
@@ -325,6 +344,7 @@ def test_a_model_with_weights_that_were_rolled_back_is_kept_back_and_the_page_sa
     weights = sha256_of(models[0] / WEIGHTS)
     found = {"version": "1", "bundle": "/b", "rolled_back": {weights: "ann@desk rolled version 3 back: returns rose"}}
     (tmp_path / "champion.json").write_text(json.dumps(found))
+    (tmp_path / "looks.json").write_text("[]")
     result = judge(tmp_path, found=tmp_path)
     (rule,) = [rule for rule in result["rules"] if rule["rule"] == "Not rolled back"]
     assert (rule["outcome"], rule["verdict"]) == ("failed", "keep")

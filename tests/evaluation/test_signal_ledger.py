@@ -92,7 +92,7 @@ def test_the_size_of_a_value_is_that_of_numbers_text_and_members():
 
 def worth_of(auc=0.0, width=0.001, ndcg=None):
     def statistic(value):
-        return Statistic(value, value + width * np.linspace(-1, 1, 101), 60)
+        return Statistic(value, value + width * np.linspace(-1, 1, 1001), 60)
 
     ranking = {"ranking": {"auc": statistic(auc), "log_loss": statistic(0.0 * auc)}}
     return ranking | ({"retrieval": {"ndcg@10": statistic(ndcg)}} if ndcg is not None else {})

@@ -26,6 +26,26 @@ def test_no_champion_is_no_error(registry, tmp_path):
     assert json.loads((tmp_path / "found" / "champion.json").read_text())["version"] == ""
 
 
+def test_every_version_tells_which_model_was_judged_on_which_test_requests(
+    registry, register, promote, trained, tmp_path
+):
+    promote(register("a"))
+    judged = {"data": {"judged_from": "2024-01-22T00:00:00+00:00", "judged_until": "2024-01-24T00:00:00+00:00"}}
+    model, evaluation = trained("b")
+    told = json.loads((evaluation / "evaluation.json").read_text())
+    (evaluation / "evaluation.json").write_text(json.dumps(told | judged))
+    asked = {"registry": registry, "name": NAME, "code_version": "c1", "run_id": "run-b", "validation": evaluation}
+    for again in (1, 2):  # the same run tried again registers no second version
+        register_model(model, evaluation, tmp_path / f"registered-{again}", **asked)
+    find_champion(registry, NAME, tmp_path / "found")
+    untold = dict.fromkeys(("judged_from", "judged_until", "parent_version"), "")
+    weights = [hashlib.sha256(text).hexdigest() for text in (b"a", b"b")]
+    assert json.loads((tmp_path / "found/looks.json").read_text()) == [
+        {"version": "1", "weights_sha256": weights[0], "data": "tiny-world"} | untold,
+        {"version": "2", "weights_sha256": weights[1], "data": "tiny-world", "parent_version": "1"} | judged["data"],
+    ]
+
+
 def test_a_name_that_is_not_registered_is_told(registry, register):
     register("a")
     with pytest.raises(
