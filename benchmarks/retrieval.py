@@ -95,7 +95,7 @@ def retrieve(engine: str, folder: Path) -> dict[str, Any]:
     from lrm.features.sources import read_view
 
     repo = folder / (engine if engine != "ours" else "duckdb")
-    rows = pl.read_parquet(folder / "rows.parquet")
+    rows = pl.read_parquet(folder / "rows.parquet", glob=False)
     views = feast_repo.declarations(repo, folder).joined
     names = [signal.name for view in views for signal in view.signals]
     if engine == "ours":
@@ -121,8 +121,8 @@ def retrieve(engine: str, folder: Path) -> dict[str, Any]:
 
 def compare(folder: Path, engine: str) -> str:
     """How an engine's answer differs from ours."""
-    ours = pl.read_parquet(folder / "answer-ours.parquet")
-    theirs = pl.read_parquet(folder / f"answer-{engine}.parquet")
+    ours = pl.read_parquet(folder / "answer-ours.parquet", glob=False)
+    theirs = pl.read_parquet(folder / f"answer-{engine}.parquet", glob=False)
     if engine == "ours":
         return ""
     kept = ours[theirs[ROW].to_list()] if theirs.height < ours.height else ours

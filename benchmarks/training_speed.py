@@ -56,7 +56,7 @@ def orders(data: str, *, n_items: int, n_users: int) -> Tables:
     path = PROJECT / "data" / data / "events.parquet"
     if not path.is_file():
         raise DataError(f"{path} is missing; prepare it: python -m lrm.features.datasets {data}")
-    events = pl.read_parquet(path, columns=["user_id", "item_id", "event_time"])
+    events = pl.read_parquet(path, columns=["user_id", "item_id", "event_time"], glob=False)
     events = events.sort("user_id", "event_time", maintain_order=True).filter(pl.len().over("user_id") > 2)
     users = events["user_id"].unique(maintain_order=True)
     chosen = users.sample(min(n_users, len(users)), seed=0)

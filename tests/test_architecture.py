@@ -10,7 +10,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 FLOOR = {
-    f"lrm.{module}" for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema")
+    f"lrm.{module}"
+    for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema", "surroundings")
 }
 ROOMS = {
     "lrm.features": FLOOR,
@@ -143,3 +144,20 @@ def test_command_lines_start_without_the_heavy_libraries(module):
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def patterns(path: Path) -> list[str]:
+    """Calls that would take a path for a pattern: `shop[1]` for `shop1`."""
+    readers = ("scan_parquet", "read_parquet", "scan_csv", "read_csv", "scan_ndjson", "scan_ipc", "read_ipc")
+    calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in readers]
+    literal = [
+        call
+        for call in named
+        if any(word.arg == "glob" for word in call.keywords) or "glob.escape(" in ast.unparse(call)
+    ]
+    return [f"{name(path)}:{call.lineno}" for call in named if call not in literal]
+
+
+def test_no_path_is_taken_for_a_pattern():
+    assert [found for path in sources() for found in patterns(path)] == []

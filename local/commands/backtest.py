@@ -109,7 +109,7 @@ def window_ends(data: Path, *, n: int, every: timedelta) -> list[datetime]:
     end = datetime.fromisoformat(dataset["as_of"])
     ends = [end - every * back for back in reversed(range(n))]
     judged = timedelta(days=dataset["validation_days"] + dataset["test_days"])
-    begins = pl.scan_parquet(data / f"{REQUESTS}.parquet").select(pl.col(EVENT_TIME).min()).collect().item()
+    begins = pl.scan_parquet(data / f"{REQUESTS}.parquet", glob=False).select(pl.col(EVENT_TIME).min()).collect().item()
     if ends[0] - judged <= begins:
         raise DataError(
             f"the first of {n} windows would end at {ends[0]:%Y-%m-%d}: its validation and test take {judged.days} "

@@ -104,11 +104,11 @@ def only_after(source: Path, folder: Path, end: str) -> int:
     is_new = {"events": pl.col(EVENT_TIME) >= known_until, "requests": pl.col(EVENT_TIME) + horizon >= known_until}
     older = pl.when(pl.col(SPLIT) == TEST).then(pl.lit(VALIDATION)).otherwise(pl.col(SPLIT))
     for table, is_tested in is_new.items():
-        rows = pl.read_parquet(source / f"{table}.parquet")
+        rows = pl.read_parquet(source / f"{table}.parquet", glob=False)
         split = pl.when(is_tested).then(pl.lit(TEST)).otherwise(older)
         rows.with_columns(split.alias(SPLIT)).write_parquet(folder / f"{table}.parquet")
     (folder / "manifest.json").write_text(json.dumps(manifest | {"test_from": end}, indent=1) + "\n")
-    return pl.read_parquet(folder / "requests.parquet").filter(pl.col(SPLIT) == TEST).height
+    return pl.read_parquet(folder / "requests.parquet", glob=False).filter(pl.col(SPLIT) == TEST).height
 
 
 def _examples_of(run: Path) -> Path:

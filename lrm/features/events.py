@@ -13,6 +13,7 @@ import polars as pl
 
 from lrm.errors import DataError, SchemaError
 from lrm.features.declarations import Declarations
+from lrm.features.files import DATASET
 from lrm.features.sources import read_table, require_known
 from lrm.features.split import Cutoffs, apart
 from lrm.schema import (
@@ -30,7 +31,6 @@ from lrm.schema import (
 )
 
 TEMPORAL, LEAVE_ONE_OUT = "temporal", "leave-one-out"
-DATASET = "dataset.json"
 _TEXTS = ("name", "protocol", "as_of")
 _NUMBERS = ("validation_days", "test_days", "horizon_seconds")
 

@@ -14,8 +14,9 @@ from lrm.features import store
 from lrm.features.assemble import Join, assemble
 from lrm.features.audit import audit
 from lrm.features.declarations import View
-from lrm.features.events import DATASET, TEMPORAL, read_base, read_dataset
+from lrm.features.events import TEMPORAL, read_base, read_dataset
 from lrm.features.feast_repo import declarations
+from lrm.features.files import files_of
 from lrm.features.join import point_in_time
 from lrm.features.split import cutoffs, parse_instant, require_windows, with_split
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
@@ -122,8 +123,8 @@ def _write(examples: Path, tables: Tables, signals: tuple[Signal, ...], manifest
 
 
 def _folder_sha256(data: Path) -> str:
-    paths = sorted([data / DATASET, *data.glob("*.parquet")])
-    return hashlib.sha256("".join(f"{path.name} {_sha256(path)}\n" for path in paths).encode()).hexdigest()
+    lines = [f"{path.name} {_sha256(path)}\n" for path in files_of(data)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 
 from lrm.errors import DataError, SchemaError
 from lrm.features.declarations import View
+from lrm.features.files import require_file
 from lrm.schema import BAG, CREATED_TIME, DENSE, EMBEDDING, EVENT_TIME, SPARSE, Signal
 
 INSTANT_TYPE = pl.Datetime("us", "UTC")
@@ -35,14 +36,13 @@ def read_table(
     Columns that nobody declared are ignored.
 
     Raises:
-        DataError: the file is missing or is no Parquet file, or a value does not fit its type here.
+        DataError: the file is missing, a folder, or no Parquet file, or a value does not fit its type here.
         SchemaError: a column is missing or its type does not fit what is declared.
     """
     keys, times, signals, numbers = tuple(keys), tuple(times), tuple(signals), tuple(numbers)
-    if not path.is_file():
-        raise DataError(f"{path} is missing; docs/artifacts.md lists the files of a data folder")
+    require_file(path)
     try:
-        held = pl.scan_parquet(path).collect_schema()
+        held = pl.scan_parquet(path, glob=False).collect_schema()
     except pl.exceptions.ComputeError as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}); write it again") from error
     for column in (*keys, *times, *numbers, *(signal.name for signal in signals)):
@@ -51,7 +51,7 @@ def read_table(
                 f"{path.name}: column {column!r} is missing, it has {', '.join(held)}; "
                 "add it to the data or take its Field out of views.py"
             )
-    read = pl.scan_parquet(path).select(
+    read = pl.scan_parquet(path, glob=False).select(
         *(_key(path, key, held[key]) for key in keys),
         *(_instant(path, time, held[time]) for time in times),
         *(_number(path, number, held[number]) for number in numbers),

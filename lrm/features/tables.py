@@ -35,7 +35,7 @@ def read(examples: Path) -> Tables:
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path} is missing; an examples folder is written by the step retrieve_features")
-    return Tables(*(pl.read_parquet(path) for path in paths))
+    return Tables(*(pl.read_parquet(path, glob=False) for path in paths))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

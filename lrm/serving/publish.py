@@ -77,10 +77,12 @@ def build_release(
     shutil.copytree(bundle, folder / BUNDLE)
     bundles.verify(folder / BUNDLE)
     shutil.copytree(feature_repo, folder / FEATURE_REPO, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID]) for held in (bundle, examples))
+    item_ids = pl.concat(pl.read_parquet(held / ITEMS, columns=[ITEM_ID], glob=False) for held in (bundle, examples))
     catalogue = catalogue_at(as_of, item_ids, declared)  # a retired title is still shown
     catalogue.write_parquet(folder / ITEMS)
-    write_histories(folder / HISTORIES, pl.read_parquet(examples / "events.parquet"), signals, max_history=max_history)
+    write_histories(
+        folder / HISTORIES, pl.read_parquet(examples / "events.parquet", glob=False), signals, max_history=max_history
+    )
     if online is None:
         store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     else:
@@ -146,8 +148,8 @@ def request_keys(declared: Declarations) -> tuple[str, ...]:
 
 def key_types(data: Path, declared: Declarations) -> dict[str, str]:
     """`int64` or `string` for each join key, as the data folder's events and requests have it."""
-    events = pl.scan_parquet(data / f"{EVENTS}.parquet").collect_schema()
-    requests = pl.scan_parquet(data / f"{REQUESTS}.parquet").collect_schema()
+    events = pl.scan_parquet(data / f"{EVENTS}.parquet", glob=False).collect_schema()
+    requests = pl.scan_parquet(data / f"{REQUESTS}.parquet", glob=False).collect_schema()
     held = {USER_ID: events[USER_ID], ITEM_ID: events[ITEM_ID]} | {key: requests[key] for key in request_keys(declared)}
     return {key: "string" if kind == pl.String else "int64" for key, kind in held.items()}
 

@@ -67,7 +67,7 @@ def _load_pyfunc(path: str) -> Function:
     """Load the bundle in `path`; the name is the registry client's."""
     recommender = load(Path(path))
     require_own_signals(recommender)
-    return Function(recommender, encode_items(recommender, pl.read_parquet(Path(path) / "items.parquet")))
+    return Function(recommender, encode_items(recommender, pl.read_parquet(Path(path) / "items.parquet", glob=False)))
 
 
 def _instant(text: str) -> datetime:

@@ -115,7 +115,7 @@ def open_service(
     recommender = load_recommender(release.folder / BUNDLE)
     require_own_signals(recommender)
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
-    items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS))
+    items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS, glob=False))
     index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)
     features = open_features(release, recommender.signals, events=events or release.folder.resolve().parent / EVENTS)
     max_events = recommender.config.events_read

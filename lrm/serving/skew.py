@@ -89,7 +89,7 @@ def measure(
         recommender: the release's model.
         examples: where the histories come from.
     """
-    items = pl.read_parquet(release.folder / ITEMS)
+    items = pl.read_parquet(release.folder / ITEMS, glob=False)
     tables = offline_tables(probes, examples, items, declared, release)
     ever = offline_tables(probes, examples, items, immortal(declared), release)
     events_read = recommender.config.events_read

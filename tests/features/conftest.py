@@ -48,7 +48,7 @@ def retrieve(tmp_path: Path) -> Callable[..., Path]:
 def change(data: Path, table: str, edit: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Rewrite one table of a data folder."""
     path = data / f"{table}.parquet"
-    edit(pl.read_parquet(path)).write_parquet(path)
+    edit(pl.read_parquet(path, glob=False)).write_parquet(path)
 
 
 def change_dataset(data: Path, **values: Any) -> None:

@@ -10,6 +10,7 @@ Weeks begin at midnight in New York, which is how the published `week` column wa
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -80,7 +81,7 @@ def write_tables(source: Path, folder: Path, *, trained: Choose, tested: Choose)
     """
     import duckdb
 
-    lines = pl.read_parquet(source / "transactions.parquet")
+    lines = pl.read_parquet(source / "transactions.parquet", glob=False)
     lines = lines.rename({"household_id": "user_id", "product_id": "item_id"})
     lines = lines.with_columns(pl.col("transaction_timestamp").cast(pl.Datetime("us", "UTC")))
     households = lines["user_id"].unique(maintain_order=True)
@@ -93,7 +94,7 @@ def write_tables(source: Path, folder: Path, *, trained: Choose, tested: Choose)
         for name, table in {"lines": lines, "sample": sample, "weeks": _weeks()}.items():
             connection.register(name, table.to_arrow())
         for name in ("products", "demographics", "promotions"):
-            connection.read_parquet(str(source / f"{name}.parquet")).create_view(name)
+            connection.read_parquet(glob.escape(str(source / f"{name}.parquet"))).create_view(name)
         connection.execute((COMMON + RATES).format(**words))
         for name, query in progress(TABLES.items(), what="prepare complete-journey", total=len(TABLES), unit="table"):
             table = connection.sql(query.format(**words)).pl()

@@ -50,7 +50,7 @@ def read_official(files: dict[str, bytes]) -> Ratings:
 def _build_ordered(source: Path, folder: Path) -> dict[str, Any]:
     sums = verified(source, SHA256, obtain=OBTAIN)
     files = members(source, SHA256, obtain=OBTAIN)
-    ordered = pl.read_parquet(io.BytesIO(files["ml1m_ordered.parquet"]))
+    ordered = pl.read_parquet(io.BytesIO(files["ml1m_ordered.parquet"]), glob=False)
     users, items = read_dat(files)
     with_times(users, START).write_parquet(folder / "users.parquet")
     order = ordered.rename({"movie_id": "item_id"}).cast(pl.Int64)

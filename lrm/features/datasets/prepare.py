@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm.errors import DataError
+from lrm.features import files
 from lrm.features.datasets import amazon_beauty, complete_journey, movielens_1m, movielens_100k
 from lrm.features.events import read_dataset
 
@@ -24,7 +25,7 @@ BUILDS: dict[str, Build] = {
     "ml-1m": movielens_1m.build,
     "amazon-beauty": amazon_beauty.build,
 }
-DATASET = "dataset.json"
+DATASET = files.DATASET
 
 
 def name_of(folder: Path) -> str:
@@ -35,6 +36,15 @@ def name_of(folder: Path) -> str:
     """
     name: str = read_dataset(folder)["name"]
     return name
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What the content of a data folder consists of, sorted.
+
+    Raises:
+        DataError: one of its tables is no file.
+    """
+    return files.files_of(folder)
 
 
 def prepare(name: str, *, data_root: Path | None, out: Path) -> Path:
