@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from lrm.errors import RegistryError
+from lrm.registry import address
 from lrm.registry.address import in_state, path_of
 
 ANSWERS_WITHIN_S = 10.0
@@ -39,26 +40,32 @@ def registry_of(asked: argparse.Namespace) -> str:
     return asked.registry or in_state(asked.state)
 
 
-def check_registry(address: str, *, from_here: bool = True) -> None:
+def check_ledger(place: str) -> None:
+    """See that a promotion ledger can be at a place, "" for the one that the registry remembers, before anything runs.
+
+    Raises:
+        RegistryError: it cannot.
+    """
+    address.check_ledger(place)
+
+
+def check_registry(registry: str, *, from_here: bool = True) -> None:
     """See that a model registry can be at an address, before anything runs.
 
     Args:
-        address: of the registry.
+        registry: its address.
         from_here: whether a server must answer this machine; containers may reach what it does not.
 
     Raises:
         RegistryError: it cannot.
     """
-    if path_of(address) is not None or not from_here:
+    if path_of(registry) is not None or not from_here:
         return
-    scheme, _, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    asked = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"  # without a password, which MLflow alone needs
     try:
-        urllib.request.urlopen(asked, timeout=ANSWERS_WITHIN_S).close()
+        urllib.request.urlopen(registry, timeout=ANSWERS_WITHIN_S).close()
     except urllib.error.HTTPError:
         return  # a server is there, and MLflow has the key to it
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "reason", error)
         if not isinstance(why, ssl.SSLError):  # MLflow has its own trust settings
-            raise RegistryError(f"no registry answers at {asked}: {why}; see --registry") from error
+            raise RegistryError(f"no registry answers at {registry}: {why}; see --registry") from error

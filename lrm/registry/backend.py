@@ -22,7 +22,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from lrm.errors import RegistryError
-from lrm.registry.address import SCHEME, path_of
+from lrm.registry.address import path_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -106,13 +106,22 @@ def connect(registry: str, name: str) -> Registry:
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"model registry: making {path} (once, up to half a minute)", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    uri = f"{SCHEME}{path}" if path else registry
+    uri = _address(path) if path else registry
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's models use what SQLAlchemy 2.1 deprecates
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if is_new:
         print(f"model registry: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     return Registry(client, name, path.parent if path else None)
+
+
+def _address(path: Path) -> str:
+    """How SQLAlchemy names a SQLite file, whatever its path holds.
+
+    With the driver in its name, MLflow does not take the escaped path for one to make folders of.
+    """
+    escaped = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite+pysqlite:///{escaped}"
 
 
 @clearly

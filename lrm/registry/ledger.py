@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from lrm.errors import RegistryError
 from lrm.registry import places
-from lrm.registry.places import BUCKET, Text
+from lrm.registry.address import BUCKET, check_ledger
+from lrm.registry.places import Text
 
 PROMOTE, ROLLBACK, APPROVE = "promote", "rollback", "approve"
 INTENT, DONE, ABANDONED = "intent", "done", "abandoned"
@@ -81,7 +82,12 @@ class Log(NamedTuple):
 
 
 def ledger_at(name: str, *, mirror: str, beside: Path | None) -> Ledger:
-    """The ledger of one model in a folder or bucket, with its copy in the folder `beside`."""
+    """The ledger of one model in a folder or bucket, with its copy in the folder `beside`.
+
+    Raises:
+        RegistryError: no ledger can be there.
+    """
+    check_ledger(mirror)
     file = f"{name}.jsonl"
     return Ledger(name, f"{mirror.rstrip('/')}/{file}", beside / file if beside else None)
 

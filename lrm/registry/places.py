@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lrm.errors import RegistryError
-
-BUCKET = "gs://"
+from lrm.registry.address import BUCKET
 
 
 class Text(NamedTuple):
