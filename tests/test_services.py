@@ -1,10 +1,12 @@
 """Each service is the real one: it is asked for something that only it can answer."""
 
-import subprocess
+import contextlib
+import os
 import urllib.request
 import uuid
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from tests import services
@@ -20,10 +22,10 @@ def test_redis_keeps_a_value():
 
 
 def test_postgres_counts():
-    with services.postgres() as address:
-        asked = ["psql", address, "-tAc", "select sum(n) from generate_series(1, 4) as n"]
-        done = subprocess.run(asked, capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("10", "")
+    with services.postgres() as address, contextlib.closing(psycopg2.connect(address)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("select sum(n) from generate_series(1, 4) as n")
+        assert cursor.fetchone() == (10,)
 
 
 def test_a_bucket_keeps_an_object_once_where_asked_to_write_it_only_as_the_first(monkeypatch):
@@ -47,15 +49,30 @@ def test_an_mlflow_server_knows_its_version():
         assert answer.read().decode().startswith("3.")
 
 
-def test_a_service_that_cannot_be_had_skips_with_the_reason_and_fails_where_it_is_required(monkeypatch):
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [(services.redis, "no redis-server; install one"), (services.postgres, "no PostgreSQL server;")],
+)
+def test_a_service_that_cannot_be_had_skips_with_the_reason_and_fails_where_it_is_required(service, told, monkeypatch):
     monkeypatch.setattr(services, "LEFT", Path("/nowhere"))
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(services, "IS_REQUIRED", False)
-    with pytest.raises(pytest.skip.Exception, match="no redis-server; install one"), services.redis():
+    with pytest.raises(pytest.skip.Exception, match=told), service():
         pass
     monkeypatch.setattr(services, "IS_REQUIRED", True)
-    with pytest.raises(pytest.fail.Exception, match="LRM_SERVICES=required, but there is no redis-server"):
-        services.redis().__enter__()
+    with pytest.raises(pytest.fail.Exception, match=f"LRM_SERVICES=required, but there is {told}"):
+        service().__enter__()
+
+
+def test_a_service_whose_program_is_here_and_does_not_work_is_no_reason_to_skip(tmp_path, monkeypatch):
+    broken = tmp_path / "redis-server"
+    broken.write_text("#!/bin/sh\necho no memory >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(services, "LEFT", Path("/nowhere"))
+    monkeypatch.setattr(services, "IS_REQUIRED", False)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(services.Broken, match="redis did not start; the end of its log: no memory"), services.redis():
+        pass
 
 
 def test_what_is_running_is_read_from_the_file_that_make_services_wrote(tmp_path, monkeypatch):
@@ -67,7 +84,7 @@ def test_what_is_running_is_read_from_the_file_that_make_services_wrote(tmp_path
 
 def test_a_service_ends_with_its_block_and_leaves_nothing(monkeypatch):
     monkeypatch.setattr(services, "LEFT", Path("/nowhere"))
-    started = services.start("redis")
+    started = services.start_or_skip("redis")
     assert services.SERVICES["redis"].answers(started.address)
     services.stop(started)
     assert not services.SERVICES["redis"].answers(started.address)

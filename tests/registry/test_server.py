@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 
+import psycopg2
 import pytest
 
 from lrm.errors import RegistryError
@@ -43,7 +44,6 @@ def server(store, root):
 
 def database_of(address):
     """A database of its own on a PostgreSQL server, as SQLAlchemy names it."""
-    psycopg2 = pytest.importorskip("psycopg2", reason="there is no PostgreSQL client; pip install psycopg2-binary")
     name = f"mlflow_{uuid.uuid4().hex[:8]}"
     with contextlib.closing(psycopg2.connect(address)) as connection:
         connection.autocommit = True

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from websockets.sync import client
 
 from tests.services import skip_or_fail
 
@@ -82,7 +82,6 @@ def browser_page(profile: Path) -> Iterator[Page]:
     """Start a headless browser with an empty profile and give its tab; skips the test where none is installed."""
     if CHROMIUM is None:
         skip_or_fail("no chromium is installed: apt-get install chromium")
-    client = pytest.importorskip("websockets.sync.client", reason="the browser is driven over websockets")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--hide-scrollbars", "--remote-debugging-port=0", f"--user-data-dir={profile}"]  # fmt: skip
     process = subprocess.Popen([CHROMIUM, *flags, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

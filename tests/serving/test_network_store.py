@@ -25,10 +25,7 @@ from tests.serving.test_damaged import answers, damaged, entity_key
 @pytest.fixture(scope="module")
 def redis():
     """A Redis of these tests alone, as they stop it."""
-    try:
-        started = services.start("redis")
-    except services.Absent as reason:
-        services.skip_or_fail(str(reason))
+    started = services.start_or_skip("redis")
     yield started
     services.stop(started)
 
