@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 SOURCES := lrm components local feature_repo examples benchmarks tests pipeline.py
 DATA   ?= complete-journey
 # The model of DATA, by the name that its folder gives itself; built-in data that is not prepared yet is called DATA.
-NAME    = $(or $(shell $(BIN)/python -c 'import json, sys; print(json.load(open(sys.argv[1]))["name"])' \
-	$(DATA)/dataset.json 2>/dev/null),$(notdir $(DATA:/=)))
+NAME    = $(shell $(BIN)/python -c 'import json, pathlib, sys; at = pathlib.Path(sys.argv[1], "dataset.json"); \
+	print(json.loads(at.read_text())["name"] if at.is_file() else at.parent.name)' "$(DATA)")
 # Where neither DATA nor NAME is given, a command takes the only model there is.
-ABOUT   = $(if $(filter-out file,$(origin DATA) $(origin NAME)),--name $(NAME))
+ABOUT   = $(if $(filter-out file,$(origin DATA) $(origin NAME)),--name "$(NAME)")
 ARGS   ?=
 IMAGE  ?= token-factory:dev
 SERVE_IMAGE ?= token-factory-serve:dev
@@ -37,13 +37,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 data: $(STAMP)  ## prepare the default data (make run does it on first use)
-	$(BIN)/python -m lrm.features.datasets $(DATA)
+	$(BIN)/python -m lrm.features.datasets "$(DATA)"
 
 run: $(STAMP)  ## run the whole workflow on this machine
-	@$(BIN)/python pipeline.py run --data $(DATA) $(ARGS)
+	@$(BIN)/python pipeline.py run --data "$(DATA)" $(ARGS)
 
 serve: $(STAMP)  ## serve recommendations from the champion, as the registry names it now
-	@$(BIN)/python -m lrm.serving --name $(NAME) $(ARGS)
+	@$(BIN)/python -m lrm.serving --name "$(NAME)" $(ARGS)
 
 history: $(STAMP)  ## say which version is in service, since when and why
 	@$(BIN)/python pipeline.py history $(ABOUT) $(ARGS)
@@ -64,10 +64,10 @@ faults: $(STAMP)  ## kill a run in each step, break its disk and its registry, a
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 watch: $(STAMP)  ## retrain whenever there is new data: make watch ARGS="--every 1d"
-	@$(BIN)/python pipeline.py watch --data $(DATA) $(ARGS)
+	@$(BIN)/python pipeline.py watch --data "$(DATA)" $(ARGS)
 
 backtest: $(STAMP)  ## simulate a year of retraining on past data, and show what came of it
-	@$(BIN)/python pipeline.py backtest --data $(DATA) $(ARGS)
+	@$(BIN)/python pipeline.py backtest --data "$(DATA)" $(ARGS)
 
 report:  ## open the last run's report
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }

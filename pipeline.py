@@ -6,6 +6,7 @@ The other commands are in `local/commands/`.
 import argparse
 import errno
 import os
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from components.train_lrm import train_lrm
 from components.validate_data import validate_data
 from local import containers
 from local.commands import COMMANDS
-from local.commands.model import check_registry
+from local.commands.model import check_ledger, check_registry
 from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
 from local.runner import FAILED, SUCCEEDED, run
 from local.upload import check_address, upload
@@ -35,6 +36,7 @@ from lrm import manifest
 from lrm.config import PRESETS, preset
 from lrm.errors import LrmError
 from lrm.faults import advice
+from lrm.surroundings import settle
 
 
 @dsl.pipeline(name="token-factory")  # type: ignore[untyped-decorator]
@@ -145,6 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     asked = _parser().parse_args(argv)
     try:
+        _check_folders(asked)
         return int(asked.execute(asked))
     except LrmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,6 +157,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {error}; {told}", file=sys.stderr)
     return 1
+
+
+def _check_folders(asked: argparse.Namespace) -> None:
+    """Refuse an address where an option names a folder: one of that name would be made here."""
+    for option, value in vars(asked).items():
+        if isinstance(value, Path) and re.match(r"[a-z][a-z0-9+.-]+:/", str(value), re.IGNORECASE):
+            raise LrmError(f"--{option.replace('_', '-')} must be a folder of this machine, got {str(value)!r}")
 
 
 def _elsewhere(error: OSError, asked: argparse.Namespace) -> str:
@@ -209,6 +219,7 @@ def _check(asked: argparse.Namespace) -> None:
     preset(asked.preset)
     if asked.artifacts:
         check_address(asked.artifacts)
+    check_ledger(asked.ledger)
     if asked.registry:
         check_registry(asked.registry, from_here=not asked.image)
     for folder in (asked.runs.resolve(), asked.state.resolve()):
@@ -338,4 +349,5 @@ def _instant(text: str) -> str:
 
 
 if __name__ == "__main__":
+    settle()
     sys.exit(main())

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,11 @@ Json = dict[str, Any]
 def artifacts_of(run_dir: Path) -> Path:
     """Where the steps of a run write."""
     return run_dir.parent / ARTIFACTS / run_dir.name
+
+
+def temporary_of(run_dir: Path) -> Path:
+    """Where the steps of a run have their temporary folders: a short path, for the address of a socket has a limit."""
+    return Path(tempfile.gettempdir()) / f"lrm-{run_dir.name}"
 
 
 def cache_of(run_dir: Path) -> Path:
@@ -107,7 +113,7 @@ def remove_leftovers(runs: Path) -> list[Path]:
         is_killed = read(run_dir)["state"] == STARTED
         tasks = [task for task in artifacts_of(run_dir).glob("*/*") if not any(task in path.parents for path in named)]
         removed += [task for task in tasks if is_killed or _is_torn(task)]
-        removed += [path for path in (run_dir / WORKSPACE,) if path.is_dir()]
+        removed += [path for path in (run_dir / WORKSPACE, temporary_of(run_dir)) if path.is_dir()]
     for folder in removed:
         shutil.rmtree(folder)
     return removed

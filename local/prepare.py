@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,7 +19,7 @@ from typing import Any
 from lrm import manifest
 from lrm.config import preset, to_json
 from lrm.errors import DataError
-from lrm.features.datasets.prepare import BUILDS, DATASET, name_of, prepare
+from lrm.features.datasets.prepare import BUILDS, DATASET, files_of, name_of, prepare
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path("data")
@@ -26,6 +28,9 @@ REUSED = ("features", "validation", "tokens", "model", "training")
 """Rooms whose code makes what a later run reuses; the steps of all other rooms run every time."""
 SOURCES = ("lrm", "components", "local", "feature_repo", "examples", "pipeline.py", "constraints.txt")
 """What a run's outcome may depend on, of all that git keeps."""
+ENTRY = "pipeline.py"
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
+"""What git sets for its hooks: there it would look at another repository than the one around this file."""
 RUN = "run.json"
 """In a run's folder: what was asked of it."""
 PROGRAM = (".py", ".j2", ".css", ".json")
@@ -131,7 +136,7 @@ def start_run(
     facts = {
         "run_id": run_dir.name,
         "started": started.isoformat(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "data": name,
         "as_of": as_of,
         "preset": preset_name,
@@ -155,21 +160,28 @@ def start_run(
 
 def checkout() -> dict[str, Any]:
     """The `commit` that the sources are of, and whether they are `dirty`: changed since. Both null without git."""
+    if _git("ls-files", "--error-unmatch", ENTRY) is None:
+        return {"commit": None, "dirty": None}  # of no repository, or inside one that does not hold it
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *SOURCES)
     return {"commit": commit or None, "dirty": None if commit is None else bool(changed)}
 
 
 def _git(*words: str) -> str | None:
+    own = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
-        done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True)
+        done = subprocess.run(["git", *words], cwd=PROJECT, env=own, capture_output=True, text=True)
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def data_version(data: Path) -> str:
-    """sha256 over the names and content of a data folder's tables and `dataset.json`."""
-    return _digest(data, sorted([*data.glob("*.parquet"), data / DATASET]))
+    """sha256 over the names and content of a data folder's tables and `dataset.json`.
+
+    Raises:
+        DataError: a table is no file.
+    """
+    return _digest(data, files_of(data))
 
 
 def code_version(feature_repo: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,10 +23,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from local import containers, kept
+from local import containers, kept, processes
 from local.containers import Containers
 from local.view import follow
-from lrm.errors import LrmError
 from lrm.progress import TERMINAL
 from lrm.record import RUN_DIR, read_records
 from lrm.reporting.kept import STEPS
@@ -61,7 +61,6 @@ def run(
     Returns:
         The process's exit code: 0 only when every step that had to run has succeeded.
     """
-    check_interpreter(sys.executable)
     engine = multiprocessing.get_context("fork").Process(
         target=_execute, args=(workflow, arguments, run_dir, reuse, within), name="engine"
     )
@@ -82,21 +81,10 @@ def run(
             _say(f"Report:  {run_dir / 'report.html'}")
             _say("Start the same command again: steps that completed are reused.")
             return INTERRUPTED
+        finally:
+            shutil.rmtree(kept.temporary_of(run_dir), ignore_errors=True)
     engine.join()
     return _close(run_dir, engine.exitcode or 0)
-
-
-def check_interpreter(executable: str) -> None:
-    """Refuse a path that the engine's shell command would take apart.
-
-    Raises:
-        LrmError: the interpreter's path has a space.
-    """
-    if " " in executable:
-        raise LrmError(
-            f"the Python interpreter is {executable!r}, and the pipeline engine cannot start steps from a path with a "
-            "space; move the project to a folder without one, and run `make setup` there"
-        )
 
 
 def environment(run_dir: Path) -> dict[str, str]:
@@ -168,9 +156,7 @@ def _execute(
     from kfp import local
 
     local.init(
-        containers.runner(within, run_dir, arguments, environment(run_dir))
-        if within
-        else local.SubprocessRunner(use_venv=False),
+        containers.runner(within, run_dir, arguments, environment(run_dir)) if within else processes.runner(run_dir),
         pipeline_root=str(kept.artifacts_of(run_dir)),
         workspace_root=str(run_dir / kept.WORKSPACE),
         enable_caching=reuse,

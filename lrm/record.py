@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from lrm.faults import advice, patiently
+from lrm.surroundings import spare_loopback
 
 P = ParamSpec("P")
 Metrics = dict[str, Any]
@@ -49,6 +50,7 @@ def recorded(
     def decorate(door: Callable[P, Metrics]) -> Callable[P, Metrics]:
         @functools.wraps(door)
         def run(*args: P.args, **kwargs: P.kwargs) -> Metrics:
+            spare_loopback()
             given = inspect.signature(door).bind(*args, **kwargs).arguments
             folder = Path(given.pop(output))
             folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,18 @@ from tests.data_worlds import write_data_folder
 PROJECT = Path(__file__).resolve().parent.parent
 REUSED = {"retrieve_features", "pretrain_token_factory", "train_lrm"}
 NEW_SIGNAL = "moonlight"
+ODD = "it's python3 [1]*? \N{LATIN SMALL LETTER A WITH DIAERESIS} 50%#x%41"
+"""A folder's name in which shells, addresses, patterns and the engine have signs of their own."""
+PASSWORD = "a-password-that-no-file-may-hold"
+AMONG = {
+    "http_proxy": "http://127.0.0.1:1",
+    "https_proxy": "http://127.0.0.1:1",
+    "no_proxy": "example.com",
+    "PYTHONWARNINGS": "error",
+    "MLFLOW_TRACKING_USERNAME": "ada",
+    "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+}
+"""Surroundings that a run must not depend on."""
 
 
 class Run(NamedTuple):
@@ -38,11 +50,18 @@ class Run(NamedTuple):
 
 def command(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> list[str]:
     folders = ["--data", str(home / data), "--runs", str(home / "runs"), "--state", str(home / "state")]
-    return [sys.executable, "pipeline.py", "run", "--preset", "tiny", *folders, *options]
+    return [sys.executable, str(PROJECT / "pipeline.py"), "run", "--preset", "tiny", *folders, *options]
 
 
 def run(home: Path, *, data: str = "data", options: tuple[str, ...] = ()) -> Run:
-    done = subprocess.run(command(home, data=data, options=options), cwd=PROJECT, capture_output=True, text=True)
+    """Run the workflow from a folder with other code in it, among surroundings that must not matter."""
+    elsewhere, temporary = home / "elsewhere/lrm", home / "tmp"
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    (elsewhere / "__init__.py").write_text("raise SystemExit('this is another lrm')\n")
+    temporary.mkdir(exist_ok=True)
+    among = os.environ | AMONG | {"TMPDIR": str(temporary)}
+    asked = command(home, data=data, options=options)
+    done = subprocess.run(asked, cwd=elsewhere.parent, env=among, capture_output=True, text=True)
     latest = (home / "runs/latest").resolve()
     return Run(done.returncode, done.stdout + done.stderr, latest, json.loads((latest / "summary.json").read_text()))
 
@@ -54,7 +73,7 @@ def write_world(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    return write_world(tmp_path_factory.mktemp("home"))
+    return write_world(tmp_path_factory.mktemp("home") / ODD)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +106,18 @@ def test_the_first_run_promotes_and_serves_its_model(first):
     assert first.summary["model"] == {"name": "tiny-world", "version": "1", "aliases": ["challenger", "champion"]}
     assert set(first.states().values()) == {"succeeded"}
     assert read_records(first.folder)["roll_out"]["metrics"]["version"] == "1"
+
+
+def test_a_run_leaves_no_temporary_file_and_a_password_in_none_of_its_files(home, first):
+    assert list((home / "tmp").iterdir()) == []
+    left = [path for folder in ("runs", "state") for path in (home / folder).rglob("*") if path.is_file()]
+    assert {"run.json", "log.txt", "report.html", "mlflow.db"} <= {path.name for path in left}
+    assert [path for path in left if PASSWORD.encode() in path.read_bytes()] == []
+
+
+def test_a_run_keeps_its_registry_in_the_folder_of_that_very_name(home, first):
+    assert {path.name for path in home.iterdir()} == {"data", "elsewhere", "runs", "state", "tmp"}
+    assert [path.name for path in home.parent.iterdir()] == [ODD]
 
 
 def test_the_terminal_shows_each_step_and_ends_with_the_verdict_and_the_report(first):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lrm.errors import LrmError, ServingError
 from lrm.registry.address import in_state
+from lrm.surroundings import settle
 
 CURRENT = "current"
 NUMBERS = (
@@ -189,4 +190,5 @@ def _serve(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    settle()
     sys.exit(main())

@@ -1,7 +1,11 @@
 import json
+import re
+import shlex
+import subprocess
 
 import pytest
 
+from local import prepare
 from local.prepare import PROJECT, code_version, data_version, find_data, start_run, versions
 from lrm.errors import DataError, SchemaError
 from pipeline import main
@@ -98,6 +102,88 @@ def test_the_versions_change_with_what_they_stand_for_and_with_nothing_else(data
     assert data_version(data) != before[0]
     (repo / "views.py").write_text("a = 2\n")
     assert code_version(repo) != before[1]
+
+
+def link_to_nothing(path):
+    path.symlink_to(path.with_name("gone.parquet"))
+
+
+def spark_folder(path):
+    path.mkdir()
+    (path / "part-0000.parquet").write_bytes(b"PAR1")
+    (path / "_SUCCESS").touch()
+
+
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [(link_to_nothing, "is a link to .*gone.parquet, which is not there"), (spark_folder, "one file, with polars")],
+)
+def test_a_table_that_is_no_file_is_named_before_a_run_has_a_folder(put, told, data, tmp_path, capsys):
+    put(data / "users.parquet")
+    assert main(["run", "--data", str(data), "--runs", str(tmp_path / "runs"), "--preset", "tiny"]) == 1
+    assert re.search(f"^error: {data}/users.parquet .*{told}", capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def checkout_of(project, monkeypatch):
+    monkeypatch.setattr(prepare, "PROJECT", project)
+    return prepare.checkout()
+
+
+def git(*words, at):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *words], cwd=at, check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project inside another repository that has a commit."""
+    (tmp_path / "outer/project").mkdir(parents=True)
+    (tmp_path / "outer/readme").touch()
+    (tmp_path / "outer/project/pipeline.py").touch()
+    git("init", "--quiet", at=tmp_path / "outer")
+    git("add", "readme", at=tmp_path / "outer")
+    git("commit", "--quiet", "--message=outer", at=tmp_path / "outer")
+    return tmp_path / "outer/project"
+
+
+def test_the_commit_of_a_repository_that_does_not_hold_the_project_is_not_its_commit(project, monkeypatch):
+    assert checkout_of(project, monkeypatch) == {"commit": None, "dirty": None}
+    git("init", "--quiet", at=project)
+    git("add", ".", at=project)
+    git("commit", "--quiet", "--message=own", at=project)
+    own = checkout_of(project, monkeypatch)
+    assert (len(own["commit"]), own["dirty"]) == (40, False)
+    monkeypatch.setenv("GIT_DIR", str(project.parent / ".git"))  # as in a hook of the outer one
+    assert checkout_of(project, monkeypatch) == own
+
+
+def test_a_repository_that_holds_the_project_as_one_of_its_folders_names_its_commit(project, monkeypatch):
+    git("add", ".", at=project)
+    git("commit", "--quiet", "--message=both", at=project)
+    (project / "pipeline.py").write_text("changed")
+    seen = checkout_of(project, monkeypatch)
+    assert (len(seen["commit"]), seen["dirty"]) == (40, True)
+
+
+def test_the_command_that_is_kept_can_be_pasted_into_a_shell(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pipeline.py", "run", "--data", "my data", "--allow-backfill", "it's"])
+    run_dir, _ = begin(data, tmp_path)
+    told = json.loads((run_dir / "run.json").read_text())["command"]
+    assert shlex.split(told) == ["python", "pipeline.py", "run", "--data", "my data", "--allow-backfill", "it's"]
+
+
+@pytest.mark.parametrize("option", ["--state", "--runs", "--data-root"])
+def test_an_address_is_no_folder(option, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--data", str(data), option, "gs://bucket/place"]) == 1
+    assert f"error: {option} must be a folder of this machine, got 'gs:/bucket/place'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_ledger_in_another_store_is_refused_before_the_data_are_looked_for(capsys):
+    assert main(["run", "--data", "nowhere", "--ledger", "s3://bucket/ledger"]) == 1
+    assert "ledger 's3://bucket/ledger' is neither a folder nor gs://BUCKET/PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["categories.json", "lists/colours.txt", "nested/more.py"])
