@@ -73,13 +73,13 @@ def typed(*words):
 @pytest.mark.parametrize("command", ["serve", "history", "rollback", "approve"])
 def test_a_model_is_named_by_the_name_that_its_data_give_themselves(command, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"source": {"name": "none"}, "name": "bookshop"}))
-    assert " --name bookshop " in typed(command, f"DATA={tmp_path}/")
-    assert " --name ml-100k " in typed(command, "DATA=ml-100k")
-    assert " --name other " in typed(command, "NAME=other")
+    assert ' --name "bookshop" ' in typed(command, f"DATA={tmp_path}/")
+    assert ' --name "ml-100k" ' in typed(command, "DATA=ml-100k")
+    assert ' --name "other" ' in typed(command, "NAME=other")
 
 
 def test_without_data_the_default_is_served_and_the_only_model_is_asked_about():
-    assert " --name complete-journey " in typed("serve")
+    assert ' --name "complete-journey" ' in typed("serve")
     assert "--name" not in typed("history")
 
 

@@ -51,7 +51,7 @@ def path_of(registry: str) -> Path | None:
     path = registry.removeprefix(SCHEME)
     if path == registry or not path:
         raise RegistryError(
-            f"registry {hidden(registry)!r} is neither a {SCHEME}PATH nor the http:// address of an MLflow server; MLflow "
-            f"no longer keeps a registry in plain files (file:): name {SCHEME}state/mlflow.db"
+            f"registry {hidden(registry)!r} is neither a {SCHEME}PATH nor the http:// address of an MLflow server; "
+            f"MLflow no longer keeps a registry in plain files (file:): name {SCHEME}state/mlflow.db"
         )
     return Path(path).absolute()
