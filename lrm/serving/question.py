@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,8 @@ CLOCK_SKEW = timedelta(minutes=1)
 """How far after the present an event may lie."""
 SHOWN = 100
 """Characters of a bad value that a message repeats."""
+_HALF = re.compile("[\ud800-\udfff]")
+_set = lru_cache(maxsize=256)(frozenset[str])
 
 
 class Question(NamedTuple):
@@ -125,12 +129,31 @@ def event_problem(event: Event, fields: Fields, *, where: str, now: datetime) ->
 
 
 def shown(value: Any) -> str:
-    """A bad value as a message repeats it."""
-    try:
-        text = repr(value)
-    except RecursionError:
-        return "something nested too deeply to show"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    """A bad value as a message repeats it: its beginning. What is not shown is not looked at."""
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > SHOWN:
+            return f"{text[:SHOWN]}..."
+    return text
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """What `repr` would say of a value that was read from JSON, bit by bit."""
+    if isinstance(value, dict):
+        yield "{"
+        for at, (key, one) in enumerate(value.items()):
+            yield f"{', ' if at else ''}{shown(key)}: "
+            yield from _pieces(one)
+        yield "}"
+    elif isinstance(value, list | tuple):
+        yield "["
+        for at, one in enumerate(value):
+            yield ", " if at else ""
+            yield from _pieces(one)
+        yield "]"
+    else:
+        yield repr(value[: SHOWN + 1] if isinstance(value, str | bytes) else value)
 
 
 def _time(where: str, time: datetime | None, fields: Fields, *, latest: datetime) -> str:
@@ -224,7 +247,8 @@ def _limits(where: str, signal: Signal, value: Any) -> str:
         if (low is not None and stored < low) or (high is not None and stored > high):
             return f"{where}: {shown(value)} is out of its declared range, {signal.range_in_words}"
     if signal.categories is not None and signal.kind in (SPARSE, BAG):
-        strange = [one for one in ([value] if signal.kind == SPARSE else value) if one not in signal.categories]
+        allowed = _set(signal.categories)
+        strange = [one for one in ([value] if signal.kind == SPARSE else value) if one not in allowed]
         if strange:
             return f"{where}: {shown(strange[0])} is no declared category; send one of: {signal.categories_in_words}"
     return ""
@@ -238,4 +262,4 @@ def _is_number(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     """Whether it is a string, not too long, of real characters: half of a pair, as JSON can spell, is none."""
-    return isinstance(value, str) and len(value) <= MAX_TEXT and not any("\ud800" <= one <= "\udfff" for one in value)
+    return isinstance(value, str) and len(value) <= MAX_TEXT and (value.isascii() or not _HALF.search(value))

@@ -73,7 +73,7 @@ def add_refusals(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             place = first["loc"][-1]
             return _no(422, f"the body is not JSON: character {place}: {first['ctx']['error']}")
-        where = ".".join(str(part)[:SHOWN] for part in first["loc"] if part != "body") or "body"
+        where = ".".join(_name(part) for part in first["loc"] if part != "body") or "body"
         return _no(422, f"{where}: {first['msg']}, got {shown(first.get('input'))}")
 
     @app.exception_handler(Overloaded)
@@ -242,6 +242,11 @@ def _no_object(body: Any, content_type: str | None) -> str:
         given = "none" if content_type is None else shown(content_type)
         return f"the body is read as JSON only with the header content-type: application/json, got {given}; send it too"
     return ""
+
+
+def _name(part: int | str) -> str:
+    """A part of a place in a body; half of a character, which JSON can spell, cannot be sent back."""
+    return str(part)[:SHOWN].encode(errors="backslashreplace").decode()
 
 
 def _no(status: int, detail: str) -> JSONResponse:

@@ -1,11 +1,15 @@
-"""The bodies that the server takes and gives; the OpenAPI document is made from them."""
+"""The bodies that the server takes and gives; the OpenAPI document is made from them.
+
+A wrong body is refused at its first mistake: to list all of them would cost far more than to read it, while nobody else
+is heard. So lists are `fail_fast`, and of unknown fields one is told.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from lrm.schema import ITEM_ID, Signal
 from lrm.serving.question import RECOMMEND, SCORE, Event, Question
@@ -20,10 +24,23 @@ Id = StrictInt | StrictStr
 Carried = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS)]
 
 
-class Asking(BaseModel):
-    """What both questions say."""
+class Taken(BaseModel):
+    """What a caller sends: known fields only."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_unknown(cls, given: Any) -> Any:
+        """Leave out all unknown fields but the first, which is then refused."""
+        if not isinstance(given, dict) or given.keys() <= cls.model_fields.keys():
+            return given
+        first = next(name for name in given if name not in cls.model_fields)
+        return {name: value for name, value in given.items() if name in cls.model_fields or name == first}
+
+
+class Asking(Taken):
+    """What both questions say."""
 
     user_id: Id
     time: AwareDatetime | None = Field(None, description="instant of the request, with a zone; default: now")
@@ -35,9 +52,11 @@ class RecommendBody(Asking):
 
     k: int = Field(10, ge=1, le=MAX_K, strict=True, description="how many items at most")
     candidates: list[Id | Carried] | None = Field(
-        None, max_length=MAX_CANDIDATES, description="choose from these items only"
+        None, max_length=MAX_CANDIDATES, fail_fast=True, description="choose from these items only"
     )
-    exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="items to leave out")
+    exclude: list[Id] = Field(
+        default_factory=list, max_length=MAX_EXCLUDED, fail_fast=True, description="items to leave out"
+    )
     exclude_seen: StrictBool = Field(False, description="leave out the items of the events that are kept of the user")
 
     def question(self) -> Question:
@@ -58,7 +77,9 @@ class RecommendBody(Asking):
 class ScoreBody(Asking):
     """A probability for each candidate."""
 
-    candidates: list[Id | Carried] = Field(min_length=1, max_length=MAX_CANDIDATES, description="items to score")
+    candidates: list[Id | Carried] = Field(
+        min_length=1, max_length=MAX_CANDIDATES, fail_fast=True, description="items to score"
+    )
     k: int | None = Field(None, ge=1, strict=True, description="how many items at most; default: all")
 
     def question(self) -> Question:
@@ -66,10 +87,8 @@ class ScoreBody(Asking):
         return Question(SCORE, self.user_id, self.time, self.context, named(self.candidates), self.k)
 
 
-class EventBody(BaseModel):
+class EventBody(Taken):
     """Something a user did."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: Id
     item_id: Id
@@ -81,12 +100,10 @@ class EventBody(BaseModel):
         return Event(self.user_id, self.item_id, self.time, self.signals)
 
 
-class EventsBody(BaseModel):
+class EventsBody(Taken):
     """New events."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS)
+    events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)
 
 
 class ModelName(BaseModel):

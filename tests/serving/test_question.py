@@ -54,11 +54,11 @@ def test_a_good_question_has_no_problem():
     assert asked(SCORE, context=context, candidates=({"item_id": "tea", "shelf": "top"},)) == ""
 
 
-def test_a_value_too_deep_to_show_is_refused_all_the_same():
+def test_a_deep_value_is_refused_and_only_its_beginning_shown():
     deep: list[object] = []
     for _ in range(sys.getrecursionlimit()):
         deep = [deep]
-    assert "context.hour: must be a finite number, got something nested" in asked(context={"hour": deep})
+    assert "context.hour: must be a finite number, got [[[[" in asked(context={"hour": deep})
 
 
 def test_an_absent_value_is_no_problem():
