@@ -19,6 +19,7 @@ from lrm.model.recommender import States
 from lrm.model.retrieval import Wanted, best_items
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
 from lrm.serving.features import Described, Row, describe, is_known_user
+from lrm.serving.pieces import AT_ONCE, TOGETHER
 from lrm.serving.question import RECOMMEND, SCORE, Question
 from lrm.serving.service import (
     Remembered,
@@ -31,11 +32,6 @@ from lrm.serving.service import (
 )
 from lrm.tokens.signals import SignalArrays, encode
 from lrm.tokens.vocabulary import GAP_HOURS, query_signals
-
-TOGETHER = 32
-"""Candidates up to which a request shares its pass with others: all are padded to the longest."""
-AT_ONCE = 512
-"""Candidates of one pass; more are scored in several."""
 
 
 class Asked(NamedTuple):

@@ -19,10 +19,11 @@ from lrm.model.exported import export
 from lrm.model.prefix import Prefix, Suffix, decode_over
 from lrm.model.recommender import Recommender, States
 from lrm.schema import ITEM_ID
-from lrm.serving.answer import AT_ONCE, one_pass
-from lrm.serving.answer import TOGETHER as MOST_SHARED
+from lrm.serving.answer import one_pass
 from lrm.serving.histories import spread_users
 from lrm.serving.logs import log
+from lrm.serving.pieces import AT_ONCE
+from lrm.serving.pieces import TOGETHER as MOST_SHARED
 from lrm.serving.question import RECOMMEND, SCORE, Question
 from lrm.serving.service import Service, nobody
 

@@ -18,6 +18,7 @@ from lrm.serving.batching import Batcher, Overloaded, TooLate
 from lrm.serving.guard import API_KEY, RETRY_AFTER_S, TOO_MANY
 from lrm.serving.meters import count_flags
 from lrm.serving.panics import contained
+from lrm.serving.pieces import Work
 from lrm.serving.question import (
     SHOWN,
     Event,
@@ -106,7 +107,7 @@ def add_questions(app: FastAPI) -> None:
         question = stored_question(question, service.fields)
         if wrong := problem(question, service.fields, now=datetime.now(UTC)):
             return _no(422, wrong)
-        result: dict[str, Any] = await state.batcher.ask((service, question))
+        result: dict[str, Any] = await state.batcher.ask(Work(service, question))
         count_flags(state.meters, result["flags"])
         state.meters.unknown_items.labels("candidates").inc(len(result["unknown_items"]))
         return Answered(result)
@@ -181,14 +182,18 @@ def add_status(app: FastAPI) -> None:
             }
         return JSONResponse(facts)
 
-    @app.get("/healthz", response_model=wire.Status)
+    @app.get("/healthz", response_model=wire.Status, responses={503: {"model": wire.Status}})
     async def healthz() -> JSONResponse:
-        """The process is alive."""
+        """The process is alive, and all that it does in the background goes on."""
+        if wrong := app.state.health.problem():
+            return JSONResponse({"status": "failed", "detail": wrong}, 503)
         return JSONResponse({"status": "alive"})
 
     @app.get("/readyz", response_model=wire.Status, responses={503: {"model": wire.Status}})
     async def readyz() -> JSONResponse:
-        """The model is loaded and warm."""
+        """The model is loaded and warm, and questions and events are taken."""
+        if wrong := app.state.health.problem():
+            return JSONResponse({"status": "failed", "detail": wrong}, 503)
         if held.failure is not None:
             return JSONResponse({"status": "failed", "detail": "the release cannot be loaded; see the log"}, 503)
         if app.state.is_leaving:

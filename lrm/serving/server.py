@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +21,16 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from lrm.serving.batching import Batcher
+from lrm.serving.batching import Batcher, Rest
 from lrm.serving.connections import KEEP_ALIVE_S, max_connections
 from lrm.serving.guard import Limits, Shed, guard
+from lrm.serving.health import ANSWERS, EVENTS, RELEASES, Health
 from lrm.serving.leaving import Leaving
 from lrm.serving.listening import holding
 from lrm.serving.logs import log, start_logs
 from lrm.serving.meters import new_meters
 from lrm.serving.panics import contained
-from lrm.serving.question import Question
+from lrm.serving.pieces import Work, after, next_piece, work_of
 from lrm.serving.release import Release
 from lrm.serving.routes import (
     RECOMMEND_PATH,
@@ -103,7 +104,7 @@ def make_app(
     )
     held = InService(release, prefix_bytes=options.prefix_bytes, effort=options.effort, events=options.events)
 
-    async def answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
+    async def answer(asked: list[Work]) -> list[dict[str, Any] | Rest[Work]]:
         meters.batch_size.observe(len(asked))
         return await asyncio.get_running_loop().run_in_executor(held.worker, contained, _answer, asked)
 
@@ -113,10 +114,17 @@ def make_app(
         max_wait_s=options.max_wait_s,
         max_waiting=options.max_waiting,
         within_s=options.deadline_s,
+        work_of=work_of,
     )
+    pusher = new_pusher(held)
+    health = Health({ANSWERS: batcher, EVENTS: pusher})
+
+    def is_ready() -> float:
+        return float(held.service is not None and not health.problem())
+
     meters = new_meters(
         {
-            "lrm_ready": ("Whether the model is loaded and warm", lambda: float(held.service is not None)),
+            "lrm_ready": ("Whether the model is loaded and warm, and every loop runs", is_ready),
             "lrm_queue_length": ("Questions that wait", lambda: batcher.n_waiting),
             "lrm_prefix_bytes": ("Decoded histories held", lambda: _of_prefixes(held, lambda s: s.remembered.n_bytes)),
             "lrm_prefix_hits": ("Histories at hand", lambda: _of_prefixes(held, lambda s: s.counts["hit"])),
@@ -130,7 +138,7 @@ def make_app(
         }
     )
     app.state.held, app.state.batcher, app.state.pushes, app.state.meters = held, batcher, 0, meters
-    app.state.pusher = new_pusher(held)
+    app.state.pusher, app.state.health = pusher, health
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
     app.state.served, app.state.is_leaving = {}, False
 
@@ -226,25 +234,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if link is not None and not held.failure:
             await held.follow(link, held.release.folder.resolve())
 
-    batching = (app.state.batcher.run(), app.state.pusher.run())
-    tasks = [asyncio.create_task(one) for one in (load_and_follow(), *batching)]
+    health: Health = app.state.health
+    for name, loop in (
+        (RELEASES, load_and_follow()),
+        (ANSWERS, app.state.batcher.run()),
+        (EVENTS, app.state.pusher.run()),
+    ):
+        health.start(name, loop)
     yield
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await health.stop()
     held.close()
 
 
-def _answer(asked: list[tuple[Any, Question]]) -> list[dict[str, Any]]:
-    """Answer each question by the release that it was checked against."""
+def _answer(asked: list[Work]) -> list[dict[str, Any] | Rest[Work]]:
+    """Answer each question, or the next piece of it, by the release that it was checked against."""
     from lrm.serving.answer import answer
 
-    answers: list[dict[str, Any]] = [{}] * len(asked)
-    for service in {id(service): service for service, _ in asked}.values():
-        places = [place for place, (mine, _) in enumerate(asked) if mine is service]
-        for place, one in zip(places, answer(service, [asked[place][1] for place in places]), strict=True):
-            answers[place] = one
+    answers: list[Any] = [None] * len(asked)
+    for service in {id(work.service): work.service for work in asked}.values():
+        places = [place for place, work in enumerate(asked) if work.service is service]
+        pieces = [next_piece(asked[place]) for place in places]
+        for place, one in zip(places, answer(service, pieces), strict=True):
+            answers[place] = after(asked[place], one)
     return answers
 
 

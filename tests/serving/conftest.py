@@ -94,14 +94,23 @@ def address(world: World) -> Iterator[str]:
 @contextmanager
 def serving(release: Release, **options: Any) -> Iterator[str]:
     """A real server of a release, in a thread."""
+    from lrm.serving.server import Options, make_app
+
+    with serving_app(make_app(release, Options(**options))) as address:
+        yield address
+
+
+@contextmanager
+def serving_app(app: Any) -> Iterator[str]:
+    """A real server of an application of `make_app`, in a thread."""
     import uvicorn
 
     from lrm.serving.listening import holding
     from lrm.serving.process import free_port, is_ready
-    from lrm.serving.server import Options, make_app, web_config
+    from lrm.serving.server import web_config
 
     port = free_port()
-    server = uvicorn.Server(web_config(make_app(release, Options(**options)), host="127.0.0.1", port=port))
+    server = uvicorn.Server(web_config(app, host="127.0.0.1", port=port))
     address = f"http://127.0.0.1:{port}"
     with holding("127.0.0.1", port) as sockets:
         thread = threading.Thread(target=server.run, args=(sockets,))
