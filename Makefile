@@ -69,9 +69,10 @@ watch: $(STAMP)  ## retrain whenever there is new data: make watch ARGS="--every
 backtest: $(STAMP)  ## simulate a year of retraining on past data, and show what came of it
 	@$(BIN)/python pipeline.py backtest --data "$(DATA)" $(ARGS)
 
-report:  ## open the last run's report
+report:  ## open the last run's report, and name the page of all runs
 	@test -f runs/latest/report.html || { echo "error: there is no report yet; make run writes one" >&2; exit 1; }
 	@echo "$(CURDIR)/runs/latest/report.html"
+	@ls -d $(CURDIR)/runs/trends/*.html 2>/dev/null || true
 	@xdg-open runs/latest/report.html >/dev/null 2>&1 || true
 
 services: $(STAMP)  ## start the real services that tests need (a bucket, MLflow, Redis, PostgreSQL); build/services.env says where

@@ -17,16 +17,18 @@ from lrm.registry import judgement as judgements
 from lrm.registry.access import ARTIFACTS, alias_of, choose_ledger, judgement_of, known_ledger, ledger_of
 from lrm.registry.address import path_of
 from lrm.registry.judgement import CONTENT, PARENT, REJECT
-from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, actor
+from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Move, actor, history, peek, rolled_back, told
 from lrm.registry.promotion import Asked
 from lrm.registry.registration import JUDGED, check_scored, log, parent_of
 
 LOOKS = "looks.json"
 LOOKED_AT = ("version", "weights_sha256", "data", *JUDGED, PARENT)
 """What is told of each model that was judged before; "" where its version was registered without."""
+MOVES, N_MOVES = "moves.json", 50
+"""The champion's latest moves, for the report: those that can have been since the run before, and more."""
 
 
-@recorded("find_champion", output="found", keep=("champion.json", LOOKS))
+@recorded("find_champion", output="found", keep=("champion.json", LOOKS, MOVES))
 def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
     """Resolve the alias `champion`, once, to an immutable version.
 
@@ -34,7 +36,8 @@ def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
         registry: the store, `sqlite:///PATH` or an MLflow server's `http://HOST:PORT`.
         name: the registered model.
         found: output folder; gets `champion.json`, and `looks.json`: of every version, which model was judged on which
-            test data, for the evaluation to know how often it looked at them.
+            test data, for the evaluation to know how often it looked at them, and `moves.json`: the champion's latest
+            moves, for the report.
 
     Returns:
         `version` and `bundle` (its folder), both "" where nothing was promoted yet; `rolled_back`: the weights that a
@@ -45,7 +48,10 @@ def find_champion(registry: str, name: str, found: Path) -> dict[str, Any]:
     """
     from lrm.registry import backend
 
-    champion = resolve(registry, name) | {"rolled_back": _rolled_back(registry, name)}
+    champion = resolve(registry, name)
+    moves = _moves(registry, name)
+    _write(found / MOVES, [_facts(move) for move in moves[-N_MOVES:]])
+    champion |= {"rolled_back": {weights: told(move) for weights, move in rolled_back(moves).items()}}
     known = [{"version": one.version} | dict(one.tags) for one in backend.versions(backend.connect(registry, name))]
     _write(found / LOOKS, [{key: tags.get(key, "") for key in LOOKED_AT} for tags in known])
     _write(found / "champion.json", champion)
@@ -73,12 +79,18 @@ def resolve(registry: str, name: str, *, version: str = "") -> dict[str, Any]:
     return {"version": number, "bundle": str(folder), CONTENT: bundles.verify(folder)[CONTENT]}
 
 
-def _rolled_back(registry: str, name: str) -> dict[str, str]:
-    from lrm.registry import backend, ledger
+def _moves(registry: str, name: str) -> list[Move]:
+    """The champion's moves, oldest first; none where the model has no ledger yet."""
+    from lrm.registry import backend
 
     book = ledger_of(backend.connect(registry, name))
-    moves = ledger.history(ledger.peek(book)) if book else []
-    return {weights: ledger.told(move) for weights, move in ledger.rolled_back(moves).items()}
+    return history(peek(book)) if book else []
+
+
+def _facts(move: Move) -> dict[str, str]:
+    """What a report says of a move."""
+    shown = ("time", "action", "version", "previous", "actor", "reason", "run_id")
+    return {fact: getattr(move, fact) for fact in shown}
 
 
 @contextmanager
@@ -212,7 +224,7 @@ def promote_model(
         "previous": move.previous if move else "",
         "is_moved": move is not None,
     }
-    _write(promoted / "promotion.json", metrics)
+    _write(promoted / "promotion.json", metrics | {"move": _facts(move) if move else None})
     return metrics
 
 

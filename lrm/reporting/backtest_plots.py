@@ -12,6 +12,8 @@ from lrm.reporting.words import is_number, signed
 WIDTH = 360.0
 MAX_LABELS = 8
 """Days that fit side by side under a chart."""
+MAX_NUMBERS = 20
+"""Bars that carry their number; of more, the pointer shows it."""
 SEEN, SHOWN = "challenger", "champion"
 """The marks of a gain that the gate saw, and of what the next window showed."""
 
@@ -95,7 +97,9 @@ def drift(windows: Sequence[Json]) -> str:
             class_="bar t-warn",
         )
         middle = x_at(i) + wide / 2
-        parts += [bar, svg.text(n, middle, y_at(n) - 4, class_="tick", text_anchor="middle")]
+        parts.append(bar)
+        if len(rows) <= MAX_NUMBERS:
+            parts.append(svg.text(n, middle, y_at(n) - 4, class_="tick", text_anchor="middle"))
         if is_labelled(i, len(rows)):
             parts.append(svg.text(day_of(window)[3:], middle, bottom + 15, class_="tick", text_anchor="middle"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))

@@ -45,6 +45,8 @@ class Kept(NamedTuple):
     evaluation: Json
     ledger: Json
     lineage: Json
+    moves: list[Json]
+    """Moves of the champion: the latest that the run found, oldest first, and then its own."""
     has_validation_page: bool
     unreadable: list[str]
     """Files that are there but are not JSON, each with what is wrong with it."""
@@ -63,6 +65,8 @@ def read(run_dir: Path) -> Kept:
         return _parsed(run_dir / path, path, unreadable)
 
     signals: Any = parsed("steps/retrieve_features/signals.json")
+    moves: Any = parsed("steps/find_champion/moves.json")
+    own = parsed("steps/promote_model/promotion.json").get("move")
     return Kept(
         run=parsed("run.json"),
         records=read_records(run_dir),
@@ -78,6 +82,7 @@ def read(run_dir: Path) -> Kept:
         evaluation=parsed("steps/evaluate_model/evaluation.json"),
         ledger=parsed("steps/evaluate_model/signal_ledger.json"),
         lineage=parsed("steps/register_model/bundle.json").get("lineage", {}),
+        moves=[*(moves or []), *([own] if own else [])],
         has_validation_page=(run_dir / VALIDATION_PAGE).is_file(),
         unreadable=unreadable,
     )

@@ -11,9 +11,9 @@ TEMPLATE = "report.html.j2"
 STYLE = "report.css"
 
 
-def render(summary: Json, kept: Kept) -> str:
-    """The page of a run."""
-    return filled(TEMPLATE, context(summary, kept))
+def render(summary: Json, kept: Kept, *, trend: str = "") -> str:
+    """The page of a run, with a link to the page of all runs where there is one."""
+    return filled(TEMPLATE, context(summary, kept) | {"trend": trend})
 
 
 def filled(template: str, content: Json) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from lrm import manifest
 from lrm.record import recorded
 from lrm.reporting import kept as files
+from lrm.reporting import trend
 from lrm.reporting.page import render
 from lrm.reporting.summary import broken_steps, build
 
@@ -23,8 +24,8 @@ LATEST = "latest"
 def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", failed_step: str = "") -> dict[str, Any]:
     """Write a run's `report.html` and `summary.json` from what its steps kept, and complete its manifest.
 
-    The link `latest` beside the run's folder then names it. Any file may be missing: a run that failed or was
-    interrupted gets a report that shows it first.
+    The page of all runs, `trends/<model>.html` beside the run's folder, then shows this run too, and the link `latest`
+    names it. Any file may be missing: a run that failed or was interrupted gets a report that shows it first.
 
     Args:
         run_dir: the run's folder; docs/artifacts.md, section 7, says what is in it.
@@ -38,13 +39,14 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
     start, cpu = time.perf_counter(), time.process_time()
     kept = files.read(run_dir)
     summary = build(kept, run_id=run_dir.name, state=state, error=error, failed_step=failed_step)
-    _replace(run_dir / PAGE, render(summary, kept))
+    trend.replace(run_dir / PAGE, render(summary, kept, trend=trend.link(summary, kept)))
     summary["steps"][-1] |= {
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
-    _replace(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    trend.replace(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    trend.update(run_dir, summary, kept)
     manifest.complete(run_dir, state=summary["status"])
     _point(run_dir.parent / LATEST, run_dir)
     return {
@@ -52,12 +54,6 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
         "verdict": summary["verdict"] or "",
         "n_steps_failed": len(broken_steps(summary)),
     }
-
-
-def _replace(path: Path, content: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
 
 
 def _point(link: Path, run_dir: Path) -> None:
