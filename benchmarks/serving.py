@@ -1,11 +1,12 @@
 """What serving costs: this server against others around the same model, and how it behaves under load.
 
-    python -m benchmarks.serving [--items 100000 --seconds 20 --parts compare bound rates overload candidates soak]
+    python -m benchmarks.serving [--items 100000 --seconds 20 --parts compare conditions bound ...]
 
 A made-up shop is released with a model of random weights (`benchmarks.serving_world`). Every server runs as a process
 of its own on loopback and answers `--clients` clients who ask for the 20 best of all items for `--users` users. Parts:
 
     compare     every server: throughput, CPU time, start and memory under clients who ask again once answered
+    conditions  this server against FastAPI: histories warm or cold, with and without an index, one caller or many
     bound       every server: p50 and p99 at the same fixed rates, and the highest rate with a p99 within `--bound-ms`
     rates       this server's latency at fixed rates, against the bare forward pass
     overload    3 times what saturates it
@@ -39,6 +40,7 @@ import numpy as np
 from benchmarks.command import positive, rate, run
 from benchmarks.common import keep_table, machine, markdown
 from benchmarks.serving_bound import bound
+from benchmarks.serving_conditions import conditions
 from benchmarks.serving_load import at_rate, closed
 from benchmarks.serving_servers import OURS, measured, peers, request_of, served
 from benchmarks.serving_soak import soak
@@ -157,6 +159,7 @@ def _medians(rounds: np.ndarray) -> list[str]:
 
 PARTS = {
     "compare": compare,
+    "conditions": conditions,
     "bound": bound,
     "rates": rates,
     "overload": overload,

@@ -1,4 +1,7 @@
-"""The same model behind plain FastAPI, one question at a time: python -m benchmarks.serving_peers RELEASE PORT."""
+"""The same model behind plain FastAPI, one question at a time: python -m benchmarks.serving_peers RELEASE PORT.
+
+With `--keep` at the end, the signals and events that were read of a user are kept for the next question.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from typing import Any
 K = 20
 
 
-def answering(release: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def answering(release: Path, *, keeps: bool = False) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The model's own forward pass over one user's stored history and signals, and the best of all scores."""
+    import functools
+
     import torch
 
     from lrm.schema import QUERY
@@ -24,12 +29,15 @@ def answering(release: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     torch.set_num_threads(1)
     service = open_service(read_release(release))
 
-    def answer(body: dict[str, Any]) -> dict[str, Any]:
-        user, time = body["user_id"], service.release.as_of
-        keys = user_keys(service, Question(RECOMMEND, user))
+    def read(user: Any) -> Any:
+        time, keys = service.release.as_of, user_keys(service, Question(RECOMMEND, user))
         columns = describe(service.features, QUERY, [Row(keys, {}, time)]).columns
-        signals = {name: values[0] for name, values in columns.items()}
-        (scores,) = retrieve(service.recommender, service.items, [ask_of(service, user, time, signals)])
+        return ask_of(service, user, time, {name: values[0] for name, values in columns.items()})
+
+    asked = functools.cache(read) if keeps else read
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        (scores,) = retrieve(service.recommender, service.items, [asked(body["user_id"])])
         best = top_items(scores, k=body.get("k", K))
         return {"items": service.items.item_ids[best].tolist(), "scores": scores[best].tolist()}
 
@@ -37,14 +45,14 @@ def answering(release: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return answer
 
 
-def plain(release: Path, port: int) -> None:
+def plain(release: Path, port: int, *, keeps: bool) -> None:
     """FastAPI as most would write it."""
     import threading
 
     import uvicorn
     from fastapi import Body, FastAPI
 
-    answer, one_at_a_time, app = answering(release), threading.Lock(), FastAPI()
+    answer, one_at_a_time, app = answering(release, keeps=keeps), threading.Lock(), FastAPI()
 
     @app.post("/v1/recommend")
     def recommend(body: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
@@ -55,4 +63,4 @@ def plain(release: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    plain(Path(sys.argv[1]), int(sys.argv[2]))
+    plain(Path(sys.argv[1]), int(sys.argv[2]), keeps="--keep" in sys.argv)

@@ -23,7 +23,7 @@ from lrm.serving.process import free_port
 
 PATH = "/v1/recommend"
 OURS, PLAIN, LITSERVE, MLFLOW = "this server", "plain FastAPI", "LitServe", "MLflow's server"
-SMALL = "this server with small memories"
+SMALL, CACHED = "this server with small memories", "plain FastAPI that keeps what it read of a user"
 LOCAL = ("--env-manager", "local", "--workers", "1")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -69,6 +69,7 @@ def served(what: str, release: Path, *arguments: str) -> Iterator[Server]:
         OURS: ["lrm.serving", *arguments, *ours],
         SMALL: ["benchmarks.serving_small", *arguments, *ours],
         PLAIN: ["benchmarks.serving_peers", str(release), str(port)],
+        CACHED: ["benchmarks.serving_peers", str(release), str(port), "--keep"],
         LITSERVE: ["benchmarks.serving_litserve", str(release), str(port)],
         MLFLOW: ["mlflow", "models", "serve", "-m", str(release.parent / "pyfunc"), "-p", str(port), *LOCAL],
     }
