@@ -1,4 +1,4 @@
-"""The workflow: all of it on a tiny world, run after run; what is compiled for a cluster is in tests/test_compiled.py."""
+"""The workflow, all of it on a tiny world, run after run; what is compiled for a cluster is in test_compiled.py."""
 
 import json
 import os
