@@ -80,7 +80,7 @@ def test_a_rollback_needs_no_verdict_and_is_not_held_up_by_an_edited_one(registr
 
 
 def test_a_version_that_is_not_promoted_says_what_can_be_done_next(register, promote):
-    with pytest.raises(RegistryError, match="python pipeline.py approve 1 --name tiny-world --reason"):
+    with pytest.raises(RegistryError, match=r"python pipeline\.py approve 1 --name tiny-world --reason"):
         promote(register("a", verdict="keep"))
     assert "the reasons say what is missing" in next_step(NAME, "2", "inconclusive")
     assert "nobody can put version 2 in service" in next_step(NAME, "2", "reject")

@@ -60,7 +60,8 @@ def versions(ledger):
 
 def test_a_bucket_alone_keeps_the_ledger(ledger, named):
     assert move_to(ledger, alias_of(named), SECOND, version="2", expected="1").previous == "1"
-    assert rollback(ledger, alias_of(named), Asked(ROLLBACK, "", "bob@desk"), expected="2").version == "1"
+    back, is_new = rollback(ledger, alias_of(named), Asked(ROLLBACK, "", "bob@desk"), expected="2")
+    assert (back.version, is_new) == ("1", True)
     assert (named.version, versions(ledger)) == ("1", ["1", "2", "1"])
 
 

@@ -1,6 +1,7 @@
 """Weights that a person took out of service come back by a person's decision alone."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
@@ -100,10 +101,6 @@ def test_a_champion_whose_files_are_damaged_is_left_and_its_weights_are_remember
     ],
 )
 def test_what_is_banned_follows_from_the_ledger_alone(moves, expected):
-    facts = dict.fromkeys(
-        ("id", "name", "version", "previous", "verdict", "reason", "run_id", "actor", "time")
-        + ("evaluation_sha256", "policy_sha256", "data_sha256", "code_version"),
-        "",
-    )
+    facts = {field.name: "" for field in fields(Move) if field.name not in ("action", "weights_sha256")}
     made = [Move(**facts, action=action, weights_sha256=weights) for action, weights in moves]
     assert rolled_back(made).keys() == expected
