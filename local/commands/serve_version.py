@@ -44,10 +44,17 @@ def serve_version(registry: str, name: str, version: str, *, state: Path, runs: 
     Raises:
         LrmError: the release could not be made, or does not serve what it scores offline. Servers go on as they are.
     """
+    from lrm.registry.run import champion_held
     from lrm.serving.release import CURRENT, root_of, serve_again
+    from lrm.serving.run import no_longer_champion
 
     root = root_of(state, name)
-    if (release := serve_again(root, version)) is None:
+    with champion_held(registry, name) as champion:
+        release = serve_again(root, version) if champion == version else None
+    if champion != version:
+        print(f"not in service: {no_longer_champion(version, champion)}")
+        return 1
+    if release is None:
         run = _last_validated(runs, name)
         why_not = _unfit(run) if run else f"{runs} has no run whose data passed validation"
         if run is None or why_not:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,21 +148,19 @@ def serve_again(root: Path, version: str) -> Path | None:
     return place
 
 
-def put_in_service(release: Release, *, is_wanted: Callable[[], bool] = lambda: True) -> Path | None:
+def put_in_service(release: Release) -> Path:
     """Give a proved release its name, let `current` name it, and remove all but it and the one that it takes over from.
 
     Args:
-        release: the release, under its hidden name.
-        is_wanted: asked at the last moment, while nobody else can move `current`.
+        release: the release, under its hidden name. Its version is the champion, and the caller holds it so
+            (`lrm.registry.run.champion_held`).
 
     Returns:
-        The release's folder; None where it was not wanted any more, and nothing was changed.
+        The release's folder.
     """
     root = release.folder.parent
     place = root / release.folder.name.removeprefix(".").removesuffix(".partial")
     with locked(root):
-        if not is_wanted():
-            return None
         before = served_version(root)
         release.folder.rename(place)
         _point(root, place)

@@ -47,7 +47,8 @@ def roll_out(
         data: the data folder.
         feature_repo: the declarations over it.
         state: the folder that holds `serving/`.
-        version: the version to serve; the champion if left out.
+        version: the version to serve, which must be the champion when its release is proved; the champion if left
+            out.
 
     Returns:
         `version`, `n_probes`, `start_seconds` (until the server was ready), `latency_p50_ms`, `latency_p99_ms`,
@@ -60,7 +61,7 @@ def roll_out(
             differently.
     """
     from lrm.registry.ledger import locked
-    from lrm.registry.run import resolve
+    from lrm.registry.run import champion_held, resolve
     from lrm.serving.publish import build_release
     from lrm.serving.release import put_in_service, remove_unfinished, root_of
 
@@ -77,22 +78,22 @@ def roll_out(
                 Path(found["bundle"]), examples, data, feature_repo, state=state, name=name, version=found["version"]
             )
             metrics = _probe(release, examples, rolled_out, data=data, feature_repo=feature_repo)
-            if (
-                put_in_service(release, is_wanted=lambda: bool(version) or _is_champion(registry, name, release))
-                is None
-            ):
-                return _skipped(rolled_out, name, f"version {release.version} is no longer the champion")
+            with champion_held(registry, name) as champion:
+                if champion != release.version:
+                    return _skipped(rolled_out, name, no_longer_champion(release.version, champion))
+                put_in_service(release)
         finally:
             remove_unfinished(root)
     _write(rolled_out, metrics)
     return metrics
 
 
-def _is_champion(registry: str, name: str, release: Any) -> bool:
-    """Whether nobody has put another version in service while this release was being proved."""
-    from lrm.registry.run import resolve
-
-    return bool(resolve(registry, name)["version"] == release.version)
+def no_longer_champion(version: str, champion: str) -> str:
+    """Why servers are not led to a version: somebody has moved the champion while its release was made."""
+    return (
+        f"version {version} is not the champion, version {champion or '(none)'} is: somebody moved it meanwhile, and "
+        "servers follow that decision; `python pipeline.py history` says whose it was"
+    )
 
 
 def _back_in_time(root: Path, examples: Path) -> str:

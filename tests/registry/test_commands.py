@@ -91,6 +91,34 @@ def test_where_no_release_is_kept_the_rollback_says_which_command_makes_one(regi
     assert (champion(registry), current(state)) == ("1", "2-abc")
 
 
+def test_a_rollback_that_servers_could_not_follow_goes_no_further_back_when_it_is_tried_again(
+    registry, state, two, register, promote, capsys
+):
+    promote(register("c"), run_id="c")
+    release(state, "1"), release(state, "3"), serve(state, "3")
+    rollback = ["rollback", "--state", str(state), "--runs", str(state / "none")]
+    for _ in range(2):
+        assert main(rollback) == 1  # no release of version 2 is kept, and none can be made
+        assert (champion(registry), current(state)) == ("2", "3-abc")
+    printed = capsys.readouterr().out
+    assert "the rollback from version 3 is finished, and none was made further back" in printed
+    assert "python pipeline.py rollback --from 2" in printed
+    assert main([*rollback, "--from", "2"]) == 0
+    assert (champion(registry), current(state)) == ("1", "1-abc")
+
+
+def test_a_version_that_is_named_is_left_once_however_often_it_is_asked(
+    registry, state, two, register, promote, capsys
+):
+    promote(register("c"), run_id="c")
+    release(state, "1"), release(state, "2"), release(state, "3"), serve(state, "3")
+    for _ in range(2):
+        assert main(["rollback", "--state", str(state), "--from", "3"]) == 0
+        assert (champion(registry), current(state)) == ("2", "2-abc")
+    assert main(["rollback", "--state", str(state), "--from", "1"]) == 1
+    assert "the champion is version 2, and the last rollback did not leave version 1" in capsys.readouterr().err
+
+
 def test_a_kept_challenger_is_put_in_service_by_a_person_who_says_why(registry, state, two, register, capsys):
     register("k", verdict="keep")
     with pytest.raises(SystemExit):

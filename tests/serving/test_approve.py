@@ -8,8 +8,9 @@ import pytest
 from local.prepare import data_version, declarations_version
 from lrm import manifest
 from lrm.record import RECORD
-from lrm.serving.release import CURRENT, read_release, root_of
+from lrm.serving.release import CURRENT, read_release, root_of, served_version
 from pipeline import main
+from tests.registry import children
 from tests.serving.conftest import NAME, register
 
 KEPT = "kept-back"
@@ -92,3 +93,24 @@ def test_data_that_are_gone_or_no_longer_what_was_validated_make_no_release(worl
     rewrite(runs, "run-1", part, **changed)
     assert approve(world, version, runs) == 1
     assert re.search(told, capsys.readouterr().out)
+
+
+def test_an_approval_whose_release_is_proved_after_a_rollback_does_not_put_it_in_service(world, runs, tmp_path, capsys):
+    """The release of the version approved takes minutes; meanwhile another person rolls back."""
+    first, second = (register(world.root, world.registry, weights, name="raced") for weights in ("raced-1", "raced-2"))
+    for path in runs.glob("*/run_manifest.json"):
+        facts = json.loads(path.read_text())
+        facts["data"]["name"] = "raced"
+        path.write_text(json.dumps(facts))
+    where = ["--name", "raced", "--state", str(world.state), "--runs", str(runs)]
+    assert main(["approve", first, "--reason", "the first", *where]) == 0
+    reached, go, code = children.PROCESSES.Event(), children.PROCESSES.Event(), children.PROCESSES.SimpleQueue()
+    told = ("main", ["approve", second, "--reason", "slowly", *where], ("lrm.serving.run", "_probe"))
+    slow = children.PROCESSES.Process(target=children.paused, args=(*told, reached, go, code))
+    slow.start()
+    reached.wait()
+    assert main(["rollback", *where]) == 0
+    go.set()
+    assert code.get() == 1
+    slow.join()
+    assert served_version(root_of(world.state, "raced")) == first

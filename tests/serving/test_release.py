@@ -76,12 +76,6 @@ def test_a_version_rolled_out_again_replaces_its_own_release(tmp_path):
     assert (tmp_path / "current").resolve() == new != old
 
 
-def test_a_release_that_is_no_longer_wanted_at_the_last_moment_changes_nothing(tmp_path):
-    put_in_service(built(tmp_path, "1", age_s=9))
-    assert put_in_service(built(tmp_path, "2"), is_wanted=lambda: False) is None
-    assert in_service(tmp_path) == "1"
-
-
 def test_the_release_of_an_earlier_version_is_served_again(tmp_path):
     old = put_in_service(with_bundle(built(tmp_path, "1", age_s=9)))
     put_in_service(built(tmp_path, "2"))
