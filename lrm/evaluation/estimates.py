@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrm.evaluation.calibration import difference as calibration_difference
 from lrm.evaluation.metrics import (
     Floats,
     hit_rate,
@@ -167,6 +168,15 @@ def compare(
                 )
             )
     return found
+
+
+def calibration_compared(
+    row: Comparison, draws: Draws, task: Ranking, logits: Mapping[str, Floats], *, confidence: float
+) -> Comparison:
+    """A comparison of calibration errors with an interval that noise does not pull to zero."""
+    own, other = (probability(logits[model]) for model in (CHALLENGER, row.against))
+    found, bound = calibration_difference(draws, task.user, own, other, task.label, confidence=confidence)
+    return row._replace(low=found.low, high=found.high, p_worse=probability_worse(bound, lower_is_better=True))
 
 
 def as_json(statistic: Statistic, *, confidence: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lrm.evaluation.estimates import (
     Comparison,
     Statistics,
     as_json,
+    calibration_compared,
     compare,
     number,
     ranking_statistics,
@@ -193,26 +194,12 @@ def mark(
     rng = np.random.default_rng(seed)
     draws = draw_users(exam.tables.requests[USER_ID].n_unique(), policy.decision.n_resamples, rng)
     statistics = _statistics(exam, answers, draws, masked=masked)
-    comparisons = [
-        row
-        for task, models in statistics.items()
-        if CHALLENGER in models
-        for row in compare(models, task=task, confidence=confidence)
-    ]
-    looks, main = facts.looks, policy.decision.primary
-    at_look = [
-        row._replace(confidence=looks.confidence(confidence))
-        for task, models in statistics.items()
-        if CHALLENGER in models and looks.n_earlier
-        for row in compare(
-            {
-                model: {name: each for name, each in found.items() if name.partition("@")[0] == main[task]}
-                for model, found in models.items()
-            },
-            task=task,
-            confidence=looks.confidence(confidence),
-        )
-    ]
+    comparisons = _compared(exam, answers, draws, statistics, confidence=confidence)
+    at_look = []
+    if facts.looks.n_earlier:
+        sure, main = facts.looks.confidence(confidence), policy.decision.primary
+        found = _compared(exam, answers, draws, _only(statistics, main), confidence=sure)
+        at_look = [row._replace(confidence=sure) for row in found]
     parts, part_comparisons = _on_slices(exam, answers, draws, policy)
     evidence = Evidence(
         comparisons=comparisons + part_comparisons,
@@ -237,7 +224,7 @@ def mark(
         "verdict": decision.verdict,
         "reasons": decision.reasons,
         "rules": [_finding_json(finding) for finding in decision.findings],
-        "looks": looks_json(looks, confidence),
+        "looks": looks_json(facts.looks, confidence),
         "primary": dict(zip(("task", "metric"), evidence.main_metrics(policy)[0], strict=True)),
         "models": {
             model: {
@@ -280,6 +267,43 @@ def _statistics(
         if exam.ranking is not None and answer.logits is not None:
             found.setdefault(RANKING, {})[name] = ranking_statistics(draws, exam.ranking, answer.logits, k=exam.k)
     return found
+
+
+def _only(
+    statistics: Mapping[str, Mapping[str, Statistics]], metrics: Mapping[str, str]
+) -> dict[str, dict[str, Statistics]]:
+    """Of each task one metric, at whatever k."""
+    return {
+        task: {
+            model: {name: each for name, each in found.items() if name.partition("@")[0] == metrics[task]}
+            for model, found in models.items()
+        }
+        for task, models in statistics.items()
+    }
+
+
+def _compared(
+    exam: Exam,
+    answers: Mapping[str, Answers],
+    draws: Draws,
+    statistics: Mapping[str, Mapping[str, Statistics]],
+    *,
+    confidence: float,
+) -> list[Comparison]:
+    """The challenger against every other model on all of each task."""
+    rows = [
+        row
+        for task, models in statistics.items()
+        if CHALLENGER in models
+        for row in compare(models, task=task, confidence=confidence)
+    ]
+    logits = {name: answer.logits for name, answer in answers.items() if answer.logits is not None}
+    if exam.ranking is None:
+        return rows
+    return [
+        calibration_compared(row, draws, exam.ranking, logits, confidence=confidence) if row.metric == "ece" else row
+        for row in rows
+    ]
 
 
 def _on_slices(

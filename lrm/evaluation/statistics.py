@@ -142,12 +142,17 @@ def interval(statistic: Statistic, *, confidence: float) -> Interval:
         return Interval(statistic.value, float("nan"), float("nan"))
     tail = (1 - confidence) / 2
     if tail * known.size < FEW and statistic.n_users > 1:
-        from scipy.special import stdtrit
-
-        reach = float(stdtrit(statistic.n_users - 1, 1 - tail)) * _deviation(statistic)
-        return Interval(statistic.value, statistic.value - reach, statistic.value + reach)
+        return t_interval(statistic, confidence=confidence)
     low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(statistic.value, float(low), float(high))
+
+
+def t_interval(statistic: Statistic, *, confidence: float) -> Interval:
+    """The value with the interval of the t distribution with the draws' deviation."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(statistic.n_users - 1, (1 + confidence) / 2)) * _deviation(statistic)
+    return Interval(statistic.value, statistic.value - reach, statistic.value + reach)
 
 
 def probability_worse(difference: Statistic, *, lower_is_better: bool) -> float:
