@@ -113,7 +113,8 @@ def remove_leftovers(runs: Path) -> list[Path]:
         is_killed = read(run_dir)["state"] == STARTED
         tasks = [task for task in artifacts_of(run_dir).glob("*/*") if not any(task in path.parents for path in named)]
         removed += [task for task in tasks if is_killed or _is_torn(task)]
-        removed += [path for path in (run_dir / WORKSPACE, temporary_of(run_dir)) if path.is_dir()]
+        removed += [path for path in (run_dir / WORKSPACE,) if path.is_dir()]
+        shutil.rmtree(temporary_of(run_dir), ignore_errors=True)  # its name there may be another user's
     for folder in removed:
         shutil.rmtree(folder)
     return removed

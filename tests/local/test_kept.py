@@ -52,6 +52,19 @@ def test_what_a_killed_run_left_half_written_is_removed_and_what_the_engine_may_
     assert (whole.exists(), torn.exists(), other.exists()) == (True, False, True)
 
 
+def test_what_the_steps_of_a_killed_run_left_in_the_temporary_folder_is_removed_and_a_running_ones_stays(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, running = (begun(tmp_path / "runs", run_id, state="started") for run_id in "12")
+    for run_dir in (killed, running):
+        (kept.temporary_of(run_dir) / "step-x").mkdir(parents=True)
+    with kept.held(running):
+        kept.remove_leftovers(tmp_path / "runs")
+    assert not kept.temporary_of(killed).exists()
+    assert kept.temporary_of(running).exists()
+
+
 def test_what_a_killed_step_left_in_a_run_that_went_on_to_its_report_is_removed(tmp_path):
     run_dir = begun(tmp_path / "runs", "1", state="failed")
     torn, failed = wrote(run_dir, "train-lrm"), wrote(run_dir, "validate-data")
