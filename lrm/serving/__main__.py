@@ -57,7 +57,10 @@ starts, at the instant at which it ends: old data is a replayed world, whose clo
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until stopped; returns the exit status."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.sha256 and (given.bundle is None or given.follow is not None):
+        parser.error("--sha256 is the digest of one release: name it with --bundle, and leave --follow out")
     try:
         if given.bundle is None and given.follow is None:
             folder = champion_folder(given.registry or in_state(given.state), given.name, given.state)
@@ -80,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bundle", type=Path, help="serve this release folder, as roll_out writes them")
     parser.add_argument("--follow", type=Path, help="a link: serve what it comes to name")
+    parser.add_argument(
+        "--sha256",
+        default="",
+        help="with --bundle alone: the digest that the release must have (fetch --push printed it, /v1/model says it); "
+        "without one the server says that what it serves is unpinned",
+    )
     parser.add_argument(
         "--registry",
         default="",
@@ -184,9 +193,15 @@ def _serve(given: argparse.Namespace) -> None:
         events=given.events,
         follow=given.follow,
         leave_s=given.leave_s,
+        is_pinned=bool(given.sha256),
     )
-    folder = given.bundle or given.follow
-    serve(read_release(folder.resolve()), options, host=given.host, port=given.port)
+    release = read_release((given.bundle or given.follow).resolve())
+    if given.sha256 not in ("", release.sha256):
+        raise ServingError(
+            f"{release.folder} has the sha256 {release.sha256}, expected {given.sha256}; serve the release that has "
+            "it, or name its new digest"
+        )
+    serve(release, options, host=given.host, port=given.port)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """A depot: where releases wait for the machines that serve them; a folder or a bucket, `gs://BUCKET[/PREFIX]`.
 
     <name>/<release>/...           the files of a release, which never change
-    <name>/<release>/files.json    {path: sha256} of all of them
+    <name>/<release>/files.json    the list of all of them, with their digests (`lrm.serving.contents`)
     <name>/<pointer>.json          {"release": ..., "sha256": that of files.json}, written last
 
 There is a pointer `current`, one for each version (its latest release) and one for each release. Nothing is taken from
-a depot unless its digest is the one that was written when the release was pushed: a release holds declarations, which
-are code, so its digest is worth naming where the server is deployed (`sha256`).
+a depot unless its digest is the one that was written when the release was pushed. Who can write to the depot can write
+both, and a release holds declarations, which are code: only a digest that is named where the server is deployed
+(`sha256`) says which release it is. One that is fetched without is *unpinned*.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from typing import Any, NamedTuple
 from lrm.content import sha256_of
 from lrm.errors import RegistryError, ServingError
 from lrm.registry import bundle as bundles
+from lrm.serving.contents import FILES, compare, is_one_part, is_sha256, read_list
 from lrm.serving.release import BUNDLE, Release, read_release
 
 BUCKET = "gs://"
-FILES = "files.json"
 CURRENT = "current"
 CHAMPION = "champion"
 TIMEOUT_S = 30
@@ -43,7 +44,7 @@ class Wanted(NamedTuple):
     pointer: str = CURRENT
     """`current`, a version, or the name of a release."""
     sha256: str = ""
-    """The release's digest, as `push` gave it; "" takes the depot's word."""
+    """The release's digest, as `push` gave it; "" takes the depot's word: it is unpinned."""
     content_sha256: str = ""
     """The digest of the bundle's content, as the registry holds it; "" asks for none."""
 
@@ -63,19 +64,18 @@ def push(folder: Path, depot: str) -> tuple[str, str]:
     """
     folder = folder.resolve()
     release = read_release(folder)
-    files = digests(folder)
+    for name in (release.name, folder.name, release.version):
+        _require_one_part(name, folder)
+    place = f"{release.name}/{folder.name}"
     with tempfile.TemporaryDirectory() as scratch:
-        listed, pointer = Path(scratch, FILES), Path(scratch, "pointer.json")
-        listed.write_text(json.dumps(files, indent=1))
-        sha256 = sha256_of(listed)
-        _refuse_another(depot, f"{release.name}/{folder.name}.json", sha256, pointer)
-        for path in files:
-            _put(folder / path, depot, f"{release.name}/{folder.name}/{path}")
-        _put(listed, depot, f"{release.name}/{folder.name}/{FILES}")
-        pointer.write_text(json.dumps({"release": folder.name, "sha256": sha256}))
+        pointer = Path(scratch, "pointer.json")
+        _refuse_another(depot, f"{place}.json", release.sha256, pointer)
+        for path in (*read_list(folder / FILES), FILES):
+            _put(folder / path, depot, f"{place}/{path}")
+        pointer.write_text(json.dumps({"release": folder.name, "sha256": release.sha256}))
         for name in (folder.name, release.version, CURRENT):
             _put(pointer, depot, f"{release.name}/{name}.json")
-    return folder.name, sha256
+    return folder.name, release.sha256
 
 
 def _refuse_another(depot: str, path: str, sha256: str, scratch: Path) -> None:
@@ -86,7 +86,7 @@ def _refuse_another(depot: str, path: str, sha256: str, scratch: Path) -> None:
         if isinstance(error.__cause__, FileNotFoundError):  # nothing of that name is there
             return
         raise
-    held = json.loads(scratch.read_text())["sha256"]
+    held = _pointed(scratch, f"{depot}: {path}")["sha256"]
     if held != sha256:
         raise ServingError(
             f"{depot} holds {path.removesuffix('.json')} with sha256 {held}, and this folder has {sha256}: a release "
@@ -106,14 +106,18 @@ def fetch(depot: str, wanted: Wanted, to: Path) -> Release:
         ServingError: there is no such release, or a digest is not the expected one.
         RegistryError: the bundle was changed before the release was pushed.
     """
+    for name in (wanted.name, wanted.pointer):
+        _require_one_part(name, depot)
+    if wanted.sha256 and not is_sha256(wanted.sha256):
+        raise ServingError(f"a digest is 64 hex digits, got {wanted.sha256!r}; give the one that --push printed")
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as scratch:
-        listed, release = Path(scratch, FILES), Path(scratch, "release")
-        place = _listed(depot, wanted, listed)
-        for path, sha256 in json.loads(listed.read_text()).items():
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ServingError(f"{depot}: {place}/{FILES} names {path!r}, outside the release; push it again")
-            _take(depot, f"{place}/{path}", release / path, sha256=sha256)
+        release = Path(scratch, "release")
+        release.mkdir()
+        place = _listed(depot, wanted, release / FILES)
+        for path, listed in read_list(release / FILES).items():
+            _take(depot, f"{place}/{path}", release / path)
+            compare(release / path, listed, what=f"{depot}: {path}", since="it was pushed", do="push it again")
         content = bundles.verify(release / BUNDLE)["content_sha256"]
         if wanted.content_sha256 not in ("", content):
             raise ServingError(
@@ -128,15 +132,42 @@ def fetch(depot: str, wanted: Wanted, to: Path) -> Release:
 def _listed(depot: str, wanted: Wanted, to: Path) -> str:
     """Take the list of a release's files, and say where in the depot they are."""
     _take(depot, f"{wanted.name}/{wanted.pointer}.json", to)
-    pointer = json.loads(to.read_text())
+    pointer = _pointed(to, f"{depot}: {wanted.name}/{wanted.pointer}.json")
     if wanted.sha256 not in ("", pointer["sha256"]):
         raise ServingError(
             f"{depot}: {wanted.pointer} of {wanted.name} is release {pointer['release']} with sha256 "
             f"{pointer['sha256']}, expected {wanted.sha256}; name the release that has that digest, or its new digest"
         )
     place = f"{wanted.name}/{pointer['release']}"
-    _take(depot, f"{place}/{FILES}", to, sha256=pointer["sha256"])
+    _take(depot, f"{place}/{FILES}", to)
+    if (seen := sha256_of(to)) != pointer["sha256"]:
+        raise ServingError(
+            f"{depot}: {place}/{FILES} was changed since it was pushed (expected sha256 {pointer['sha256']}, seen "
+            f"{seen}); push it again"
+        )
     return place
+
+
+def _pointed(path: Path, where: str) -> dict[str, str]:
+    """What a pointer says: a release, one part of a path, and its digest."""
+    try:
+        pointer: dict[str, str] = json.loads(path.read_bytes())
+        is_pointer = is_one_part(pointer["release"]) and is_sha256(pointer["sha256"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_pointer = False
+    if not is_pointer:
+        raise ServingError(
+            f"{where} names no release and digest (64 hex digits), got {path.read_bytes()[:200]!r}; push it again"
+        )
+    return pointer
+
+
+def _require_one_part(name: str, where: object) -> None:
+    if not is_one_part(name):
+        raise ServingError(
+            f"{where}: {name!r} cannot be the name of a model, a version or a release: one part of a path is asked "
+            "for, without / and not hidden"
+        )
 
 
 def champion(server: str, name: str) -> tuple[str, str]:
@@ -147,7 +178,7 @@ def champion(server: str, name: str) -> tuple[str, str]:
         name: the registered model.
 
     Raises:
-        RegistryError: the server cannot be reached, or knows no champion.
+        RegistryError: the server cannot be reached, or knows no champion, or not the digest of its bundle.
     """
     asked = urllib.parse.urlencode({"name": name, "alias": CHAMPION})
     address = f"{server.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{asked}"
@@ -161,7 +192,13 @@ def champion(server: str, name: str) -> tuple[str, str]:
     except OSError as error:
         raise RegistryError(f"the registry {server} cannot be reached ({error}); check its address") from error
     tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
-    return str(version["version"]), str(tags.get("content_sha256", ""))
+    content = tags.get("content_sha256", "")
+    if not is_sha256(content):
+        raise RegistryError(
+            f"{server}: version {version['version']} of {name!r} has no digest of its bundle (tag content_sha256, seen "
+            f"{content!r}); register the model again"
+        )
+    return str(version["version"]), content
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -170,8 +207,8 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
 
 
-def _take(depot: str, path: str, to: Path, *, sha256: str = "") -> None:
-    """Copy one file out of a depot, and check it."""
+def _take(depot: str, path: str, to: Path) -> None:
+    """Copy one file out of a depot."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         if depot.startswith(BUCKET):
@@ -182,10 +219,6 @@ def _take(depot: str, path: str, to: Path, *, sha256: str = "") -> None:
         raise ServingError(
             f"{depot} holds no {path}; put a release there: python -m lrm.serving.fetch --push RELEASE --depot {depot}"
         ) from error
-    if sha256 and (seen := sha256_of(to)) != sha256:
-        raise ServingError(
-            f"{depot}: {path} was changed since it was pushed (expected sha256 {sha256}, seen {seen}); push it again"
-        )
 
 
 def _put(source: Path, depot: str, path: str) -> None:

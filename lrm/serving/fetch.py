@@ -35,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--push", type=Path, metavar="RELEASE", help="put this release folder into the depot")
     parser.add_argument("--name", default="", help="the registered model to fetch")
     parser.add_argument("--release", default=CURRENT, help="a release, a version or %(default)s (default: %(default)s)")
-    parser.add_argument("--sha256", default="", help="the digest that the release must have, as --push printed it")
+    parser.add_argument(
+        "--sha256",
+        default="",
+        help="the digest that the release must have, as --push printed it; without one it is unpinned",
+    )
     parser.add_argument("--registry", default="", help="address of an MLflow server: fetch what it calls champion")
     asked = parser.parse_args(argv)
     if asked.to and not asked.name:
@@ -60,7 +64,12 @@ def _fetch(asked: argparse.Namespace) -> None:
         version, content = champion(asked.registry, asked.name)
         wanted = wanted._replace(pointer=version, content_sha256=content)
     release = fetch(asked.depot, wanted, asked.to)
-    print(f"fetched {release.name} version {release.version}, data as of {release.as_of:%Y-%m-%d %H:%M} UTC, verified")
+    what = f"{release.name} version {release.version}, data as of {release.as_of:%Y-%m-%d %H:%M} UTC"
+    if asked.sha256:
+        print(f"fetched {what}, verified: its sha256 is the one named, {release.sha256}")
+        return
+    bundle = "; its bundle is the registered one" if asked.registry else ""
+    print(f"fetched {what}, unpinned: every file is as the depot lists it{bundle}; sha256 {release.sha256}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def build_release(
         state: the folder that holds `serving/`.
         name: the registered model.
         version: the registered version.
-        online: a filled online store to link to; one with every entity is made where it is left out.
+        online: a filled online store to copy; one with every entity is made where it is left out.
         exact_up_to: items of a catalogue that gets no index; None: none does.
 
     Raises:
@@ -86,12 +86,11 @@ def build_release(
     if online is None:
         store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
     else:
-        (folder / ONLINE).symlink_to(online.resolve(), target_is_directory=True)
+        shutil.copytree(online, folder / ONLINE)
     release = Release(folder, name, version, as_of, key_types(data, declared))
     if exact_up_to is not None and catalogue.height > exact_up_to:
         release = with_index(release)
-    write_release(release)
-    return release
+    return write_release(release)
 
 
 def declared_for(signals: Sequence[Signal], feature_repo: Path, data: Path) -> Declarations:

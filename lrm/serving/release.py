@@ -1,10 +1,10 @@
 """A release: everything a server needs to answer, in one folder, `state/serving/<name>/<version>-<id>/`.
 
+    files.json      every file, its size and its sha256 (`lrm.serving.contents`)
     release.json    name, version, as_of, the types of the keys, the fields that a request may carry
     bundle/         the registered bundle, verified
     items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
-    index.safetensors  where the catalogue is large: how it is searched (`lrm.model.index.Plan`); its digest is in
-                    release.json
+    index.safetensors  where the catalogue is large: how it is searched (`lrm.model.index.Plan`)
     history.sqlite  the latest events of every user (`features.write_histories`)
     feature_repo/   the declarations
     online/         the feature store's registry and online store, as of `as_of`
@@ -24,10 +24,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrm.content import sha256_of
 from lrm.errors import ServingError
 from lrm.registry import bundle as bundles
 from lrm.registry.ledger import locked
+from lrm.serving.contents import verify, write_list
 
 RELEASE, BUNDLE, ITEMS, INDEX, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
     "release.json",
@@ -57,6 +57,8 @@ class Release(NamedTuple):
     """`int64` or `string` for each join key: `user_id`, `item_id`, and those that a request brings."""
     catalogue_index: dict[str, Any] | None = None
     """The digest and the measured recall of the catalogue's index, as `with_index` gives them; None: there is none."""
+    sha256: str = ""
+    """The release's digest, which covers every file, as it was read; "" before it was finished."""
 
 
 def root_of(state: Path, name: str) -> Path:
@@ -71,19 +73,20 @@ def new_folder(root: Path, version: str) -> Path:
     return folder
 
 
-def write_release(release: Release) -> None:
-    """Write `release.json`."""
+def write_release(release: Release) -> Release:
+    """Finish a release: write `release.json`, and the list of all files."""
     facts: dict[str, Any] = release._asdict() | {"as_of": release.as_of.isoformat()}
-    del facts["folder"]
+    del facts["folder"], facts["sha256"]
     (release.folder / RELEASE).write_text(json.dumps(facts, indent=1) + "\n")
+    return release._replace(sha256=write_list(release.folder))
 
 
 def read_release(folder: Path) -> Release:
-    """Read a release, and verify its bundle and its index.
+    """Read a release, every file of it compared with its digest.
 
     Raises:
-        ServingError: the folder is no release, or its index is missing or was changed.
-        RegistryError: a file of the bundle is missing or was changed.
+        ServingError: the folder is no release, or a file is missing, was changed or was added.
+        RegistryError: its bundle was already another when the release was built.
     """
     for name in (RELEASE, ITEMS):
         if not (folder / name).is_file():
@@ -91,23 +94,10 @@ def read_release(folder: Path) -> Release:
                 f"{folder} is no release: it has no {name}; the step roll_out writes releases to state/serving/, "
                 "so run `make run` first"
             )
+    sha256 = verify(folder)
     bundles.verify(folder / BUNDLE)
     facts = json.loads((folder / RELEASE).read_text())
-    release = Release(folder=folder, **(facts | {"as_of": datetime.fromisoformat(facts["as_of"])}))
-    _verify_index(release)
-    return release
-
-
-def _verify_index(release: Release) -> None:
-    if release.catalogue_index is None:
-        return
-    path, expected = release.folder / INDEX, release.catalogue_index["sha256"]
-    seen = sha256_of(path) if path.is_file() else "no file"
-    if seen != expected:
-        raise ServingError(
-            f"{path} was changed since it was built (expected sha256 {expected}, seen {seen}); roll the version out "
-            "again, or serve another release"
-        )
+    return Release(folder=folder, **(facts | {"as_of": datetime.fromisoformat(facts["as_of"]), "sha256": sha256}))
 
 
 def latest_releases(root: Path) -> dict[str, Path]:
@@ -138,12 +128,12 @@ def serve_again(root: Path, version: str) -> Path | None:
         The release's folder; None where no release of that version is kept, and nothing was changed.
 
     Raises:
-        RegistryError: a file of the release's bundle is missing or was changed.
+        ServingError: a file of the release is missing, was changed or was added.
     """
     with locked(root):
         place = latest_releases(root).get(version)
         if place is not None:
-            bundles.verify(place / BUNDLE)
+            verify(place)
             _point(root, place)
     return place
 

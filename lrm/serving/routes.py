@@ -168,6 +168,7 @@ def add_status(app: FastAPI) -> None:
         """Which model answers, where it came from, and what a request may carry."""
         release, service = held.release, held.service
         facts: dict[str, Any] = {"name": release.name, "version": release.version, "release": release.folder.name}
+        facts |= {"sha256": release.sha256, "digest": app.state.digest}
         facts |= {"as_of": release.as_of.isoformat(), "refused": held.refused}
         if service is not None:
             facts |= {

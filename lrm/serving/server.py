@@ -55,6 +55,9 @@ COLLECT_AFTER = (50_000, 20, 20)
 thousands, of which next to none form a circle."""
 
 
+PINNED, UNPINNED = "pinned", "unpinned"
+
+
 class Options(NamedTuple):
     """How a server behaves."""
 
@@ -75,6 +78,8 @@ class Options(NamedTuple):
     """Where new events are kept; None: beside the release."""
     follow: Path | None = None
     """A link: what it comes to name is served."""
+    is_pinned: bool = False
+    """Whether the release's digest was named from outside, and so is the one that was meant."""
     leave_s: float = 0.0
     """Seconds for which a server that is told to stop still answers, so that callers learn to go elsewhere."""
 
@@ -125,6 +130,7 @@ def make_app(
     meters = new_meters(
         {
             "lrm_ready": ("Whether the model is loaded and warm, and every loop runs", is_ready),
+            "lrm_release_pinned": ("Whether the release's digest was named", lambda: float(options.is_pinned)),
             "lrm_queue_length": ("Questions that wait", lambda: batcher.n_waiting),
             "lrm_prefix_bytes": ("Decoded histories held", lambda: _of_prefixes(held, lambda s: s.remembered.n_bytes)),
             "lrm_prefix_hits": ("Histories at hand", lambda: _of_prefixes(held, lambda s: s.counts["hit"])),
@@ -141,6 +147,7 @@ def make_app(
     app.state.pusher, app.state.health = pusher, health
     app.state.on_ready, app.state.on_failure, app.state.follow = on_ready, on_failure, options.follow
     app.state.served, app.state.is_leaving = {}, False
+    app.state.digest = PINNED if options.is_pinned else UNPINNED
 
     shed, asking = Shed(), (RECOMMEND_PATH, SCORE_PATH)
 
@@ -192,7 +199,9 @@ def _serve_on(sockets: list[socket.socket], release: Release, options: Options, 
         server.should_exit = True
 
     app = make_app(release, options, on_ready=say_ready, on_failure=stop)
-    log(f"loading {release.name} version {release.version}", release=release.folder.name, as_of=str(release.as_of))
+    facts: dict[str, Any] = {"release": release.folder.name, "as_of": str(release.as_of), "sha256": release.sha256}
+    facts["digest"] = PINNED if options.is_pinned else UNPINNED
+    log(f"loading {release.name} version {release.version}", **facts)
 
     def take_leave() -> None:
         app.state.is_leaving = True

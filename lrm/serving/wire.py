@@ -212,6 +212,10 @@ class Model(BaseModel):
     name: str
     version: str
     release: str
+    sha256: str = Field(description="of the release: of the list of its files and their digests")
+    digest: str = Field(
+        description="pinned: it is the one that the server was told to expect; unpinned: it was told none"
+    )
     as_of: str
     lineage: dict[str, Any] = Field(default_factory=dict)
     n_items: int | None = None

@@ -81,6 +81,8 @@ def the_release_is_fetched_and_checked(objects: list[Object], _: Facts) -> Itera
             yield f"{pod.name}: what is fetched is not what is served"
         if "--sha256=$(LRM_SHA256)" not in fetch["args"]:
             yield f"{pod.name}: the release's digest is not asked for"
+        if "--sha256=$(LRM_SHA256)" not in pod.spec["containers"][0]["args"]:
+            yield f"{pod.name}: the server does not ask for the release's digest"
 
 
 def a_depot_that_is_a_folder_is_mounted(objects: list[Object], _: Facts) -> Iterator[str]:

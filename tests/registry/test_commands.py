@@ -28,11 +28,13 @@ def release(state, version):
     """A release of a version, as roll_out leaves it: here only what a link needs."""
     from lrm.content import content_sha256
     from lrm.registry.bundle import BUNDLE
+    from lrm.serving.contents import write_list
 
     folder = state / "serving" / NAME / f"{version}-abc"
     (folder / "bundle").mkdir(parents=True)
     (folder / "release.json").write_text(json.dumps({"version": version}))
     (folder / "bundle" / BUNDLE).write_text(json.dumps({"content_sha256": content_sha256({}), "files": {}}))
+    write_list(folder)
     return folder
 
 

@@ -13,6 +13,7 @@ from lrm.content import content_sha256
 from lrm.registry import backend, bucket
 from lrm.registry.ledger import ledger_at, load
 from lrm.registry.run import choose_ledger, resolve, show
+from lrm.serving.contents import write_list
 from tests import services
 from tests.registry import children
 from tests.registry.children import AFTER, BEFORE, TORN, registry_of
@@ -84,6 +85,7 @@ def write_release(folder, version):
     (folder / "bundle").mkdir(parents=True)
     (folder / "release.json").write_text(json.dumps({"version": version}))
     (folder / "bundle/bundle.json").write_text(json.dumps({"content_sha256": content_sha256({}), "files": {}}))
+    write_list(folder)
 
 
 def link(state, version):

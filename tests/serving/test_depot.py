@@ -11,6 +11,7 @@ import pytest
 from lrm.errors import RegistryError, ServingError
 from lrm.registry import bundle as bundles
 from lrm.serving import depot as depots
+from lrm.serving.contents import write_list
 from lrm.serving.depot import Wanted, champion, digests, fetch, push
 from lrm.serving.fetch import main
 from lrm.serving.release import BUNDLE, ITEMS, Release, write_release
@@ -58,7 +59,8 @@ def test_the_digest_of_a_release_is_that_of_its_list_of_files(depot, pushed):
     folder, sha256 = pushed
     listed = (depot / NAME / folder.name / "files.json").read_bytes()
     assert sha256 == hashlib.sha256(listed).hexdigest()
-    assert json.loads(listed)["items.parquet"] == hashlib.sha256(b"items").hexdigest()
+    of_items = {"bytes": 5, "sha256": hashlib.sha256(b"items").hexdigest()}
+    assert json.loads(listed)["files"]["items.parquet"] == of_items
 
 
 def test_current_a_version_and_a_name_each_lead_to_their_release(tmp_path, depot, pushed):
@@ -81,6 +83,7 @@ def test_another_release_of_the_same_name_is_not_pushed(tmp_path, depot, pushed)
     folder, sha256 = pushed
     edited = shutil.copytree(folder, tmp_path / "edited" / folder.name)
     (edited / "history.sqlite").write_bytes(b"others")
+    write_list(edited)
     with pytest.raises(
         ServingError, match=rf"holds shop/{folder.name} with sha256 {sha256}, .* a release never changes"
     ):
@@ -118,13 +121,67 @@ def test_a_bundle_other_than_the_registered_one_is_refused(tmp_path, depot, push
     assert not (tmp_path / "out").exists()
 
 
-def test_a_list_that_names_a_file_outside_the_release_is_refused(tmp_path, depot, pushed):
-    listed = depot / NAME / pushed[0].name / "files.json"
-    listed.write_text(json.dumps({"../../evil": "00"}))
-    pointer = {"release": pushed[0].name, "sha256": hashlib.sha256(listed.read_bytes()).hexdigest()}
+OUTSIDE = ["../../evil", "/etc/evil", "a/../../evil", "a//b", "./a", ".hidden", "a\\..\\b", "", "files.json", "a/\0"]
+
+
+def relisted(depot, folder, files):
+    """The depot after somebody who can write to it gave a release another list, and the digest of that."""
+    listed = depot / NAME / folder.name / "files.json"
+    own = hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    listed.write_text(json.dumps({"files": files, "sha256": own}))
+    pointer = {"release": folder.name, "sha256": hashlib.sha256(listed.read_bytes()).hexdigest()}
     (depot / NAME / "current.json").write_text(json.dumps(pointer))
-    with pytest.raises(ServingError, match=r"names '\.\./\.\./evil', outside the release"):
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_list_that_names_a_file_outside_the_release_is_refused(tmp_path, depot, pushed, path):
+    relisted(depot, pushed[0], {path: {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}})
+    with pytest.raises(ServingError, match="outside the release"):
+        fetch(str(depot), Wanted(NAME), tmp_path / "out" / "release")
+    assert not (tmp_path / "out" / "release").exists()
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("sha256", ["", None, 0, "00ff", "g" * 64, "A" * 64, ["0" * 64], "0" * 64 + "\n"])
+def test_a_digest_that_is_none_is_refused_wherever_it_stands(tmp_path, depot, pushed, sha256):
+    relisted(depot, pushed[0], {"items.parquet": {"bytes": 5, "sha256": sha256}})
+    with pytest.raises(ServingError, match="is no list of a release's files"):
         fetch(str(depot), Wanted(NAME), tmp_path / "out")
+    pointer = depot / NAME / "current.json"
+    for facts in ({"release": pushed[0].name, "sha256": sha256}, {"release": pushed[0].name}, [], None):
+        pointer.write_text(json.dumps(facts))
+        with pytest.raises(ServingError, match=r"names no release and digest \(64 hex digits\)"):
+            fetch(str(depot), Wanted(NAME), tmp_path / "out")
+    if sha256:
+        with pytest.raises(ServingError, match="a digest is 64 hex digits"):
+            fetch(str(depot), Wanted(NAME, sha256=sha256), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../shop", "a/b", "..", ".hidden", "", "a\\b", "/etc", "a\0"])
+def test_a_name_that_leads_elsewhere_is_refused_wherever_it_comes_from(tmp_path, depot, pushed, name):
+    for wanted in (Wanted(name), Wanted(NAME, name)):
+        with pytest.raises(ServingError, match="one part of a path is asked for"):
+            fetch(str(depot), wanted, tmp_path / "out")
+    pointer = {"release": name, "sha256": pushed[1]}
+    (depot / NAME / "current.json").write_text(json.dumps(pointer))
+    with pytest.raises(ServingError, match="names no release and digest"):
+        fetch(str(depot), Wanted(NAME), tmp_path / "out")
+    for facts in ({"name": name}, {"version": name}):
+        folder = released(tmp_path, "3")
+        write_release(Release(folder, NAME, "3", AS_OF, {})._replace(**facts))
+        with pytest.raises(ServingError, match="one part of a path is asked for"):
+            push(folder, str(depot))
+
+
+def test_what_is_fetched_without_a_digest_is_called_unpinned(tmp_path, depot, pushed, capsys):
+    asked = ["--depot", str(depot), "--name", NAME, "--to", str(tmp_path / "out")]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert ("unpinned" in said, "verified" in said, pushed[1] in said) == (True, False, True)
+    assert main([*asked, "--sha256", pushed[1]]) == 0
+    said = capsys.readouterr().out
+    assert ("unpinned" in said, "verified" in said, pushed[1] in said) == (False, True, True)
 
 
 def test_an_empty_depot_says_how_to_fill_it(tmp_path, depot):
@@ -135,7 +192,7 @@ def test_an_empty_depot_says_how_to_fill_it(tmp_path, depot):
 def test_a_release_whose_bundle_was_changed_is_not_pushed(tmp_path, depot):
     folder = released(tmp_path, "1")
     (folder / BUNDLE / "weights").write_bytes(b"others")
-    with pytest.raises(RegistryError, match="weights was changed"):
+    with pytest.raises(ServingError, match="weights was changed"):
         push(folder, str(depot))
     assert not depot.exists()
 
@@ -179,10 +236,16 @@ def test_the_champion_is_the_version_that_the_registry_names(tmp_path, depot, pu
         client.create_model_version(model, "s3://elsewhere/1", tags={"content_sha256": content})
         client.set_registered_model_alias(model, "champion", "1")
         assert champion(address, model) == ("1", content)
+        client.set_model_version_tag(model, "1", "content_sha256", "")
+        with pytest.raises(RegistryError, match="has no digest of its bundle"):
+            champion(address, model)
+        client.set_model_version_tag(model, "1", "content_sha256", content)
         (depot / model).symlink_to(depot / NAME)
         asked = ["--depot", str(depot), "--name", model, "--registry", address, "--to", str(tmp_path / "out")]
         assert main(asked) == 0
-    assert "fetched shop version 1, data as of 2024-01-01 00:00 UTC, verified" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fetched shop version 1, data as of 2024-01-01 00:00 UTC, unpinned: " in said
+    assert "its bundle is the registered one" in said
     with pytest.raises(RegistryError, match=r"the registry http://127\.0\.0\.1:9 cannot be reached"):
         champion("http://127.0.0.1:9", model)
 

@@ -10,6 +10,7 @@ import pytest
 
 from lrm.content import content_sha256
 from lrm.errors import RegistryError, ServingError
+from lrm.serving.contents import write_list
 from lrm.serving.release import (
     Release,
     latest_releases,
@@ -40,6 +41,7 @@ def with_bundle(release):
     (release.folder / "bundle").mkdir()
     manifest = {"content_sha256": content_sha256({}), "files": {}}
     (release.folder / "bundle/bundle.json").write_text(json.dumps(manifest))
+    write_list(release.folder)
     return release
 
 
@@ -84,7 +86,7 @@ def test_the_release_of_an_earlier_version_is_served_again(tmp_path):
     assert (served_version(tmp_path), versions(tmp_path)) == ("1", ["1", "2"])
     assert serve_again(tmp_path, "7") is None
     (old / "bundle/weights.safetensors").write_text("evil")
-    with pytest.raises(RegistryError, match=r"weights\.safetensors was added"):
+    with pytest.raises(ServingError, match=r"weights\.safetensors was added"):
         serve_again(tmp_path, "1")
 
 

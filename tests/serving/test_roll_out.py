@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.errors import RegistryError, SchemaError, ServingError
+from lrm.errors import SchemaError, ServingError
 from lrm.features.run import retrieve_features
 from lrm.features.tables import read
 from lrm.model.artifact import load
@@ -160,7 +160,7 @@ def test_whether_the_data_is_replayed_is_decided_when_the_service_opens(world):
 def test_a_tampered_release_is_not_served(world, tmp_path):
     folder = shutil.copytree(world.release.folder, tmp_path / "release")
     (folder / "bundle" / "weights.safetensors").write_bytes(b"evil")
-    with pytest.raises(RegistryError, match=r"weights\.safetensors was changed"):
+    with pytest.raises(ServingError, match=r"weights\.safetensors was changed"):
         read_release(folder)
     with (
         pytest.raises(ServingError, match=r"status 1 before it was ready: .*weights\.safetensors was changed"),
