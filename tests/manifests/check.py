@@ -45,6 +45,7 @@ EVERYWHERE: tuple[Policy, ...] = (
     pool_policies.an_autoscaler_counts_its_own_pods,
     pool_policies.what_is_named_exists,
     pool_policies.traffic_is_denied_but_for_what_is_needed,
+    pool_policies.pods_reach_no_stranger,
 )
 IN_PRODUCTION: tuple[Policy, ...] = (
     pool_policies.images_are_named_by_digest,
@@ -59,6 +60,7 @@ OF_ANY_POD: tuple[Policy, ...] = (
     policies.the_version_is_that_of_the_image,
     pool_policies.selectors_find_pods,
     pool_policies.what_is_named_exists,
+    pool_policies.pods_reach_no_stranger,
 )
 
 

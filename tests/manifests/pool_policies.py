@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import yaml
 
@@ -17,6 +18,15 @@ NEEDED = (
     ("the registry", 5000),
 )
 """What a pod asks of others, and on which port."""
+KNOWN = tuple(
+    ip_network(place)
+    for place in (
+        *("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),  # the cluster's own
+        "169.254.0.0/16",  # of the node: names, the metadata server
+        *("199.36.153.8/30", "199.36.153.4/30"),  # private.googleapis.com, restricted.googleapis.com
+    )
+)
+"""Where a pod may have business."""
 POD_HASH = "5d8f9c7b6d-x7k2p"
 """What a Deployment adds to its name in that of a pod."""
 
@@ -130,6 +140,15 @@ def traffic_is_denied_but_for_what_is_needed(objects: list[Object], _: Facts) ->
         for what, port in NEEDED:
             if port not in outgoing:
                 yield f"{pod.name}: cannot reach {what} (port {port})"
+
+
+def pods_reach_no_stranger(objects: list[Object], _: Facts) -> Iterator[str]:
+    """Outside its own networks a pod reaches Google's interfaces by their private addresses, and nothing else."""
+    for one in of_kind(objects, "NetworkPolicy"):
+        for rule in one["spec"].get("egress", ()):
+            for place in [peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer]:
+                if not any(ip_network(place).subnet_of(known) for known in KNOWN):
+                    yield f"NetworkPolicy {one['metadata']['name']}: lets pods reach {place}, open to strangers"
 
 
 def images_are_named_by_digest(objects: list[Object], _: Facts) -> Iterator[str]:

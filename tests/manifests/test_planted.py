@@ -33,6 +33,7 @@ PLANTED = [
     (p.the_release_is_fetched_and_checked, "cpu", "ConfigMap data.LRM_NAME", GONE, "LRM_NAME is not in its settings"),
     (p.the_release_is_fetched_and_checked, "cpu", f"{FETCH}.args.8", "--to=/models/new", "is not what is served"),
     (p.the_release_is_fetched_and_checked, "cpu", f"{FETCH}.args.6", "--sha256=", "digest is not asked for"),
+    (p.the_release_is_fetched_and_checked, "cpu", f"{SERVER}.args.11", "--sha256=", "server does not ask for"),
     (p.a_depot_that_is_a_folder_is_mounted, "cpu", "ConfigMap data.LRM_DEPOT", "/depot", "depot /depot is not mounted"),
     (
         p.a_depot_that_is_a_folder_is_mounted,
@@ -175,6 +176,20 @@ PLANTED = [
         "NetworkPolicy/1 spec.egress.3.ports",
         [{"port": 6379, "protocol": "TCP"}],
         "cannot reach the online store over TLS (port 6378)",
+    ),
+    (
+        q.pods_reach_no_stranger,
+        "production",
+        "NetworkPolicy/1 spec.egress.2.to.0.ipBlock",
+        {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]},
+        "lets pods reach 0.0.0.0/0, open to strangers",
+    ),
+    (
+        q.pods_reach_no_stranger,
+        "cpu",
+        "NetworkPolicy/1 spec.egress.3.to.1.ipBlock.cidr",
+        "8.0.0.0/6",
+        "reach 8.0.0.0/6",
     ),
     (q.images_are_named_by_digest, "production", f"{SERVER}.image", "serve:v1", "serve:v1 is not named by digest"),
     (q.images_are_named_by_digest, "production", f"{FETCH}.image", f"x@sha256:{'0' * 64}", "another image"),
