@@ -13,6 +13,8 @@ from lrm.registry.address import in_state
 from lrm.surroundings import settle
 
 CURRENT = "current"
+LEAST_KEY = 16
+"""Characters of an API key: 64 bits where they are hexadecimal digits."""
 NUMBERS = (
     ("--port", 0, 65_535, 8000, "port to listen on"),
     ("--max-batch", 1, 1_000_000, 32, "questions answered together"),
@@ -165,14 +167,24 @@ def champion_folder(registry: str, name: str, state: Path) -> Path:
 
 
 def read_key(path: Path) -> bytes:
-    """The API key that a mounted file holds.
+    """The API key that a mounted file holds: one line, as it stands in a header.
 
     Raises:
-        ServingError: there is no such file, or it is empty.
+        ServingError: there is no such file, or what it holds is no key, or one that can be guessed.
     """
-    key = path.read_bytes().strip() if path.is_file() else b""
-    if not key:
-        raise ServingError(f"{path} holds no API key; mount a file with the key in it, or leave --api-key-file out")
+    if not path.is_file():
+        raise ServingError(f"{path} is no file; mount one with the API key in it, or leave --api-key-file out")
+    lines = path.read_bytes().splitlines()
+    key = lines[0] if lines else b""
+    wrong = {
+        "it is empty": not any(lines),
+        f"it has {len(lines)} lines": len(lines) > 1,
+        "it has a space, or a character that no header can carry": any(not 0x21 <= one <= 0x7E for one in key),
+        f"it has {len(key)} characters, at least {LEAST_KEY} are needed": len(key) < LEAST_KEY,
+    }
+    found = next((says for says, is_so in wrong.items() if is_so), "")
+    if found:
+        raise ServingError(f"{path} holds no API key: {found}; write one line, such as `openssl rand -hex 32` gives")
     return key
 
 

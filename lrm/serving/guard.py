@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from lrm.serving.logs import log
+from lrm.serving.logs import log, stack_of
 from lrm.serving.meters import Meters
 
 Message = MutableMapping[str, Any]
@@ -143,7 +143,7 @@ def guard(
                 meters.turned_away.labels(refusal.reason).inc()
                 await _refuse(send_marked, refusal)
         except Exception as error:  # the last resort: said in the log, not to the caller
-            log("internal error", level=logging.ERROR, error=error, request_id=request_id.decode())
+            log("internal error", level=logging.ERROR, request_id=request_id.decode(), stack=stack_of(error))
             if status == 500:
                 text = f"internal error; the server's log has it under request id {request_id.decode()}"
                 await _refuse(send_marked, Refusal(500, "error", text))

@@ -13,6 +13,8 @@ from lrm.serving.logs import log
 T = TypeVar("T")
 PAUSE_S = 1.0
 """Seconds for which a store that did not answer is left alone, so that nobody else waits for it meanwhile."""
+OF_ITSELF = {"OSError", "ConnectionError", "TimeoutError", "OperationalError"}
+"""Kinds of errors, of any client, that tell of a store or of the way there."""
 
 
 class Outage:
@@ -41,5 +43,12 @@ class Outage:
         except StoreError as error:
             self.n_failed += 1
             self._until = clock.monotonic() + PAUSE_S
-            log("the online store does not answer", level=logging.WARNING, detail=str(error)[:500])
+            log("the online store does not answer", level=logging.WARNING, detail=_detail(error))
             raise
+
+
+def _detail(error: StoreError) -> str:
+    """What a store said of itself; else of which kind the error is, as no key may be in a log."""
+    cause = error.__cause__
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    return str(error)[:500] if cause is None or kinds & OF_ITSELF else type(cause).__name__

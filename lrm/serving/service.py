@@ -228,7 +228,7 @@ def ask_of(service: Service, user_id: Key, time: datetime, signals: Mapping[str,
     (fresh,) = fresh_events(service.histories, [user_id])
     known = history_of(service.histories, user_id, fresh, before=time)
     if not known.is_user:
-        raise ServingError(f"user {user_id!r} has no history in this release; name one who has")
+        raise ServingError("a user who was asked for has no history in this release; name one who has")
     nothing = no_candidates(service.recommender.signals, service.features.item_type)
     return Ask(time, signals, known.events.tail(service.histories.n_kept), nothing)
 

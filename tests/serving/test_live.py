@@ -228,13 +228,41 @@ def test_a_key_opens_the_questions_and_nothing_else_asks_for_it(world):
         assert ask(address, "/healthz")[0] == 200
 
 
-def test_a_key_file_must_hold_a_key(tmp_path, world, capsys):
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (b"", "it is empty"),
+        (b"\n", "it is empty"),
+        (b"x", "it has 1 characters, at least 16"),
+        (b"x" * 15 + b"\n", "it has 15 characters"),
+        (b"x" * 32 + b"\n" + b"y" * 32 + b"\n", "it has 2 lines"),
+        (b"x" * 32 + b"\r\n\r\n", "it has 2 lines"),
+        (b"\n" + b"x" * 32, "it has 2 lines"),
+        (b"two words and more of it\n", "it has a space"),
+        (b" " + b"x" * 32, "it has a space"),
+        ("schl\u00fcssel".encode() * 4, "it has a space, or a character that no header"),
+        (b"\xef\xbb\xbf" + b"x" * 32, "it has a space, or a character"),
+    ],
+)
+def test_a_key_file_must_hold_one_key_that_cannot_be_guessed(tmp_path, world, capsys, held, why):
     from lrm.serving.__main__ import main
 
-    empty = tmp_path / "key"
-    empty.write_text("\n")
-    assert main(["--bundle", str(world.release.folder), "--api-key-file", str(empty)]) == 1
-    assert "holds no API key" in capsys.readouterr().err
+    path = tmp_path / "key"
+    path.write_bytes(held)
+    assert main(["--bundle", str(world.release.folder), "--api-key-file", str(path)]) == 1
+    told = capsys.readouterr().err
+    assert (f"holds no API key: {why}" in told, "xxxx" in told) == (True, False)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_key_file_may_end_its_line(tmp_path, end):
+    from lrm.serving.__main__ import read_key
+
+    path = tmp_path / "key"
+    path.write_bytes(b"0123456789abcdef" + end)
+    assert read_key(path) == b"0123456789abcdef"
+    with pytest.raises(ServingError, match="is no file"):
+        read_key(tmp_path / "none")
 
 
 @pytest.mark.parametrize("wrong", ["--port=65536", "--max-batch=0", "--deadline-ms=-5", "--prefix-mb=some"])
