@@ -31,6 +31,8 @@ YAML = "feature_store.yaml"
 IMPATIENT = {"socket_timeout": "0.5", "socket_connect_timeout": "0.5", "retry": "null"}
 """Of a store on the network that is asked while somebody waits, where its `connection_string` does not say otherwise:
 seconds, and no further try. Without them a store that hangs is waited for without end."""
+LOCKED_MS = 500
+"""Milliseconds for which a local store that another process has locked is waited for, likewise."""
 
 _QUIET = threading.RLock()
 """Output and warnings are the process's, so one thread at a time may silence them."""
@@ -44,6 +46,50 @@ class Definitions(NamedTuple):
     views: list[Any]
 
 
+class LocalFile:
+    """The file of an open local online store, which somebody may remove or replace."""
+
+    def __init__(self, store: Any) -> None:
+        """Remember the file as it is now."""
+        self._store, self._path = store, Path(store.config.online_store.path)
+        self._opened = _identity(self._path)
+
+    def require(self, view: str) -> None:
+        """Open it again, and make it where it is not there, if it is not the one that was opened.
+
+        Feast keeps one connection for ever, which goes on with what is on no disk any more.
+
+        Raises:
+            StoreError: that was so; what it held is gone, and from now on it answers.
+        """
+        if _identity(self._path) == self._opened:
+            return
+        with answering(), quiet():
+            online, config = self._store._get_provider().online_store, self._store.config
+            online._conn.close()
+            online._conn = None
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [self._store.get_feature_view(view, allow_registry_cache=True)]
+            online.update(config, [], kept, [], self._store.list_entities(allow_cache=True), partial=True)
+            be_impatient(self._store)
+        self._opened = _identity(self._path)
+        raise StoreError(f"{self._path} was removed or replaced, and is opened again")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def be_impatient(store: Any) -> None:
+    """Have a local online store wait for another's lock as long as one on the network is waited for."""
+    connection = store._get_provider().online_store._get_conn(store.config)  # Feast waits for SQLite's usual 5 seconds
+    connection.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
+
+
 class Online(NamedTuple):
     """An open online store and what is declared about its views."""
 
@@ -54,6 +100,8 @@ class Online(NamedTuple):
     """Of all views."""
     events: Any
     """The store that takes new events: the same one, or a local one of its own."""
+    events_file: LocalFile | None = None
+    """Of a local one of its own."""
 
 
 class Kept(NamedTuple):

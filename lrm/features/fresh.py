@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrm.errors import ServingError
-from lrm.features.feast_repo import Kept, Online, answering, definitions, feature_store, quiet, read_rows
+from lrm.features.feast_repo import Kept, Online, answering, be_impatient, definitions, feature_store, quiet, read_rows
 from lrm.schema import EVENT_TIME, EVENTS, USER_ID
 
 FRESH = "fresh_events"
@@ -47,6 +47,7 @@ def events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
         users = [entity for entity in entities if entity.join_key == USER_ID]
         with quiet():
             store.apply([*users, *push_source(users, data)])
+    be_impatient(store)
     return store
 
 
@@ -58,6 +59,7 @@ def read_fresh(online: Online, user_ids: Sequence[int | str]) -> list[Kept]:
         StoreError: it does not answer.
     """
     _must_take_events(online)
+    _must_be_the_same(online)
     return read_rows(online.events, FRESH, [EVENTS], [{USER_ID: user_id} for user_id in user_ids])
 
 
@@ -75,6 +77,7 @@ def push_fresh(online: Online, pushed: Sequence[Pushed]) -> None:
     import pandas as pd
 
     _must_take_events(online)
+    _must_be_the_same(online)
     rows = {
         USER_ID: [one.user_id for one in pushed],
         EVENT_TIME: [pd.Timestamp(one.at) for one in pushed],
@@ -99,3 +102,8 @@ def _must_take_events(online: Online) -> None:
         raise ServingError(
             "this release was made before events could be pushed; the step roll_out makes a new one: run `make run`"
         )
+
+
+def _must_be_the_same(online: Online) -> None:
+    if online.events_file is not None:
+        online.events_file.require(FRESH)

@@ -14,7 +14,9 @@ from lrm.errors import ServingError
 from lrm.features.declarations import View
 from lrm.features.feast_repo import (
     Kept,
+    LocalFile,
     Online,
+    be_impatient,
     declarations,
     definitions,
     feature_store,
@@ -114,8 +116,12 @@ def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | N
     """
     store, declared = feature_store(feature_repo, state, is_impatient=True), declarations(feature_repo, data)
     is_local = store.config.online_store.type == "sqlite"
-    taking = events_store(feature_repo, data, events) if is_local and events is not None else store
-    return Online(store, declared.joined, declared.signals, taking)
+    if is_local:
+        be_impatient(store)
+    if not is_local or events is None:
+        return Online(store, declared.joined, declared.signals, store)
+    taking = events_store(feature_repo, data, events)
+    return Online(store, declared.joined, declared.signals, taking, LocalFile(taking))
 
 
 def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]]) -> list[Kept]:

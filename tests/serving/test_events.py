@@ -1,13 +1,17 @@
 """New events while questions are asked."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
+import sqlite3
 from datetime import timedelta
 
 import pytest
 
+from lrm.errors import StoreError
+from lrm.features.feast_repo import LOCKED_MS
 from lrm.features.run import retrieve_features
 from lrm.serving.answer import answer
 from lrm.serving.events import take_events
@@ -15,11 +19,13 @@ from lrm.serving.histories import fresh_events, history_of
 from lrm.serving.publish import build_release
 from lrm.serving.question import RECOMMEND, SCORE, Event, Question, problem
 from lrm.serving.rehearse import sealed
+from lrm.serving.release import read_release
 from lrm.serving.server import make_app
 from lrm.serving.service import open_service
 from lrm.training.run import pretrain_token_factory, train_lrm
 from tests.serving.conftest import NAME, copied
 from tests.serving.shop import AS_OF, FEATURE_REPO
+from tests.serving.test_live import until
 
 
 @pytest.fixture
@@ -33,6 +39,82 @@ def test_pushes_that_are_taken_together_count_as_if_they_came_in_turn(service):
     untimed = Event(1, 102)
     assert take_events(service, [[timed, untimed, timed], [Event(2, 101)], [timed], [untimed, untimed]]) == [2, 1, 0, 1]
     assert take_events(service, [[timed]]) == [0]
+
+
+def test_an_event_without_a_time_that_is_sent_again_counts_once(service):
+    bought, other = Event(1, 102, None, {"spent": 3.1}), Event(1, 103)
+    assert take_events(service, [[bought, other]]) == [2]
+    assert take_events(service, [[bought, other]]) == [0]  # a retry
+    assert take_events(service, [[other], [bought], [Event(2, 103)]]) == [0, 0, 1]  # in another order
+    assert take_events(service, [[bought._replace(signals={"spent": 4.0})]]) == [1]  # it says something else
+    assert take_events(service, [[bought._replace(time=AS_OF + timedelta(seconds=5))]]) == [1]  # it says when
+    assert take_events(service, [[bought]]) == [0]
+
+
+def test_an_event_without_a_time_counts_again_a_minute_later(service):
+    assert take_events(service, [[Event(1, 102)]]) == [1]  # of a replayed world, whose clock events move
+    assert take_events(service, [[Event(1, 103, AS_OF + timedelta(seconds=59))]]) == [1]
+    assert take_events(service, [[Event(1, 102)]]) == [0]
+    assert take_events(service, [[Event(1, 103, AS_OF + timedelta(seconds=61))]]) == [1]
+    assert take_events(service, [[Event(1, 102)]]) == [1]
+
+
+def test_a_retry_is_known_by_a_server_that_was_started_since(world, tmp_path):
+    release = copied(world, tmp_path / "release")
+    assert take_events(open_service(release), [[Event(1, 102, None, {"spent": 3.1})]]) == [1]
+    assert take_events(open_service(release), [[Event(1, 102, None, {"spent": 3.1})]]) == [0]
+
+
+def test_questions_go_on_while_another_process_holds_the_local_store(world, tmp_path):
+    release = copied(world, tmp_path / "release")
+    service = open_service(release)
+    take_events(service, [[Event(1, 102)]])
+    mine = scores(service, 1)
+    service.remembered.clear()
+    with contextlib.closing(sqlite3.connect(tmp_path / "events" / "online.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        waits = [of.execute("PRAGMA busy_timeout").fetchone()[0] for of in connections(service)]
+        assert waits == [LOCKED_MS, LOCKED_MS]
+        (answered,) = answer(service, [Question(RECOMMEND, 2)])
+        assert (len(answered["items"]), answered["flags"]["store_down"]) == (10, True)
+        with pytest.raises(StoreError):
+            take_events(service, [[Event(2, 102)]])
+        other.execute("ROLLBACK")
+    until(lambda: not service.features.outage.is_now)
+    service.remembered.clear()
+    assert scores(service, 1) == pytest.approx(mine, abs=1e-5)
+    assert take_events(service, [[Event(2, 102)]]) == [1]
+
+
+def connections(service):
+    """Of the values and of the new events."""
+    online = service.features.online
+    return [store._get_provider().online_store._conn for store in (online.store, online.events)]
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "replaced"])
+def test_a_local_store_that_was_removed_is_made_anew_without_a_restart(world, tmp_path, how):
+    service = open_service(copied(world, tmp_path / "release"))
+    before = scores(service, 1)
+    take_events(service, [[Event(1, 102)]])
+    assert scores(service, 1) != pytest.approx(before, abs=1e-5)
+    path = tmp_path / "events" / "online.db"
+    if how == "folder":
+        shutil.rmtree(path.parent)
+    else:
+        path.unlink()
+    if how == "replaced":
+        path.write_bytes(b"")
+    with pytest.raises(StoreError, match="was removed or replaced, and is opened again"):
+        take_events(service, [[Event(1, 103)]])
+    assert answer(service, [Question(RECOMMEND, 2)])[0]["flags"]["store_down"]
+    until(lambda: not service.features.outage.is_now)
+    service.remembered.clear()
+    assert scores(service, 1) == pytest.approx(before, abs=1e-5)  # what it held is gone
+    assert take_events(service, [[Event(1, 102)]]) == [1]
+    assert take_events(service, [[Event(1, 102)]]) == [0]
+    assert path.stat().st_size > 0
+    assert take_events(open_service(read_release(service.release.folder)), [[Event(1, 102)]]) == [0]  # it lasts
 
 
 def scores(service, user, **asked):
