@@ -15,6 +15,7 @@ from lrm.evaluation.estimates import CHALLENGER, CHAMPION
 from lrm.evaluation.evidence import Facts
 from lrm.evaluation.exam import Answers, Exam, ask
 from lrm.evaluation.leakage import single_signals, suspicions
+from lrm.evaluation.plausibility import carrier
 from lrm.evaluation.policy import Policy
 from lrm.evaluation.recommendations import recommend
 from lrm.evaluation.signal_ledger import retained, signal_ledger
@@ -62,7 +63,7 @@ def hold(
     scorer = Scorer(recommender, exam.tables)
     answers = {CHALLENGER: ask(exam, CHALLENGER, retriever=scorer, ranker=scorer)}
     about, manifests = {CHALLENGER: _about(model, recommender)}, {CHALLENGER: read_manifest(model)}
-    recommendations, ledger, odd = [], None, list[str]()
+    recommendations, ledger, odd, alone = [], None, list[str](), dict[str, float]()
     if not answers[CHALLENGER].fault:
         recommendations = recommend(exam, scorer, k=exam.k, rng=np.random.default_rng(seed))
         alone = single_signals(recommender, scorer.corpus, seed=seed)
@@ -83,10 +84,13 @@ def hold(
             fault = f"The champion cannot be scored: {error}."
             answers[CHAMPION] = Answers(None, None, fault, 0.0)
     weights = {known["weights_sha256"] for known in about.values()}
+    rests_on, is_carried = carrier(ledger, alone, policy.honesty)
     facts = Facts(
         data_faults=tuple(honesty.data_faults(manifest, manifests, challenger=CHALLENGER)),
         leaks=tuple(leaks),
         suspicions=tuple(odd),
+        carrier=rests_on,
+        is_carried=is_carried,
         is_identical=len(weights) < len(about),
         retention=retained(ledger) if ledger is not None else {},
     )

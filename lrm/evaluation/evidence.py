@@ -25,6 +25,10 @@ class Facts(NamedTuple):
     """Proofs that a model saw what it could not have known, one sentence each, the signal named."""
     suspicions: tuple[str, ...] = ()
     """Signals that look like the outcome, one sentence each."""
+    carrier: str = ""
+    """What the ranking rests on most, as a sentence, the signal named; "" where that was not measured."""
+    is_carried: bool = False
+    """Without that signal the ranking loses more than a gain may be."""
     is_identical: bool = False
     """Challenger and champion have the same weights."""
     is_backfill: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lrm.evaluation import guardrails, rules
+from lrm.evaluation import guardrails, plausibility, rules
 from lrm.evaluation.evidence import INCONCLUSIVE, KEEP, PROMOTE, REJECT, Evidence, Finding
 from lrm.evaluation.policy import Policy
 
@@ -26,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     rules.floors,
     rules.margins,
     rules.slices,
+    plausibility.plausibility,
     guardrails.coverage,
     guardrails.retention,
     guardrails.rehearsal,

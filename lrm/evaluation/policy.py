@@ -125,10 +125,20 @@ class HonestyPolicy:
 
     max_signal_auc: float = 0.95
     max_carried: float = 0.5
+    max_gain: Numbers = field(
+        default_factory=lambda: {
+            RANKING: {"auc": 0.05, "log_loss": 0.05, "ndcg": 0.1},
+            RETRIEVAL: {"ndcg": 0.1, "recall": 0.1, "hit_rate": 0.1, "mrr": 0.1},
+        }
+    )
 
     def __post_init__(self) -> None:
         _within("honesty.max_signal_auc", self.max_signal_auc, low=0.5, high=1)
         _within("honesty.max_carried", self.max_carried, low=0, high=1)
+        _known_metrics("honesty.max_gain", self.max_gain)
+        for task, gains in self.max_gain.items():
+            for metric, gain in gains.items():
+                _within(f"honesty.max_gain.{task}.{metric}", gain, low=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,8 +23,8 @@ HONEST = (*(signal for signal in SIGNALS if signal.name in ("age", "colour", "af
 LEAKY = (*HONEST, COPY)
 
 
-def write_planted(folder, signals, *, n_users=150):
-    """Labels follow `affinity` (area under the curve about .8) and nothing else; `outcome_copy` is wrong in 1 of 50."""
+def write_planted(folder, signals, *, n_users=150, n_wrong=0.02):
+    """Labels follow `affinity` (area under the curve about .8) and nothing else; `outcome_copy` errs in `n_wrong`."""
     write_examples(folder, n_users=n_users)
     rng = np.random.default_rng(7)
     table = pl.read_parquet(folder / "candidates.parquet")
@@ -34,7 +34,7 @@ def write_planted(folder, signals, *, n_users=150):
         "affinity": affinity,
         "label": label,
         "noise": rng.normal(size=table.height),
-        "outcome_copy": label ^ (rng.random(table.height) < 0.02),
+        "outcome_copy": label ^ (rng.random(table.height) < n_wrong),
     }
     columns = [pl.Series(name, values).cast(pl.Float32) for name, values in planted.items()]
     table.with_columns(columns).write_parquet(folder / "candidates.parquet")
