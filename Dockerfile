@@ -1,8 +1,9 @@
 # Two images from one recipe: `train` runs every step of the workflow, `serve` answers requests.
 #   docker build --target serve --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:... .
-# A release names BASE by digest. Where pip needs settings of its own (a CPU build of torch, a private index), they come
-# as a secret, which no layer and no history keeps: --secret id=pip,src=pip.conf
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# BASE has no default: a tag may lead to another image tomorrow. Every package is the one whose digest stands in locks/.
+# Where pip needs settings of its own (a CPU build of torch, a private index), they come as a secret, which no layer and
+# no history keeps: --secret id=pip,src=pip.conf
+ARG BASE
 # Where BASE has no pip: the same system with pip, which no image that leaves here is made from.
 ARG BUILD_BASE=${BASE}
 
@@ -19,44 +20,48 @@ WORKDIR /app
 
 FROM ${BUILD_BASE} AS dependencies
 WORKDIR /build
-COPY constraints.txt pyproject.toml ./
+COPY locks locks
+# Where pip finds another build of torch, for processors alone: the digest of its wheel, which brings no CUDA packages.
+ARG TORCH_SHA256
+RUN test -z "${TORCH_SHA256}" || for lock in locks/serve.txt locks/train.txt; do \
+        torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "${lock}") \
+        && awk '/^[a-z]/ {kept = !/^(torch==|triton==|nvidia-|cuda-)/} kept' "${lock}" > kept.txt \
+        && echo "${torch} --hash=sha256:${TORCH_SHA256}" >> kept.txt \
+        && mv kept.txt "${lock}"; \
+    done
 # Dependencies first: they change less often than the code, and this layer is the large one.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    mkdir lrm && touch lrm/__init__.py README.md \
-    && python -m venv --without-pip /opt/venv \
-    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt torch \
-    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
-        '.[features,model,serving]' \
-    && python -m pip --python /opt/venv/bin/python uninstall --yes token-factory
-ARG CYCLONEDX=7.5.0
-ARG PIP_LICENSES=5.5.5
+    python -m venv --without-pip /opt/venv \
+    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
+        --requirement locks/serve.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m venv --without-pip /opt/bom \
-    && python -m pip --python /opt/bom/bin/python install --no-cache-dir \
-        cyclonedx-bom==${CYCLONEDX} pip-licenses==${PIP_LICENSES}
+    && python -m pip --python /opt/bom/bin/python install --no-cache-dir --no-deps --require-hashes \
+        --requirement locks/bom.txt
 # What is in an image: its packages as CycloneDX, and their licences. Those of Debian lie in /usr/share/doc.
 RUN printf '%s\n' 'set -eu; mkdir -p /opt/venv/bom; cd /opt/venv/bom' \
     '/opt/bom/bin/cyclonedx-py environment /opt/venv/bin/python --output-reproducible --output-file sbom.cdx.json' \
     '/opt/bom/bin/pip-licenses --python /opt/venv/bin/python --format json --with-urls --output-file licences.json' \
     > /opt/bom/write
 
-# What the dependencies' step left in build/ is newer than the sources, and would be installed in their place.
 FROM dependencies AS build-serve
-COPY LICENSE README.md ./
+COPY pyproject.toml LICENSE README.md ./
 COPY lrm lrm
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    rm -rf build && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . && sh /opt/bom/write
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . \
+    && python -m pip --python /opt/venv/bin/python check && sh /opt/bom/write
 
 FROM dependencies AS build-train
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt '.[all]'
-COPY LICENSE README.md ./
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
+        --requirement locks/train.txt
+COPY pyproject.toml LICENSE README.md ./
 COPY components components
 COPY local local
 COPY lrm lrm
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    rm -rf build && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
-    && sh /opt/bom/write
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . \
+    && python -m pip --python /opt/venv/bin/python check && sh /opt/bom/write
 
 # Training on a GPU compiles its layers, for which Triton needs a C compiler (lrm/model/packed.py).
 FROM base AS base-train

@@ -13,11 +13,11 @@ ABOUT   = $(if $(filter-out file,$(origin DATA) $(origin NAME)),--name "$(NAME)"
 ARGS   ?=
 IMAGE  ?= token-factory:dev
 SERVE_IMAGE ?= token-factory-serve:dev
-BASE   ?= docker.io/library/python:3.11-slim-bookworm
+BASE   ?=
 BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test slow check format lint types compile image services services-stop clean reproduce prune faults watch backtest
+.PHONY: help setup data run serve report history rollback approve test slow check format lint types compile image lock services services-stop clean reproduce prune faults watch backtest
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -104,9 +104,19 @@ compile: $(STAMP)  ## write build/pipeline.yaml for Kubeflow Pipelines
 manifests: $(STAMP)  ## render the manifests for a cluster into build/manifests, and check them
 	@$(BIN)/python -m tests.manifests.check
 
-image:  ## build the image of the workflow's steps and that of the server (BASE=... names the base, best by digest)
+image:  ## build the image of the workflow's steps and that of the server: make image BASE=python:3.11-slim-bookworm@sha256:...
+	@case "$(BASE)" in *@sha256:*|localhost/*) ;; *) echo "error: name the base by digest, for a tag may lead to another" \
+		"image tomorrow: make image BASE=docker.io/library/python:3.11-slim-bookworm@sha256:... (docker buildx imagetools" \
+		"inspect docker.io/library/python:3.11-slim-bookworm prints it; an image that you built: BASE=localhost/...)," \
+		"got BASE='$(BASE)'" >&2; exit 1;; esac
 	docker build --target train --build-arg BASE=$(BASE) --tag $(IMAGE) $(BUILD_ARGS) .
 	docker build --target serve --build-arg BASE=$(BASE) --tag $(SERVE_IMAGE) $(BUILD_ARGS) .
+
+LOCKED := $(BIN)/uv pip compile --quiet --python-version 3.11.9 --python-platform linux --generate-hashes --no-header --no-annotate
+lock: $(STAMP)  ## write locks/: every package of the images with its digests, as constraints.txt pins them
+	$(LOCKED) --constraint constraints.txt --extra features --extra model --extra serving pyproject.toml --output-file locks/serve.txt
+	$(LOCKED) --constraint constraints.txt --extra all pyproject.toml --output-file locks/train.txt
+	$(LOCKED) locks/bom.in --output-file locks/bom.txt
 
 clean:  ## remove what runs and checks left (not the environment, the data, or the model registry)
 	rm -rf runs build .pytest_cache .mypy_cache .ruff_cache
