@@ -73,6 +73,7 @@ def hold(
             odd = ledger["warnings"]
     leaks = [
         *honesty.late_signals(manifest),
+        *honesty.late_content(exam.tables, manifest),
         *honesty.rows_across_the_cut(exam.tables, manifest),
         *honesty.visible_targets(exam.tables, scorer.corpus),
     ]

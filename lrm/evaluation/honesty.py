@@ -27,6 +27,17 @@ def late_signals(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def late_content(tables: Tables, manifest: Mapping[str, Any]) -> list[str]:
+    """What items are, read at a time when some of the held-out events had happened."""
+    at, held_out = manifest.get("content_at"), tables.events.filter(pl.col(SPLIT) != TRAIN)[EVENT_TIME].min()
+    if at is None or not isinstance(held_out, datetime) or datetime.fromisoformat(at) <= held_out:
+        return []
+    return [
+        f"The content of items is that known at {at}, after the first held-out event at {held_out.isoformat()}: it may "
+        "tell of what is asked."
+    ]
+
+
 def rows_across_the_cut(tables: Tables, manifest: Mapping[str, Any]) -> list[str]:
     """Rows of one window that lie in another: training rows at or after the cutoff, test rows before it."""
     found = []

@@ -5,6 +5,8 @@ Two rules, each with a bar in the policy (`honesty`) that honest signals do not 
 *Alone.* A ridge regression on one signal's own encoding, fitted on candidates of the training window and scored on
 later ones of other users, orders outcomes with an area under the curve of at least `max_signal_auc`. Whole models of
 clicks, ratings and repurchases reach .70 to .85 on public data; one column that does far better has seen the outcome.
+What an item's content says is held against retrieval too: fitted on targets of half of the test users, it must tell
+those of the other half from what the same users chose last in training.
 
 *Carrying all.* Shuffling one signal of the user or the request takes more than `max_carried` of the retrieval NDCG. A
 signal says who asks and when; what is wanted next is what the history tells. One that carries most of the answer names
@@ -23,11 +25,15 @@ from lrm.evaluation.probes import Rows, encoded, linear, raw
 from lrm.evaluation.retention import Side, two_sides
 from lrm.evaluation.shuffling import columns
 from lrm.model.recommender import Recommender
-from lrm.schema import CANDIDATE, QUERY, Signal
+from lrm.schema import CANDIDATE, QUERY, SPLITS, TEST, Signal
 from lrm.tokens.corpus import Corpus
+from lrm.tokens.segments import places
+from lrm.tokens.vocabulary import content_signals
 
 LEAK_REQUESTS, LEAK_ROWS = 2000, 8000
 """Of the search for leaks, on each side."""
+LEAST_TARGETS = 50
+"""Targets on each side, of items that training knew, under which an item's content is not held against retrieval."""
 
 
 def single_signals(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str, float]:
@@ -39,7 +45,40 @@ def single_signals(recommender: Recommender, corpus: Corpus, *, seed: int) -> di
         n_rows=LEAK_ROWS,
         rng=np.random.default_rng(seed),
     )
-    return alone_auc(corpus, recommender.signals, sides)
+    alone = alone_auc(corpus, recommender.signals, sides)
+    for name, area in content_auc(corpus, recommender.signals, rng=np.random.default_rng(seed)).items():
+        alone[name] = float(np.fmax(area, alone.get(name, area)))
+    return alone
+
+
+def content_auc(corpus: Corpus, signals: Sequence[Signal], *, rng: np.random.Generator) -> dict[str, float]:
+    """How well each signal of an item's content tells test targets from other items; empty with too few targets.
+
+    The others are what the same user chose last in training, as many, so that neither what is always in demand nor what
+    is new stands out. Targets that training never saw, and users whom it never saw, are left out.
+    """
+    trained = np.flatnonzero(corpus.event_is_train_E)
+    up_to = np.searchsorted(trained, corpus.user_offset_U)
+    n_targets = np.diff(corpus.target_offset_R)
+    is_asked = np.repeat(corpus.split_R == SPLITS.index(TEST), n_targets)
+    is_asked &= np.isin(corpus.target_row_T, corpus.event_row_E[trained])
+    user, target = np.repeat(corpus.user_R, n_targets)[is_asked], corpus.target_row_T[is_asked]
+    order = np.argsort(user, kind="stable")
+    user, target = user[order], target[order]
+    last = up_to[user + 1] - 1 - places(np.bincount(user))
+    held = last >= up_to[user]
+    user, target, before = user[held], target[held], corpus.event_row_E[trained[last[held]]]
+    is_fit = np.isin(user, rng.permutation(np.unique(user))[::2])
+    if min(is_fit.sum(), (~is_fit).sum()) < LEAST_TARGETS:
+        return {}
+    items = [np.concatenate([target[rows], before[rows]]) for rows in (is_fit, ~is_fit)]
+    fit, score = (np.repeat([1.0, 0.0], len(rows) // 2) for rows in items)
+    content, found = content_signals(signals), {}
+    for signal in content:
+        values = encoded(corpus.content_V, content, signal)
+        inputs = raw(Rows(values[items[0]], values[items[1]]), signal.kind)
+        found[signal.name] = auc(linear(inputs, (fit - fit.mean())[:, None])[:, 0], score)
+    return found
 
 
 def alone_auc(corpus: Corpus, signals: Sequence[Signal], sides: Sequence[Side]) -> dict[str, float]:

@@ -44,7 +44,8 @@ def assemble(
         declared: the views.
         join: the engine.
         until: the instant at which the world ends: an item first described later does not exist.
-        known_at: the instant at which the catalogue's content is read.
+        known_at: the instant at which the held-out part begins; the catalogue's content is read as it was known then,
+            and that of an item whose first event comes later, as it was known at that event.
         horizon_seconds: how far a request's retrieval targets reach.
 
     Raises:
@@ -73,7 +74,10 @@ def assemble(
             catalogue.append(described.select(ITEM_ID))
             content.append((view._replace(signals=for_maker(view.signals, HISTORY)), source))
     items = pl.concat(catalogue).unique().sort(ITEM_ID)
-    at = items.with_columns(pl.lit(known_at).cast(INSTANT_TYPE).alias(EVENT_TIME))
+    first = base.events.group_by(ITEM_ID).agg(pl.col(EVENT_TIME).min())
+    at = items.join(first, on=ITEM_ID, how="left", maintain_order="left").with_columns(
+        pl.max_horizontal(pl.lit(known_at).cast(INSTANT_TYPE), EVENT_TIME).alias(EVENT_TIME)
+    )
     described_as = [join(at, EVENT_TIME, view, source) for view, source in content if view.signals]
     return Tables(
         events=_ordered(

@@ -18,7 +18,7 @@ from lrm.features.events import TEMPORAL, read_base, read_dataset
 from lrm.features.feast_repo import declarations
 from lrm.features.files import files_of
 from lrm.features.join import point_in_time
-from lrm.features.split import cutoffs, parse_instant, require_windows, with_split
+from lrm.features.split import cutoffs, first_held_out, parse_instant, require_windows, with_split
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
 from lrm.record import Metrics, recorded
 from lrm.schema import USER_ID, Signal, write_signals
@@ -62,13 +62,14 @@ def retrieve_features(
     if cuts:
         base = base._replace(events=with_split(base.events, cuts), requests=with_split(base.requests, cuts))
     require_windows(base.requests)
+    content_at = cuts.validation_from if cuts else first_held_out(base.events, until)
     late: list[dict[str, Any]] = []
     tables = assemble(
         base,
         declared,
         join=_audited(point_in_time if engine == DUCKDB else _feast_join(feature_repo, data), late, seed=seed),
         until=until,
-        known_at=cuts.test_from if cuts else until,
+        known_at=content_at,
         horizon_seconds=dataset["horizon_seconds"],
     )
     rows = {name: table.height for name, table in tables._asdict().items()}
@@ -79,6 +80,7 @@ def retrieve_features(
         "as_of": until.isoformat(),
         "validation_from": cuts.validation_from.isoformat() if cuts else None,
         "test_from": cuts.test_from.isoformat() if cuts else None,
+        "content_at": content_at.isoformat(),
         "rows": rows,
         "cut": base.cut,
         "late": late,

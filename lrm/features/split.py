@@ -76,6 +76,12 @@ def apart(requests: pl.DataFrame, events: pl.DataFrame, at: Cutoffs | None, *, h
     return requests.filter(~pl.int_range(pl.len()).is_in(crossing["row"].implode()))
 
 
+def first_held_out(events: pl.DataFrame, until: datetime) -> datetime:
+    """The instant of the first event that is not for training, of all users; `until` where all are."""
+    first = events.filter(pl.col(SPLIT) != TRAIN)[EVENT_TIME].min()
+    return first if isinstance(first, datetime) else until
+
+
 def require_windows(requests: pl.DataFrame) -> None:
     """Refuse a split in which a window holds no request.
 

@@ -80,3 +80,13 @@ def test_a_training_row_in_the_test_window_is_found(tables, manifest):
 def test_a_model_must_fit_the_data_that_it_is_judged_on(model, changed, expected):
     found = honesty.data_faults(DATA, {model: DATA | changed}, challenger="challenger")
     assert [said[: len(start)] for said, start in zip(found, expected, strict=True)] == expected
+
+
+def test_content_of_items_that_was_read_after_a_held_out_event_is_a_leak(tables):
+    held_out = tables.events.filter(pl.col("split") != "train")["event_time"].min()
+    assert honesty.late_content(tables, {"content_at": held_out.isoformat()}) == []
+    late = (held_out + timedelta(microseconds=1)).isoformat()
+    (said,) = honesty.late_content(tables, {"content_at": late})
+    assert said.startswith(f"The content of items is that known at {late}, after the first held-out event")
+    only_trained = tables._replace(events=tables.events.filter(split="train"))
+    assert honesty.late_content(only_trained, {"content_at": late}) == []

@@ -162,14 +162,14 @@ def retrieved_cut(examples):
     return read_manifest(examples)["cut"]
 
 
-def test_values_of_the_catalogue_are_those_known_when_the_test_window_opens(data, retrieve):
-    change(data, "items", lambda items: pl.concat([items, recoloured(items, 35), recoloured(items, 36)]))
-    assert read(retrieve(data)).items["colour"].unique().to_list() == ["day 35"]
-    assert read(retrieve(data, as_of="2024-02-09")).items["colour"].unique().to_list() != ["day 35"]
+def test_values_of_the_catalogue_are_those_known_when_the_validation_window_opens(data, retrieve):
+    change(data, "items", lambda items: pl.concat([items, recoloured(items, 30), recoloured(items, 31)]))
+    assert read(retrieve(data)).items["colour"].unique().to_list() == ["day 30"]
+    assert read(retrieve(data, as_of="2024-02-09")).items["colour"].unique().to_list() != ["day 30"]
 
 
 def recoloured(items, day):
-    """All items described anew; the test window opens at day 35."""
+    """All items described anew; the validation window opens at day 30."""
     at = pl.lit(START + timedelta(days=day)).cast(items.schema["event_time"])
     return items.with_columns(event_time=at, created_time=at, colour=pl.lit(f"day {day}"))
 
