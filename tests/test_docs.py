@@ -1,9 +1,12 @@
 """What the pages and the frame promise: links that lead somewhere, commands that exist, pins that work elsewhere."""
 
+import ast
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -16,6 +19,24 @@ PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / 
 MADE = ("runs/", "state/", "data/", "build/", "my-data/", "models/")
 """Folders that a run or a user makes."""
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)$")
+ROOTS = ("lrm", "components", "local", "feature_repo", "examples", "benchmarks", "tests")
+SOURCES = [PROJECT / "pipeline.py", *sorted(path for root in ROOTS for path in (PROJECT / root).rglob("*.py"))]
+TELLING = [
+    *SOURCES,
+    *PAGES,
+    *(PROJECT / name for name in ("Makefile", "Dockerfile", "policy.toml", "pyproject.toml")),
+    *sorted((PROJECT / "manifests").rglob("*.yaml")),
+]
+"""Files that name other files."""
+FILES = {path.name for place in (*ROOTS, "docs", "manifests") for path in (PROJECT / place).rglob("*")}
+FILES |= {path.name for path in PROJECT.iterdir()}
+MODULES = {path.relative_to(PROJECT).with_suffix("").as_posix().replace("/", "."): path for path in SOURCES}
+PATHS = re.compile(rf"(?<![\w/.<{{$-])((?:{'|'.join(ROOTS)}|docs|manifests)/[\w./-]*\w)")
+DOTTED = re.compile(rf"(?<![\w/.-])((?:{'|'.join(ROOTS)})(?:\.(?!__)\w+)+)")
+IN_MODULE = re.compile(r"`([a-z_]+)\.(?!(?:py|json|toml|parquet)`)([A-Za-z_]\w*)`")
+A_FILE = re.compile(r"`([\w-]+\.(?:py|md|toml|yaml|j2|css|svg))`")
+PLANTED = ("tests/manifests/test_page.py", "tests/manifests/test_planted.py", "tests/test_docs.py")
+"""They name what does not exist, or not by that path, on purpose."""
 
 
 def page_name(path: Path) -> str:
@@ -37,6 +58,44 @@ def test_paths_in_the_text_exist(page):
     named = set(re.findall(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|txt|toml))`", page.read_text()))
     found = [path for path in named if not path.startswith((*MADE, "."))]
     assert [path for path in found if not list(PROJECT.glob(path)) and not list(PROJECT.glob(f"*/**/{path}"))] == []
+
+
+def told(path: Path) -> str:
+    """What a file says to people: of a program its docstrings and comments, of any other all."""
+    if path.suffix != ".py":
+        return path.read_text()
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    return "\n".join(one.string for one in tokens if one.type == tokenize.COMMENT or one.string.startswith('"""'))
+
+
+def defines(module: Path, name: str) -> bool:
+    """Whether a module has this name, at the top or within a class or function."""
+    things = list(ast.walk(ast.parse(module.read_text())))
+    defined = {thing.name for thing in things if isinstance(thing, ast.ClassDef | ast.FunctionDef)}
+    return name in defined | {thing.id for thing in things if isinstance(thing, ast.Name)}
+
+
+def is_there(dotted: str) -> bool:
+    """Whether `package.module.name` is a package, a module, or a name in one."""
+    parts = dotted.split(".")
+    if (PROJECT / "/".join(parts)).is_dir() or dotted in MODULES or parts[-1] in ("py", "md"):
+        return True
+    known = [n for n in range(1, len(parts)) if ".".join(parts[:n]) in MODULES]
+    return bool(known) and defines(MODULES[".".join(parts[: known[-1]])], parts[known[-1]])
+
+
+@pytest.mark.parametrize("path", [path for path in TELLING if page_name(path) not in PLANTED], ids=page_name)
+def test_every_file_and_module_that_is_named_exists(path):
+    text = told(path)
+    starts = (PROJECT, path.parent, PROJECT / "manifests")
+    gone = [name for name in PATHS.findall(text) if not any((start / name).exists() for start in starts)]
+    gone += [name for name in DOTTED.findall(text) if not is_there(name)]
+    gone += [name for name in A_FILE.findall(text) if name not in FILES]
+    for module, name in IN_MODULE.findall(text) if path.suffix == ".py" else ():
+        beside = path.with_name(f"{module}.py")
+        if beside.is_file() and not defines(beside, name):
+            gone.append(f"{module}.{name}")
+    assert gone == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

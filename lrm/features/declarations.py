@@ -1,6 +1,6 @@
 """The declared views as plain values, and the rules that they must keep.
 
-`store.py` reads them from the feature repo; everything else in this room works from these records alone.
+`feast_repo.py` reads them from the feature repo; everything else in this room works from these records alone.
 """
 
 from __future__ import annotations

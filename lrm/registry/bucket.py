@@ -1,4 +1,6 @@
-"""The one edge to Google Cloud Storage: a small object that only whoever has read its last generation may replace.
+"""The registry's edge to Google Cloud Storage: a small object that only who has read its last generation may replace.
+
+Depots (`lrm.serving.depot`) and copies of runs (`local.upload`) have edges of their own.
 
 `STORAGE_EMULATOR_HOST` leads the client to an emulator, without credentials.
 """

@@ -5,7 +5,7 @@
     bundle/         the registered bundle, verified
     items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
     index.safetensors  where the catalogue is large: how it is searched (`lrm.model.index.Plan`)
-    history.sqlite  the latest events of every user (`features.write_histories`)
+    history.sqlite  the latest events of every user (`histories.write_histories`)
     feature_repo/   the declarations
     online/         the feature store's registry and online store, as of `as_of`
 
