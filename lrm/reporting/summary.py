@@ -11,11 +11,12 @@ from typing import Any
 
 from lrm.reporting import rehearsal
 from lrm.reporting.kept import STEPS, Json, Kept
+from lrm.reporting.warnings import warnings
 from lrm.reporting.words import TASKS, in_model_order, is_number, memory, metric_name, model_name, number, seconds
 
 REPORT = "report_run"
-N_METRICS, N_REASONS = 4, 4
-"""Metrics of a task, and reasons, that the terminal shows; the report has them all."""
+N_METRICS, N_REASONS, N_WARNINGS = 4, 4, 6
+"""Metrics of a task, reasons and warnings that the terminal shows; the report has them all."""
 ENDED_WELL = ("SUCCEEDED", "COMPLETE", "CACHED")
 """How an engine says that the workflow ended well: the local one's word, then those of a cluster, which passes on the
 state of its metadata store (ML Metadata's `Execution.State`)."""
@@ -60,7 +61,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "status": "failed" if problem else "succeeded",
         "verdict": kept.evaluation.get("verdict"),
         "reasons": list(kept.evaluation.get("reasons", [])),
-        "warnings": list(kept.ledger.get("warnings", [])),
+        "warnings": warnings(kept),
         "data": _data(kept),
         "steps": [*steps, report],
         "rehearsal": rehearsal.summary(kept),
@@ -183,10 +184,9 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
     for task in TASKS:
         lines += _metrics_table(task, summary["metrics"])
     if verdict:
-        lines += ["", f"Verdict: {verdict}", *(f"  - {reason}" for reason in summary["reasons"][:N_REASONS])]
-        n_more = len(summary["reasons"]) - N_REASONS
-        lines += [f"  - and {n_more} more, in the report"] if n_more > 0 else []
-    lines += [line for warning in summary["warnings"] for line in ("", f"Warning: {warning}")]
+        lines += ["", f"Verdict: {verdict}", *_list(summary["reasons"], N_REASONS)]
+    if summary["warnings"]:
+        lines += ["", "Warnings", *_list([warning["what"] for warning in summary["warnings"]], N_WARNINGS)]
     model = summary["model"]
     if model:
         aliases = ", ".join(model["aliases"]) or "none"
@@ -194,6 +194,11 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
     where = run_dir or Path("runs") / str(summary["run_id"])
     lines += ["", f"Report:  {where / 'report.html'}"]
     return "\n".join(lines)
+
+
+def _list(sentences: Sequence[str], n: int) -> list[str]:
+    more = [f"  - and {len(sentences) - n} more, in the report"] if len(sentences) > n else []
+    return [*(f"  - {sentence}" for sentence in sentences[:n]), *more]
 
 
 def _rehearsal_lines(found: Json | None) -> list[str]:
