@@ -26,14 +26,17 @@ from components.roll_out import roll_out
 from components.step import IMAGE, uncached
 from components.train_lrm import train_lrm
 from components.validate_data import validate_data
-from local import containers
+from local import containers, kept, outcome
 from local.commands import COMMANDS
 from local.commands.model import check_ledger, check_registry
-from local.prepare import DATA_NAMES, PROJECT, code_version, find_data, start_run
-from local.runner import FAILED, SUCCEEDED, run
+from local.commands.runs import add_data_options, add_place_options, add_step_timeout
+from local.notify import SUMMARY, notify
+from local.notify import check as check_target
+from local.prepare import PROJECT, code_version, find_data, start_run
+from local.runner import run
 from local.upload import check_address, upload
 from lrm import manifest
-from lrm.config import PRESETS, preset
+from lrm.config import preset
 from lrm.errors import LrmError
 from lrm.faults import advice
 from lrm.surroundings import settle
@@ -144,7 +147,7 @@ UNMAKEABLE = (FileExistsError, FileNotFoundError, NotADirectoryError)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage; of a run, as in `local.outcome`."""
     asked = _parser().parse_args(argv)
     try:
         _check_folders(asked)
@@ -180,7 +183,7 @@ def _elsewhere(error: OSError, asked: argparse.Namespace) -> str:
 
 def _compile(asked: argparse.Namespace) -> int:
     try:
-        compile_to(asked.output, image=asked.image)
+        compile_to(asked.output, image=asked.image, step_timeout_s=asked.step_timeout.total_seconds())
     except OSError as error:
         raise LrmError(f"{asked.output} cannot be written ({error}); name another file with --output") from error
     print(f"{asked.output}: the workflow for Kubeflow Pipelines, every step on {asked.image}")
@@ -208,10 +211,24 @@ def _run(asked: argparse.Namespace) -> int:
     )
     print(f"Run {run_dir.name}: {arguments['model_name']}, preset {asked.preset}, seed {asked.seed}", flush=True)
     placed = on_image(workflow, within.image) if within else workflow
-    ended = run(placed, arguments, run_dir, reuse=not asked.fresh, within=within)
-    if asked.artifacts and ended in (SUCCEEDED, FAILED):
-        upload(run_dir, asked.artifacts)
-    return ended
+    ended = run(
+        placed,
+        arguments,
+        run_dir,
+        reuse=not asked.fresh,
+        within=within,
+        step_timeout_s=asked.step_timeout.total_seconds(),
+    )
+    if ended == outcome.INTERRUPTED:
+        return ended
+    try:
+        if asked.artifacts:
+            upload(run_dir, asked.artifacts)
+    finally:
+        notify(run_dir, asked.notify, say=print)
+    if ended != outcome.SUCCEEDED:
+        return ended
+    return outcome.exit_code(kept.content_of(run_dir / SUMMARY), detailed=asked.detailed_exit_code)
 
 
 def _check(asked: argparse.Namespace) -> None:
@@ -220,6 +237,8 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.artifacts:
         check_address(asked.artifacts)
     check_ledger(asked.ledger)
+    for target in asked.notify:
+        check_target(target)
     if asked.registry:
         check_registry(asked.registry, from_here=not asked.image)
     for folder in (asked.runs.resolve(), asked.state.resolve()):
@@ -228,10 +247,11 @@ def _check(asked: argparse.Namespace) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
-def compile_to(path: Path, *, image: str) -> None:
+def compile_to(path: Path, *, image: str, step_timeout_s: float) -> None:
     """Write the workflow for Kubeflow Pipelines, with every step on one image."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    placed, version = for_cluster(workflow, image=image), code_version(PROJECT / "feature_repo")
+    placed = for_cluster(workflow, image=image, step_timeout_s=int(step_timeout_s))
+    version = code_version(PROJECT / "feature_repo")
     compiler.Compiler().compile(placed, str(path), pipeline_parameters={"code_version": version})
 
 
@@ -246,26 +266,11 @@ def _parser() -> argparse.ArgumentParser:
     here = commands.add_parser(
         "run",
         help="run the workflow on this machine",
-        description="Run the workflow on this machine; exit code 0 means that every step succeeded.",
-        epilog=EPILOG,
+        description="Run the workflow on this machine.",
+        epilog=f"{outcome.HELP}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    here.add_argument(
-        "--data",
-        default="complete-journey",
-        metavar="NAME|PATH",
-        help=f"built-in data ({', '.join(DATA_NAMES)}) or a data folder of yours (default: %(default)s)",
-    )
-    here.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder with the files of built-in data that you have downloaded (default: $LRM_DATA_ROOT)",
-    )
-    here.add_argument(
-        "--preset", default="default", metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)"
-    )
-    here.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random draw (default: %(default)s)")
+    add_data_options(here, preset="default")
     here.add_argument(
         "--as-of",
         type=_instant,
@@ -279,40 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REASON",
         help="why a run with --as-of may promote all the same; the ledger keeps the words",
     )
-    here.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)"
-    )
-    here.add_argument(
-        "--state",
-        type=Path,
-        default=Path("state"),
-        metavar="DIR",
-        help="model registry and online store (default: state)",
-    )
-    here.add_argument(
-        "--registry",
-        default="",
-        metavar="URI",
-        help="model registry: the http:// address of an MLflow server (default: a SQLite file in --state)",
-    )
-    here.add_argument(
-        "--ledger",
-        default="",
-        metavar="URI",
-        help="folder or gs://BUCKET/PATH of the promotion ledger (default: the one that the registry remembers)",
-    )
-    here.add_argument(
-        "--artifacts",
-        default="",
-        metavar="gs://BUCKET/PREFIX",
-        help="where a copy of the report, the manifest and the registered bundle goes once the run has ended",
-    )
-    here.add_argument(
-        "--image",
-        default="",
-        metavar="IMAGE",
-        help="run each step in a container of this image, which `make image` builds; needs Docker or podman",
-    )
+    add_place_options(here)
     here.add_argument("--fresh", action="store_true", help="run every step, even where an earlier result is as good")
     here.set_defaults(execute=_run)
     cluster = commands.add_parser("compile", help="write the workflow for Kubeflow Pipelines")
@@ -320,6 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=_yaml, default=Path("build/pipeline.yaml"), metavar="FILE.yaml", help="(default: %(default)s)"
     )
     cluster.add_argument("--image", default=IMAGE, help="image of every step, best by digest (default: %(default)s)")
+    add_step_timeout(cluster)
     cluster.set_defaults(execute=_compile)
     for command in COMMANDS:
         command.add(commands)
@@ -331,12 +304,6 @@ def _yaml(text: str) -> Path:
     if not text.endswith((".yaml", ".yml")):
         raise argparse.ArgumentTypeError(f"must be a file whose name ends in .yaml, got {text!r}")
     return Path(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number, zero or more, got {text!r}")
-    return int(text)
 
 
 def _instant(text: str) -> str:

@@ -27,14 +27,14 @@ def on_image(workflow: Any, image: str) -> Any:
     return placed
 
 
-def for_cluster(workflow: Any, *, image: str) -> Any:
+def for_cluster(workflow: Any, *, image: str, step_timeout_s: int) -> Any:
     """A copy of the workflow in which every step runs on `image` with the shared volume and knows image and run.
 
     No step runs as root, and each says so: a namespace that enforces restricted pods refuses it otherwise. The engine
     itself adds the rest of what such a namespace asks for (no more privileges, no capabilities, a seccomp profile).
 
-    The step that reads the data always runs: a schedule has no fingerprint of them to name, and would be given its
-    first snapshot for ever.
+    The cluster ends a pod that runs longer than `step_timeout_s` seconds; 0 for no limit. The step that reads the data
+    always runs: a schedule has no fingerprint of them to name, and would be given its first snapshot for ever.
     """
     placed = on_image(workflow, image)
     executors = placed.pipeline_spec.deployment_spec["executors"]
@@ -44,6 +44,7 @@ def for_cluster(workflow: Any, *, image: str) -> Any:
     config.field_path_as_env.add(name=RUN_ID, field_path=RUN_LABEL)
     config.security_context.run_as_user = config.security_context.run_as_group = USER
     config.security_context.run_as_non_root = True
+    config.active_deadline_seconds = step_timeout_s
     for name in executors:
         executors[name]["container"]["env"] = [{"name": IMAGE, "value": image}]
         steps = placed.platform_spec.platforms["kubernetes"].deployment_spec.executors

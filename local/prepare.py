@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from local.notify import shown_words
 from lrm import manifest
 from lrm.config import preset, to_json
 from lrm.errors import DataError
@@ -136,7 +137,7 @@ def start_run(
     facts = {
         "run_id": run_dir.name,
         "started": started.isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *shown_words(sys.argv)]),
         "data": name,
         "as_of": as_of,
         "preset": preset_name,

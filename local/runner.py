@@ -25,13 +25,14 @@ from typing import Any
 
 from local import containers, kept, processes
 from local.containers import Containers
+from local.deadline import Deadline, StepTimeoutError, record_late
+from local.outcome import FAILED, INTERRUPTED, SUCCEEDED
 from local.view import follow
 from lrm.progress import TERMINAL
 from lrm.record import RUN_DIR, read_records
 from lrm.reporting.kept import STEPS
 from lrm.reporting.summary import REPORT, summary_text
 
-SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, and what is taken as one: a polite kill, a closed terminal."""
 PATIENCE_SECONDS = 15.0
@@ -48,6 +49,7 @@ def run(
     *,
     reuse: bool,
     within: Containers | None = None,
+    step_timeout_s: float = 0.0,
 ) -> int:
     """Run the workflow to its end, whatever that is.
 
@@ -57,9 +59,10 @@ def run(
         run_dir: the run's folder; the engine's artifacts and cache, of all runs, lie beside it.
         reuse: take completed steps from the cache.
         within: run every step in a container of its own.
+        step_timeout_s: seconds after which a step that has not ended is; 0 for no limit.
 
     Returns:
-        The process's exit code: 0 only when every step that had to run has succeeded.
+        SUCCEEDED only when every step that had to run has succeeded; else FAILED or INTERRUPTED.
     """
     engine = multiprocessing.get_context("fork").Process(
         target=_execute, args=(workflow, arguments, run_dir, reuse, within), name="engine"
@@ -70,7 +73,13 @@ def run(
     with kept.held(run_dir), _interrupts():
         try:
             engine.start()
-            follow(run_dir, engine.is_alive, _say)
+            follow(run_dir, engine.is_alive, _say, Deadline(step_timeout_s).check)
+        except StepTimeoutError as late:
+            _say(f"\n{late}")
+            stop(engine)
+            record_late(run_dir, late)
+            _report(run_dir, state="FAILED", error=str(late))
+            return _close(run_dir, FAILED)
         except KeyboardInterrupt:
             for number in INTERRUPTS:
                 signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds and must end

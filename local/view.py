@@ -17,17 +17,31 @@ POLL_SECONDS = 0.2
 N_METRICS = 4
 
 
-def follow(run_dir: Path, is_running: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Say each change of a step's state, until the workflow has ended and all was said."""
+def follow(
+    run_dir: Path,
+    is_running: Callable[[], bool],
+    say: Callable[[str], None],
+    check: Callable[[dict[str, dict[str, Any]]], None] = lambda _: None,
+) -> None:
+    """Say each change of a step's state, until the workflow has ended and all was said.
+
+    Args:
+        run_dir: the run's folder.
+        is_running: whether the workflow goes on.
+        say: takes a line.
+        check: is shown the records while the workflow goes on; what it raises ends this.
+    """
     said: dict[str, str] = {}
     while True:
         is_last = not is_running()
-        for name, record in read_records(run_dir).items():
+        records = read_records(run_dir)
+        for name, record in records.items():
             if said.get(name) != record["state"]:
                 said[name] = record["state"]
                 say(line(record))
         if is_last:
             return
+        check(records)
         time.sleep(POLL_SECONDS)
 
 
@@ -40,7 +54,7 @@ def line(record: dict[str, Any]) -> str:
     told = [f"{name} {_value(value)}" for name, value in record["metrics"].items() if _is_short(value)][:N_METRICS]
     error = record["error"]
     tail = f"{error['type']}: {error['message'].partition(chr(10))[0]}" if error else ", ".join(told)
-    seconds = "" if state == "reused" else f"{record['seconds']:.1f} s"
+    seconds = "" if state == "reused" or record["seconds"] is None else f"{record['seconds']:.1f} s"
     return f"{head} {seconds:>9}  {tail}".rstrip()
 
 

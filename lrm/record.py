@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from lrm.faults import advice, patiently
+from lrm.faults import advice, passes, patiently
 from lrm.surroundings import spare_loopback
 
 P = ParamSpec("P")
@@ -74,7 +74,8 @@ def recorded(
                 return metrics
             except BaseException as error:
                 record["state"] = "failed"
-                record["error"] = {"type": type(error).__name__, "message": _told(error, folder)}
+                told = {"type": type(error).__name__, "message": _told(error, folder)}
+                record["error"] = told | {"passes": passes(error)}
                 raise
             finally:
                 record["seconds"] = round(time.perf_counter() - start, 3)

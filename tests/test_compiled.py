@@ -101,6 +101,13 @@ def test_on_a_cluster_steps_that_touch_the_outside_world_are_never_cached(spec):
     assert "validate-data" in tasks["pretrain-token-factory"]["dependentTasks"]
 
 
+@pytest.mark.parametrize(("options", "seconds"), [((), "86400"), (("--step-timeout", "2h"), "7200")])
+def test_every_step_on_a_cluster_has_a_time_limit(tmp_path, options, seconds):
+    _, platform = compiled(tmp_path / "pipeline.yaml", *options)
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    assert {step["activeDeadlineSeconds"] for step in placed} == {seconds}
+
+
 def test_compiling_twice_gives_the_same_bytes(cluster_file, tmp_path):
     compiled(tmp_path / "again.yaml", "--image", "registry.example/token-factory@sha256:0")
     assert (tmp_path / "again.yaml").read_bytes() == cluster_file.read_bytes()

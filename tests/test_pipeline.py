@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from benchmarks.faults import CHECKPOINT, half_written, kill_in, start
+from local.outcome import KEPT, SUSPECT
 from lrm.record import read_records
 from lrm.schema import read_signals
 from pipeline import main
@@ -82,7 +83,7 @@ def first(home) -> Run:
 
 @pytest.fixture(scope="module")
 def second(home, first) -> Run:
-    return run(home)
+    return run(home, options=("--detailed-exit-code", "--notify", "cp /dev/stdin told.json", "--notify", "false"))
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +150,18 @@ def test_every_registered_version_leads_back_to_the_manifest_of_its_run(first):
 
 
 def test_an_unchanged_second_run_reuses_the_training_and_keeps_the_champion(second):
-    assert second.exit_code == 0, second.printed
+    assert second.exit_code == (SUSPECT if second.summary["warnings"] else KEPT), second.printed
     assert second.summary["verdict"] == "keep"
     assert {step for step, state in second.states().items() if state == "reused"} == REUSED
     assert second.states()["promote_model"] == "skipped"
     assert re.search(r"^  reused +train_lrm", second.printed, re.MULTILINE)
+
+
+def test_whoever_is_to_be_told_is_handed_the_summary_and_one_that_fails_changes_nothing(second):
+    assert json.loads((second.folder / "told.json").read_text()) == second.summary
+    assert "Warning: false was not notified: it ended with status 1" in second.printed
+    assert second.summary["status"] == "succeeded"
+    assert "--notify cp --notify false" in json.loads((second.folder / "run.json").read_text())["command"]
 
 
 def test_a_kept_champion_still_gets_fresh_online_features(second):

@@ -52,7 +52,7 @@ def test_a_failure_is_raised_and_recorded_and_still_keeps_the_files(tmp_path, ru
         bake(tmp_path, tmp_path / "bread", loaves=0)
     record = read_records(run_dir)["bake"]
     assert record["state"] == "failed"
-    assert record["error"] == {"type": "DataError", "message": "loaves must be at least 1, got 0"}
+    assert record["error"] == {"type": "DataError", "message": "loaves must be at least 1, got 0", "passes": False}
     assert (run_dir / "steps/bake/crumbs.txt").is_file()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from local.commands.runs import add_data_options, polite_kills, run_workflow
 from local.commands.spans import said, span
 from local.commands.windows import completed_run, later, retold
+from local.outcome import ENDED, INTERRUPTED
 from local.prepare import find_data
 from lrm.errors import DataError, LrmError
 from lrm.features.datasets.prepare import DATASET
@@ -28,7 +29,6 @@ EPILOG = """examples:
 """
 REASON = "a backtest: each window's end stands for today, and the registry is the backtest's own"
 FACTS, PAGE = "backtest.json", "backtest.html"
-INTERRUPTED = 130
 
 
 def add(commands: Any) -> None:
@@ -80,7 +80,8 @@ def _window(asked: argparse.Namespace, told: Metrics, number: int, end: datetime
     runs, state, windows = asked.folder / "runs", asked.folder / "state", told["windows"]
     if completed_run(runs, end) is None:
         past = ("--as-of", end.isoformat(), "--allow-backfill", REASON)
-        if code := run_workflow(asked, *past, runs=runs, state=state):
+        code = run_workflow(asked, *past, runs=runs, state=state)
+        if code not in ENDED:
             return code
     if len(windows) < number:
         windows.append(retold(runs, end))

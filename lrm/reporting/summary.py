@@ -36,6 +36,8 @@ _REMEDIES = {
     "RegistryError": "Do what the message says about the registry or its address, then run again; where another run "
     "has promoted a version meanwhile, running again is all.",
     "ServingError": "Look at the server's own words in log.txt, then run the same command again.",
+    "StepTimeoutError": "See in log.txt what the step waited for, then run the same command again: finished steps are "
+    "reused, and training goes on from its checkpoint. A step that needs more time gets it with --step-timeout.",
     "MemoryError": "Take a smaller preset or a machine with more memory, then run again.",
 }
 _AGAIN = "Run the same command again: finished steps are reused."
