@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,14 @@ from local import kept
 from local.commands.spans import said
 from local.prepare import data_version, find_data
 from lrm.features.datasets.prepare import name_of
-from lrm.record import Metrics
+from lrm.record import Metrics, read_records
 
 SUCCEEDED, FAILED, STOPPED, RUNNING = "succeeded", "failed", "stopped", "running"
 SUMMARY = "summary.json"
+FIRST_RETRY, LAST_RETRY = timedelta(minutes=5), timedelta(hours=6)
+"""From a failure that passes by itself to the next try: doubled with each failure in a row, up to the second."""
+SKEW = timedelta(hours=1)
+"""How far clocks may differ. What is recorded beyond that in the future was recorded by a clock that was wrong."""
 
 
 class Run(NamedTuple):
@@ -26,7 +31,9 @@ class Run(NamedTuple):
     data_version: str
     state: str
     ended: datetime | None
-    """UTC; None where it never did."""
+    """UTC; None where it never did, or a wrong clock says when."""
+    n_failures: int = 0
+    """Failures in a row, this one the last, on the same data; 0 where it did not fail, or of what does not pass."""
 
 
 class Look(NamedTuple):
@@ -34,6 +41,8 @@ class Look(NamedTuple):
 
     is_due: bool
     why: str
+    is_failed: bool = False
+    """The last run failed, and nothing is done about it now."""
 
 
 def look(asked: argparse.Namespace, seen: dict[tuple[str, str], Look]) -> Look:
@@ -48,16 +57,18 @@ def look(asked: argparse.Namespace, seen: dict[tuple[str, str], Look]) -> Look:
         LrmError: the data cannot be found or read.
     """
     data, feature_repo = find_data(asked.data, asked.data_root)
-    version, last = data_version(data), last_run(asked.runs, name_of(data))
-    found = due(version, last, now=datetime.now(UTC), cooldown=asked.cooldown)
-    if not found.is_due or not asked.on_drift or last is None or last.state == STOPPED:
-        return found
-    champion = _champion(asked.state.resolve(), name_of(data))
-    compared = version, champion["version"]
-    if compared not in seen:
-        drifted, n_compared = drift(data, feature_repo, champion["bundle"])
-        seen[compared] = on_drift(drifted, n_compared, least=asked.on_drift)
-    return seen[compared]
+    now, version = datetime.now(UTC), data_version(data)
+    last = last_run(asked.runs, name_of(data), now=now)
+    found = due(version, last, now=now, cooldown=asked.cooldown)
+    if found.is_due and asked.on_drift and last is not None and last.state != STOPPED and last.data_version != version:
+        champion = _champion(asked, name_of(data))
+        compared = version, champion["version"]
+        if compared not in seen:
+            drifted, n_compared = drift(data, feature_repo, champion["bundle"])
+            seen[compared] = on_drift(drifted, n_compared, least=asked.on_drift)
+        found = seen[compared]
+    has_failed = last is not None and last.state == FAILED
+    return found._replace(is_failed=True) if has_failed and not found.is_due else found
 
 
 def due(version: str, last: Run | None, *, now: datetime, cooldown: timedelta) -> Look:
@@ -75,6 +86,8 @@ def due(version: str, last: Run | None, *, now: datetime, cooldown: timedelta) -
         return Look(False, f"{last.run_id} is under way")
     if last.state == STOPPED:
         return Look(True, f"{last.run_id} was stopped before it ended; its completed steps are reused")
+    if last.data_version == version and last.n_failures:
+        return _again(last, now)
     if last.data_version == version:
         failed = ", which failed on these data" if last.state == FAILED else ""
         return Look(False, f"no new data since {last.run_id}{failed}")
@@ -83,6 +96,15 @@ def due(version: str, last: Run | None, *, now: datetime, cooldown: timedelta) -
         ended = f"{last.run_id} ended {said(now - last.ended)} ago"
         return Look(False, f"there are new data, but {ended}, and the cooldown lasts until {until}")
     return Look(True, f"there are new data since {last.run_id}")
+
+
+def _again(last: Run, now: datetime) -> Look:
+    """Whether a run that failed of what passes by itself is tried again now."""
+    wait = min(FIRST_RETRY * 2 ** min(last.n_failures - 1, 16), LAST_RETRY)
+    why = f"{last.run_id} failed of what passes by itself"
+    if last.ended is None or now >= last.ended + wait:
+        return Look(True, f"{why}, and is tried again")
+    return Look(False, f"{why}, and is tried again after {last.ended + wait:%Y-%m-%d %H:%M} UTC")
 
 
 def on_drift(drifted: list[str] | None, n_compared: int, *, least: int) -> Look:
@@ -96,12 +118,14 @@ def on_drift(drifted: list[str] | None, n_compared: int, *, least: int) -> Look:
     return Look(False, f"there are new data, but {found}{named}; at least {least} asked for")
 
 
-def _champion(state: Path, name: str) -> Metrics:
+def _champion(asked: argparse.Namespace, name: str) -> Metrics:
     """`version` and `bundle` of the champion, both "" where there is none."""
     from lrm.registry.run import resolve
 
-    registry = state / "mlflow.db"
-    return resolve(f"sqlite:///{registry}", name) if registry.is_file() else {"version": "", "bundle": ""}
+    own = asked.state.resolve() / "mlflow.db"
+    if asked.registry or own.is_file():
+        return resolve(asked.registry or f"sqlite:///{own}", name)
+    return {"version": "", "bundle": ""}
 
 
 def drift(data: Path, feature_repo: Path, champion: str) -> tuple[list[str] | None, int]:
@@ -128,15 +152,34 @@ def drift(data: Path, feature_repo: Path, champion: str) -> tuple[list[str] | No
     return list(dict.fromkeys(row["signal"] for row in rows if row["drifted"])), len({row["signal"] for row in rows})
 
 
-def last_run(runs: Path, name: str) -> Run | None:
-    """The last run of a data folder of that name, but for runs of the past."""
-    for run_dir, told in reversed(kept.asked_of(runs)):
-        if told["data"] != name or told["as_of"]:
-            continue
-        summary = run_dir / SUMMARY
-        ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC) if summary.is_file() else None
-        return Run(told["run_id"], told["parameters"]["data_version"], _state(run_dir), ended)
-    return None
+def last_run(runs: Path, name: str, *, now: datetime) -> Run | None:
+    """The last run of a data folder of that name, but for runs of the past.
+
+    A run that a wrong clock has put into the future counts as older than all others: it would be the last for ever.
+    """
+    found = [(run_dir, told) for run_dir, told in kept.asked_of(runs) if told["data"] == name and not told["as_of"]]
+    found.sort(key=lambda run: not _is_ahead(run[1].get("started"), now))
+    if not found:
+        return None
+    run_dir, told = found[-1]
+    version, summary = told["parameters"]["data_version"], run_dir / SUMMARY
+    ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC) if summary.is_file() else None
+    if ended is not None and ended > now + SKEW:
+        ended = None
+    same = takewhile(lambda run: run[1]["parameters"]["data_version"] == version, reversed(found))
+    n_failures = sum(1 for _ in takewhile(lambda run: _failed_of_what_passes(run[0]), same))
+    return Run(told["run_id"], version, _state(run_dir), ended, n_failures)
+
+
+def _is_ahead(started: str | None, now: datetime) -> bool:
+    return started is not None and datetime.fromisoformat(started) > now + SKEW
+
+
+def _failed_of_what_passes(run_dir: Path) -> bool:
+    """Whether a run failed of a fault that may pass though nobody does anything, as its step has recorded it."""
+    if _state(run_dir) != FAILED:
+        return False
+    return any((record["error"] or {}).get("passes") for record in read_records(run_dir).values())
 
 
 def _state(run_dir: Path) -> str:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from local.commands.looks import Look, look
-from local.commands.runs import add_data_options, polite_kills, run_workflow
+from local.commands.runs import add_data_options, add_place_options, polite_kills, run_workflow
 from local.commands.spans import said, span
 from local.lock import BusyError, only_one
+from local.outcome import FAILED, SUCCEEDED, WORDS
 from lrm.errors import LrmError
+from lrm.faults import passes
 
 HELP = "look at the data now and then, and retrain when it is new or has drifted"
 DESCRIPTION = """Look at the data now and then, and run the workflow when they are new: when the content of the data
 folder is not that of the last run. With --on-drift, new data alone are no reason: their signals must also have moved
 from what the champion was trained on. Each look says in a line why a run was started or not. One run at a time. Ctrl-C
 ends the watch, and a run under way with it. A run that was stopped, or went down with its machine, goes on at the next
-look, whatever --cooldown and --on-drift say; one that failed, or of which a step was killed, is not tried again until
-there are new data."""
+look, whatever --cooldown and --on-drift say; so does one that failed of what passes by itself, such as a service that
+did not answer or a step that hung, after 5 minutes, then 10, 20 and so on, up to 6 hours. One that failed of anything
+else, or of which a step was killed, is not tried again until there are new data. Until then every look fails."""
 EPILOG = """examples:
   python pipeline.py watch --every 1d                     once a day, if there are new data
   python pipeline.py watch --every 1h --on-drift 3        when at least three signals of the new data have drifted
@@ -55,10 +57,14 @@ def add(commands: Any) -> None:
         metavar="SPAN",
         help="from the end of a run to the next at least (default: %(default)s)",
     )
-    parser.add_argument("--once", action="store_true", help="look once; the exit code is that of the run, if there was")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look once; the exit code is that of the run (`run --help`); without one, 1 while the last run's failure "
+        "stands or the data cannot be looked at",
+    )
     add_data_options(parser, preset="default")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--state", type=Path, default=Path("state"), metavar="DIR", help="(default: %(default)s)")
+    add_place_options(parser)
     parser.set_defaults(execute=execute)
 
 
@@ -86,17 +92,22 @@ def _turn(asked: argparse.Namespace, seen: dict[tuple[str, str], Look]) -> int:
             found = look(asked, seen)
             if not found.is_due:
                 _say(f"no run: {found.why}")
-                return 0
+                return FAILED if found.is_failed else SUCCEEDED
             _say(f"run: {found.why}")
             code = run_workflow(asked, runs=asked.runs, state=asked.state, hold=(held.file,))
-            _say(f"the run ended {'well' if code == 0 else f'with status {code}'}; next look in {said(asked.every)}")
+            _say(f"the run ended {WORDS.get(code, f'with status {code}')}; next look in {said(asked.every)}")
             return code
     except BusyError as error:
         _say(f"no run: one is under way already ({error})")
-        return 0
+        return SUCCEEDED
     except LrmError as error:
         _say(f"no run: {error}")
-        return 1
+        return FAILED
+    except Exception as error:
+        if not (isinstance(error, OSError) or passes(error)):
+            raise
+        _say(f"no run: {type(error).__name__}: {error}")
+        return FAILED
 
 
 def _say(text: str) -> None:

@@ -15,15 +15,16 @@ import polars as pl
 import pytest
 
 from local.commands.looks import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, look, on_drift
+from local.commands.runs import told
 from local.commands.spans import said, span
 from local.lock import BusyError, is_held, only_one
-from local.prepare import PROJECT
+from local.prepare import PROJECT, data_version
 from lrm.features.run import retrieve_features
 from lrm.features.tables import read_declared
 from lrm.registry.run import promote_model, register_model
 from lrm.schema import write_signals
 from lrm.validation.run import validate_data
-from pipeline import main
+from pipeline import _parser, main
 from tests.data_worlds import START, write_data_folder
 from tests.registry.conftest import write_trained
 
@@ -57,16 +58,28 @@ def ended(state=SUCCEEDED, *, hours_ago=5.0, version="old"):
     ],
 )
 def test_a_run_is_due_for_new_data_after_the_cooldown_and_never_twice_for_the_same(last, is_due, why):
-    assert due("new", last, now=NOW, cooldown=2 * HOUR) == (is_due, why)
+    assert due("new", last, now=NOW, cooldown=2 * HOUR) == (is_due, why, False)
+
+
+@pytest.mark.parametrize(
+    ("n_failures", "minutes_ago", "is_due"),
+    [(1, 4, False), (1, 6, True), (2, 9, False), (2, 11, True), (3, 19, False), (9, 359, False), (99, 361, True)],
+)
+def test_a_run_that_failed_of_what_passes_is_tried_again_ever_later_up_to_six_hours(n_failures, minutes_ago, is_due):
+    last = ended(FAILED, version="new", hours_ago=minutes_ago / 60)._replace(n_failures=n_failures)
+    found = due("new", last, now=NOW, cooldown=24 * HOUR)
+    assert found.is_due == is_due
+    assert found.why.startswith("r1 failed of what passes by itself, and is tried again")
 
 
 def test_drift_asks_for_a_run_once_enough_signals_have_moved():
     assert on_drift(["hour", "age"], 9, least=2) == (
         True,
         "there are new data, and 2 of 9 signals have drifted: hour, age",
+        False,
     )
     found = on_drift(["hour"], 9, least=2)
-    assert found == (False, "there are new data, but 1 of 9 signals have drifted: hour; at least 2 asked for")
+    assert found == (False, "there are new data, but 1 of 9 signals have drifted: hour; at least 2 asked for", False)
     assert on_drift(None, 0, least=1).is_due
 
 
@@ -119,13 +132,58 @@ def write_run(runs, name, *, as_of="", data="tiny-world", states=("succeeded",),
 
 
 def test_the_last_run_is_that_of_the_same_data_and_not_one_of_the_past(tmp_path):
-    assert last_run(tmp_path, "tiny-world") is None
+    assert last_run(tmp_path, "tiny-world", now=NOW) is None
     write_run(tmp_path, "1")
     write_run(tmp_path, "2", as_of="2024-01-01")
     write_run(tmp_path, "3", data="another")
-    found = last_run(tmp_path, "tiny-world")
+    found = last_run(tmp_path, "tiny-world", now=NOW)
     assert found is not None
     assert found[:3] == ("1", "v-1", SUCCEEDED)
+
+
+def fail(runs, name, *, version, passes):
+    write_run(runs, name, status="failed", states=("failed",))
+    told = json.loads((runs / name / "run.json").read_text())
+    told["parameters"]["data_version"] = version
+    (runs / name / "run.json").write_text(json.dumps(told))
+    step = runs / name / "steps/find_champion"
+    step.mkdir(parents=True)
+    error = {"type": "ConnectionError", "message": "refused", "passes": passes}
+    record = {"step": "find_champion", "state": "failed", "started": "2024-05-01T00:00:00+00:00", "error": error}
+    (step / "record.json").write_text(json.dumps(record))
+
+
+def test_failures_in_a_row_are_counted_on_the_same_data_alone_and_only_what_passes(tmp_path):
+    fail(tmp_path, "1", version="v", passes=True)
+    fail(tmp_path, "2", version="other", passes=True)
+    fail(tmp_path, "3", version="v", passes=True)
+    fail(tmp_path, "4", version="v", passes=True)
+    found = last_run(tmp_path, "tiny-world", now=NOW)
+    assert found is not None
+    assert (found.state, found.n_failures) == (FAILED, 2)
+    fail(tmp_path, "5", version="v", passes=False)
+    found = last_run(tmp_path, "tiny-world", now=NOW)
+    assert found is not None
+    assert (found.state, found.n_failures) == (FAILED, 0)
+
+
+def test_a_run_of_a_wrong_clock_is_not_the_last_for_ever_and_delays_nothing(tmp_path):
+    def write(name, started):
+        write_run(tmp_path, name)
+        told = json.loads((tmp_path / name / "run.json").read_text())
+        (tmp_path / name / "run.json").write_text(json.dumps(told | {"started": started.isoformat()}))
+
+    write("2031", NOW + timedelta(days=2500))
+    later = (NOW + timedelta(days=2500)).timestamp()
+    os.utime(tmp_path / "2031/summary.json", (later, later))
+    found = last_run(tmp_path, "tiny-world", now=NOW)
+    assert found is not None
+    assert (found.run_id, found.ended) == ("2031", None)
+    assert due("new", found, now=NOW, cooldown=12 * HOUR) == (True, "there are new data since 2031", False)
+    write("2024", NOW - HOUR)
+    found = last_run(tmp_path, "tiny-world", now=NOW)
+    assert found is not None
+    assert found.run_id == "2024"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +199,7 @@ def test_the_last_run_is_that_of_the_same_data_and_not_one_of_the_past(tmp_path)
 )
 def test_a_run_that_failed_and_one_that_was_stopped_are_told_apart(status, states, is_told, state, tmp_path):
     write_run(tmp_path, "1", status=status, states=states, is_told=is_told)
-    found = last_run(tmp_path, "tiny-world")
+    found = last_run(tmp_path, "tiny-world", now=NOW)
     assert found is not None
     assert found.state == state
 
@@ -150,7 +208,7 @@ def test_a_run_whose_file_was_torn_is_passed_over(tmp_path):
     write_run(tmp_path, "1")
     write_run(tmp_path, "2")
     (tmp_path / "2/run.json").write_text("")
-    found = last_run(tmp_path, "tiny-world")
+    found = last_run(tmp_path, "tiny-world", now=NOW)
     assert found is not None
     assert found.run_id == "1"
 
@@ -173,10 +231,13 @@ def crown(home, data, *, reads=None):
 def test_drift_is_measured_again_for_another_champion_and_not_twice_for_the_same(tmp_path):
     data = write_data_folder(tmp_path / "data")
     write_run(tmp_path / "runs", "1")
-    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 11}
+    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 11, "registry": ""}
     watched = argparse.Namespace(**given, runs=tmp_path / "runs", state=tmp_path / "state")
     seen = {}
-    assert look(watched, seen) == (True, "there are new data, and no champion whose data they could be compared with")
+    assert look(watched, seen)[:2] == (
+        True,
+        "there are new data, and no champion whose data they could be compared with",
+    )
     crown(tmp_path, data)
     found = look(watched, seen)
     assert re.fullmatch(r"there are new data, but \d of 10 signals have drifted.*; at least 11 asked for", found.why)
@@ -187,7 +248,7 @@ def test_drift_of_what_the_champion_does_not_read_does_not_count(tmp_path):
     data = write_data_folder(tmp_path / "data")
     write_run(tmp_path / "runs", "1")
     crown(tmp_path, data, reads={"hour", "age"})
-    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 3}
+    given = {"data": str(data), "data_root": None, "cooldown": timedelta(0), "on_drift": 3, "registry": ""}
     found = look(argparse.Namespace(**given, runs=tmp_path / "runs", state=tmp_path / "state"), {})
     assert re.fullmatch(r"there are new data, but \d of 2 signals have drifted.*; at least 3 asked for", found.why)
 
@@ -203,6 +264,54 @@ def test_a_second_watch_leaves_the_run_to_the_first(tmp_path, capsys):
     process.kill()
     process.communicate()
     assert f"no run: one is under way already (process {process.pid} holds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("passes", "line"),
+    [
+        (False, "no run: no new data since 1, which failed on these data"),
+        (True, "no run: 1 failed of what passes by itself, and is tried again after "),
+    ],
+)
+def test_every_look_fails_until_the_failure_of_the_last_run_is_mended(tmp_path, capsys, passes, line):
+    data = write_data_folder(tmp_path / "data")
+    fail(tmp_path / "runs", "1", version=data_version(data), passes=passes)
+    for _ in range(2):
+        assert main(asked(tmp_path, "--once")) == 1
+        assert line in capsys.readouterr().out
+    assert main(asked(tmp_path, "--once", "--cooldown", "7d")) == 1
+    write_run(tmp_path / "runs", "2")
+    told = json.loads((tmp_path / "runs/2/run.json").read_text())
+    told["parameters"]["data_version"] = data_version(data)
+    (tmp_path / "runs/2/run.json").write_text(json.dumps(told))
+    assert main(asked(tmp_path, "--once")) == 0
+
+
+def test_new_data_that_wait_for_a_cooldown_do_not_hide_that_the_last_run_failed(tmp_path, capsys):
+    write_data_folder(tmp_path / "data")
+    fail(tmp_path / "runs", "1", version="old", passes=False)
+    assert main(asked(tmp_path, "--once", "--cooldown", "7d")) == 1
+    assert "the cooldown lasts until" in capsys.readouterr().out
+
+
+def test_a_fault_of_the_world_at_a_look_is_said_and_ends_no_watch(tmp_path, capsys):
+    data = write_data_folder(tmp_path / "data")
+    (data / "events.parquet").unlink()
+    (data / "events.parquet").mkdir()
+    assert main(asked(tmp_path, "--once")) == 1
+    assert "no run: IsADirectoryError: " in capsys.readouterr().out
+
+
+def test_a_watch_hands_all_that_it_was_asked_for_to_its_runs(tmp_path):
+    given = ["--seed", "3", "--image", "i:1", "--registry", "http://127.0.0.1:9", "--ledger", "gs://b/l"]
+    given += ["--artifacts", "gs://b/a", "--notify", "mail -s 'a run' ops", "--notify", "https://example.org/x"]
+    given += ["--step-timeout", "90m", "--detailed-exit-code", "--data-root", str(tmp_path)]
+    parser = _parser()
+    watched = vars(parser.parse_args(asked(tmp_path, *given)))
+    started = vars(parser.parse_args(["run", *told(parser.parse_args(asked(tmp_path, *given)))]))
+    shared = (watched.keys() & started.keys()) - {"command", "execute", "runs", "state"}
+    assert {name: started[name] for name in shared} == {name: watched[name] for name in shared}
+    assert shared == started.keys() - {"command", "execute", "runs", "state", "as_of", "allow_backfill", "fresh"}
 
 
 def test_data_that_cannot_be_found_are_said_and_the_watch_goes_on_until_it_is_stopped(tmp_path):
