@@ -17,7 +17,7 @@ BASE   ?=
 BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history rollback approve test slow check format lint types compile image lock services services-stop clean reproduce prune faults watch backtest
+.PHONY: help setup data run serve report history status rollback approve test slow check format lint types compile image lock services services-stop clean reproduce prune faults watch backtest
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ serve: $(STAMP)  ## serve recommendations from the champion, as the registry nam
 
 history: $(STAMP)  ## say which version is in service, since when and why
 	@$(BIN)/python pipeline.py history $(ABOUT) $(ARGS)
+
+status: $(STAMP)  ## compare what serves with what should: make status ARGS="--server http://localhost:8000"
+	@$(BIN)/python pipeline.py status $(ABOUT) $(ARGS)
 
 rollback: $(STAMP)  ## put the champion before this one back in service: make rollback ARGS='--reason "returns rose"'
 	@$(BIN)/python pipeline.py rollback $(ABOUT) $(ARGS)

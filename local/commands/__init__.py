@@ -4,6 +4,6 @@ A module has `HELP`, one line, and `add(commands)`, which adds its parser and se
 parsed arguments and returns the exit status.
 """
 
-from local.commands import approve, backtest, history, prune, reproduce, rollback, steps, upload, watch
+from local.commands import approve, backtest, history, prune, reproduce, rollback, status, steps, upload, watch
 
-COMMANDS = (history, rollback, approve, reproduce, watch, backtest, steps, upload, prune)
+COMMANDS = (history, status, rollback, approve, reproduce, watch, backtest, steps, upload, prune)

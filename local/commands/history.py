@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local.commands.model import add_options, registry_of
+from lrm.registry.judgement import next_step
 
 HELP = "who put which version in service, when and why"
 DESCRIPTION = (
@@ -27,8 +28,10 @@ def add(commands: Any) -> None:
 def execute(asked: argparse.Namespace) -> int:
     """Print the history."""
     from lrm.registry.run import show
+    from lrm.serving.release import root_of, served_version
 
     held = show(registry_of(asked), asked.name)
+    held["served"] = served_version(root_of(asked.state, held["name"]))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(line[:width] for line in told(held, datetime.now(UTC))))
     return 0
@@ -38,7 +41,7 @@ def told(held: dict[str, Any], now: datetime) -> list[str]:
     """The history in lines.
 
     Args:
-        held: what `lrm.registry.run.show` returns.
+        held: what `lrm.registry.run.show` returns, and `served`: the version that servers are told to serve.
         now: UTC instant up to which the last champion is in service.
     """
     moves = held["moves"]
@@ -72,8 +75,17 @@ def _headline(held: dict[str, Any]) -> list[str]:
     else:
         since = datetime.fromisoformat(moves[-1]["time"])
         lines = [f"{held['name']}: version {champion} is the champion since {since:%Y-%m-%d %H:%M} UTC"]
+    if (served := held["served"]) == champion:
+        lines += [f"servers are told to serve it: version {served}"] if champion else []
+    else:
+        lines.append(
+            f"servers are told to serve version {served or '(none)'}, not the champion: `python pipeline.py status` "
+            "says what to do"
+        )
     waiting = [one for one in held["versions"] if one["version"] == held["challenger"] != champion]
-    lines += [f"latest challenger: version {one['version']}, verdict {one.get('verdict', '?')}" for one in waiting]
+    for one in waiting:
+        lines.append(f"latest challenger: version {one['version']}, verdict {one.get('verdict', '?')}")
+        lines += [step] if (step := next_step(held["name"], one["version"], one.get("verdict", ""))) else []
     return [*lines, ""]
 
 

@@ -7,12 +7,14 @@ Importing this module imports MLflow, which takes seconds: doors do it inside.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import logging
 import os
 import shutil
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +55,8 @@ DATA = "data/bundle"
 """Where the bundle lies inside a version's artifact."""
 ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Error codes for a name that stands for nothing, whether it might or could not."""
+THERE = "RESOURCE_ALREADY_EXISTS"
+"""Error code for a name that is taken."""
 LONGEST_PARAM = 6000
 PAGE = 1000
 """Rows that one search brings: the most that every store allows."""
@@ -101,18 +105,31 @@ def connect(registry: str, name: str) -> Registry:
     """
     path = path_of(registry)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    is_new = path is not None and not path.is_file()
-    if path is not None and is_new:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None and not path.is_file():
+        _make_store(path)
+    return Registry(_client(_address(path) if path else registry), name, path.parent if path else None)
+
+
+def _make_store(path: Path) -> None:
+    """Make a store beside its place and give it its name when it is whole: no other process ever opens half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.is_file():
+            return
         print(f"model registry: making {path} (once, up to half a minute)", file=sys.stderr, flush=True)
-    start = time.perf_counter()
-    uri = _address(path) if path else registry
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            partial = Path(scratch, "partial.db")
+            _client(_address(partial))
+            partial.replace(path)
+        print(f"model registry: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+def _client(uri: str) -> MlflowClient:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's models use what SQLAlchemy 2.1 deprecates
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if is_new:
-        print(f"model registry: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    return Registry(client, name, path.parent if path else None)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _address(path: Path) -> str:
@@ -263,7 +280,7 @@ def _as_frame(example: Mapping[str, Any], inputs: list[dict[str, Any]]) -> pd.Da
 
 def _make_model(registry: Registry) -> None:
     if _find_model(registry) is None:
-        registry.client.create_registered_model(registry.name)
+        _unless_there(registry.client.create_registered_model, registry.name)
 
 
 def _find_model(registry: Registry) -> RegisteredModel | None:
@@ -291,7 +308,17 @@ def _experiment(registry: Registry, artifacts: Path) -> str:
     found = registry.client.get_experiment_by_name(registry.name)
     if found is not None:
         return str(found.experiment_id)
-    return str(registry.client.create_experiment(registry.name, artifacts.absolute().as_uri()))
+    _unless_there(registry.client.create_experiment, registry.name, artifacts.absolute().as_uri())
+    return _experiment(registry, artifacts)
+
+
+def _unless_there(create: Callable[..., Any], *asked: Any) -> None:
+    """Create what another run may have created since it was looked for."""
+    try:
+        create(*asked)
+    except MlflowException as error:
+        if error.error_code != THERE:
+            raise
 
 
 def _version(made: Any) -> Version:

@@ -286,6 +286,19 @@ def approve(registry: str, name: str, version: str, *, reason: str) -> dict[str,
     return {"version": version, "previous": move.previous if move else champion, "is_moved": move is not None}
 
 
+def check_version(registry: str, name: str, version: str) -> str:
+    """The content digest of a version that is what was registered, in files and tags.
+
+    Raises:
+        RegistryError: it is not, or there is no such version.
+    """
+    from lrm.registry import backend
+
+    store = backend.connect(registry, name)
+    judgement_of(store, version)
+    return backend.version(store, version).tags[CONTENT]
+
+
 def show(registry: str, name: str = "") -> dict[str, Any]:
     """What a registry holds of one model.
 

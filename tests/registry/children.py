@@ -63,6 +63,27 @@ def registry_of(state: Path) -> str:
     return f"sqlite:///{state}/mlflow.db"
 
 
+def backend_of(_state: Path):
+    from lrm.registry import backend
+
+    return backend
+
+
+def store_of(state: Path):
+    return backend_of(state).connect(registry_of(state), "tiny-world")
+
+
+def first_run(state: Path, weights: str, start, told) -> None:
+    """Register a model, at the same moment as others, where there is no registry yet; say what came of it."""
+    from tests.registry.conftest import register_trained
+
+    start.wait()
+    try:
+        told.put(register_trained(state.parent, registry_of(state), weights))
+    except Exception as error:  # whatever it is, the test shall name it
+        told.put(repr(error))
+
+
 def promote(state: Path, version: str = "2") -> None:
     from lrm.registry.run import promote_model
 
@@ -96,6 +117,8 @@ ACTIONS = {
     "promote": promote,
     "rollback": lambda state: _command(state, "rollback", leave=""),
     "approve": lambda state: _command(state, "approve", version="2"),
+    "experiment": lambda state: backend_of(state)._experiment(store_of(state), state / "artifacts"),
+    "tag": lambda state: backend_of(state).set_tag(store_of(state), "team", "shop"),
     "main": lambda argv: importlib.import_module("pipeline").main(argv),
     "approve 3": lambda state: _command(state, "approve", version="3"),
 }

@@ -4,7 +4,9 @@ import pytest
 
 from lrm.errors import RegistryError
 from lrm.registry import backend
+from lrm.registry.address import path_of
 from lrm.registry.run import resolve, show
+from tests.registry import children
 from tests.registry.conftest import NAME
 
 
@@ -34,3 +36,31 @@ def test_a_version_is_named_as_it_is_written(registry, register, number):
     register("a")
     with pytest.raises(RegistryError, match=rf"{NAME} has no version '{number}'; its versions are: 1$"):
         backend.version(backend.connect(registry, NAME), number)
+
+
+def test_two_first_runs_at_the_same_moment_both_register_their_model(tmp_path):
+    """Neither finds a registry: one makes it, and the other waits until it is whole."""
+    start, told = children.PROCESSES.Barrier(2), children.PROCESSES.Queue()
+    asked = [(tmp_path / "state", weights, start, told) for weights in "ab"]
+    runs = [children.PROCESSES.Process(target=children.first_run, args=one) for one in asked]
+    for run in runs:
+        run.start()
+    assert sorted(told.get() for _ in runs) == ["1", "2"]
+    for run in runs:
+        run.join()
+    assert not list((tmp_path / "state").glob(".mlflow.db.*"))
+
+
+@pytest.mark.parametrize("action", ["experiment", "tag"])
+def test_what_another_run_creates_between_look_and_creation_is_taken_as_it_is(registry, action):
+    state = path_of(registry).parent
+    reached, go, code = children.PROCESSES.Event(), children.PROCESSES.Event(), children.PROCESSES.SimpleQueue()
+    place = ("lrm.registry.backend", "_unless_there")
+    slow = children.PROCESSES.Process(target=children.paused, args=(action, state, place, reached, go, code))
+    slow.start()
+    reached.wait()
+    mine = children.ACTIONS[action](state)
+    go.set()
+    assert code.get() == mine
+    slow.join()
+    assert slow.exitcode == 0

@@ -153,7 +153,15 @@ def test_commands_name_what_is_missing(registry, state, tmp_path, capsys):
 
 def test_the_history_says_that_a_move_was_interrupted_or_made_by_other_means():
     moved = {"version": "2", "previous": "1", "action": "promote", "actor": "ann@desk"}
-    held = {"name": "m", "champion": "2", "challenger": "3", "versions": [], "moves": [], "interrupted": moved}
+    held = {
+        "name": "m",
+        "champion": "2",
+        "challenger": "3",
+        "versions": [],
+        "moves": [],
+        "interrupted": moved,
+        "served": "2",
+    }
     assert told(held, datetime.now(UTC))[0] == (
         "m: a promote (1 -> 2, by ann@desk) was interrupted; the next command or run ends it"
     )
@@ -168,10 +176,19 @@ def test_how_long_a_version_was_in_service_is_counted_to_the_next_move():
         known | {"version": "1", "previous": "", "time": begin.isoformat()},
         known | {"version": "2", "previous": "1", "time": (begin + timedelta(days=2, hours=5)).isoformat()},
     ]
-    held = {"name": "m", "champion": "2", "challenger": "2", "versions": [], "moves": moves, "interrupted": None}
+    held = {
+        "name": "m",
+        "champion": "2",
+        "challenger": "2",
+        "versions": [],
+        "moves": moves,
+        "interrupted": None,
+        "served": "2",
+    }
     lines = told(held, begin + timedelta(days=2, hours=6))
     assert lines == [
         "m: version 2 is the champion since 2026-03-03 13:00 UTC",
+        "servers are told to serve it: version 2",
         "",
         "when (UTC)        what     from -> to  in service     who       why",
         "2026-03-03 13:00  promote  1 -> 2      1 hour so far  ann@desk  better",
