@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ def execute(asked: argparse.Namespace) -> int:
         return _pin(kept.find_run(asked.pin or asked.unpin, asked.runs), is_kept=bool(asked.pin))
     if not asked.runs.is_dir() and not asked.state.is_dir():
         raise DataError(f"there is neither a folder {asked.runs} nor {asked.state}; name them with --runs and --state")
-    needed = needed_by(registry_of(asked), asked.state)
-    items = retention.unneeded(asked.runs, asked.state, needed)
-    sizes = [retention.size(item.path) for item in items]
-    for item, n_bytes in zip(items, sizes, strict=True):
-        print(f"{n_bytes / 1e6:>9.1f} MB  {_short(item.path)}  ({item.why})")
-    if asked.yes:
-        retention.remove(items)
+    with ExitStack() as held:
+        if asked.yes:  # what is listed stays unneeded until it is gone: nobody moves a champion or registers meanwhile
+            _hold_champions(registry_of(asked), held)
+        needed = needed_by(registry_of(asked), asked.state)
+        items = retention.unneeded(asked.runs, asked.state, needed)
+        sizes = [retention.size(item.path) for item in items]
+        for item, n_bytes in zip(items, sizes, strict=True):
+            print(f"{n_bytes / 1e6:>9.1f} MB  {_short(item.path)}  ({item.why})")
+        if asked.yes:
+            retention.remove(items)
     total = f"{len(items)} things, {sum(sizes) / 1e6:.1f} MB"
     print(f"removed {total}" if asked.yes else f"can go: {total}{'; --yes removes them' if items else ''}")
     return 0
@@ -79,6 +83,18 @@ def needed_by(registry: str, state: Path) -> retention.Needed:
                 runs.add(one.tags.get("run_id", ""))
                 files.append(backend.local_path(one.source))
     return retention.Needed(frozenset(runs - {""}), versions, tuple(files))
+
+
+def _hold_champions(registry: str, held: ExitStack) -> None:
+    """Hold the champion of every model of a registry that is there."""
+    from lrm.registry import backend
+    from lrm.registry.address import path_of
+    from lrm.registry.run import champion_held
+
+    path = path_of(registry)
+    if path is None or path.is_file():
+        for name in backend.names(backend.connect(registry, "")):
+            held.enter_context(champion_held(registry, name))
 
 
 def _pin(run_dir: Path, *, is_kept: bool) -> int:

@@ -70,3 +70,18 @@ def test_who_comes_while_the_link_moves_waits_and_moves_it_after(state):
     assert (code.get(), code_too.get()) == (0, 0)
     first.join(), second.join()
     assert ended(state) == ("1", "1")
+
+
+def test_what_prune_removes_cannot_be_put_in_service_meanwhile(state):
+    """Version 2 waits and is not the latest: prune lists its release and its files while somebody approves it."""
+    asked = ["prune", "--yes", "--state", str(state), "--runs", str(state / "runs")]
+    pruned, go, code = begun("main", asked, ("local.retention", "remove"))
+    argv = ["approve", "2", "--reason", "wanted", "--state", str(state), "--runs", str(state / "runs")]
+    approved, go_too, code_too = begun("main", argv, ("lrm.registry.promotion", "move_to"))
+    go_too.set()
+    approved.join(timeout=2)  # it waits for prune: without that it has ended by now, with version 2 in service
+    go.set()
+    assert (code.get(), code_too.get()) == (0, 1)
+    pruned.join(), approved.join()
+    assert ended(state) == ("1", "1")
+    assert (root_of(state, NAME) / "current").exists()
