@@ -21,20 +21,6 @@ _TITLES = {
     "reject": "The challenger is rejected",
     "inconclusive": "Inconclusive: the champion stays",
 }
-_NEXT = {
-    "promote": "The version before it is kept. This puts it back in service:",
-    "keep": "Nothing has to be done: the next run trains and compares again. If a person decides that version "
-    "{version} shall serve all the same, this puts it in service, and the history keeps the reason:",
-    "inconclusive": "Mend what the first reason names, and the next run can tell. If a person decides that version "
-    "{version} shall serve without that answer, this puts it in service, and the history keeps the reason:",
-    "reject": "Version {version} is unfit to serve, and no approval changes that. Mend what the first reason names, "
-    "then run again.",
-}
-_COMMANDS = {
-    "promote": "python pipeline.py rollback",
-    "keep": "python pipeline.py approve {version}",
-    "inconclusive": "python pipeline.py approve {version}",
-}
 _TONES = {"promote": "good", "keep": "calm", "reject": "warn", "inconclusive": "warn"}
 
 
@@ -63,17 +49,17 @@ def banner(summary: Json, kept: Kept) -> Json:
         "icon": icon,
         "title": title,
         "reasons": summary["reasons"],
-        "next": _next(verdict, model),
+        "next": _next(summary, kept),
     }
 
 
-def _next(verdict: str | None, model: Json) -> Json:
-    """What a person can do after a verdict: a sentence, and the command that does it ("" for none)."""
-    version, name = model.get("version"), model.get("name")
-    if not version or verdict not in _NEXT:
-        return {}
-    command = f'{_COMMANDS[verdict]} --name {name} --reason "..."' if verdict in _COMMANDS else ""
-    return {"says": _NEXT[verdict].format(version=version), "command": command.format(version=version)}
+def _next(summary: Json, kept: Kept) -> str:
+    """What a person can do after a verdict, with the command; "" where nothing was registered."""
+    model, before = summary["model"] or {}, kept.returned("promote_model").get("previous")
+    if summary["verdict"] == "promote" and before:
+        command = f'python pipeline.py rollback --name {model.get("name")} --reason "..."'
+        return f"Version {before} is kept. To put it back in service: {command}"
+    return str(summary["next"])
 
 
 def tiles(summary: Json, kept: Kept) -> list[Json]:

@@ -63,6 +63,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "status": "failed" if problem else "succeeded",
         "verdict": kept.evaluation.get("verdict"),
         "reasons": list(kept.evaluation.get("reasons", [])),
+        "next": kept.returned("register_model").get("next", ""),
         "warnings": warnings(kept),
         "data": _data(kept),
         "steps": [*steps, report],
@@ -187,6 +188,7 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
         lines += _metrics_table(task, summary["metrics"])
     if verdict:
         lines += ["", f"Verdict: {verdict}", *_list(summary["reasons"], N_REASONS)]
+    lines += ["", summary["next"]] if summary["next"] else []
     if summary["warnings"]:
         lines += ["", "Warnings", *_list([warning["what"] for warning in summary["warnings"]], N_WARNINGS)]
     model = summary["model"]

@@ -166,20 +166,24 @@ def test_text_from_right_to_left_is_laid_out_in_its_own_direction(run_dir, repor
     assert browser.evaluate(f"{titles}.map(one => getComputedStyle(one).direction)") == ["rtl", "rtl"]
 
 
-@pytest.mark.parametrize(
-    ("verdict", "told"),
-    [
-        ("promote", "python pipeline.py rollback --name complete-journey --reason &#34;...&#34;"),
-        ("keep", "python pipeline.py approve 7 --name complete-journey --reason &#34;...&#34;"),
-        ("inconclusive", "python pipeline.py approve 7 --name complete-journey --reason &#34;...&#34;"),
-        ("reject", "no approval changes that"),
-    ],
-)
-def test_a_verdict_is_followed_by_what_can_be_done_next(run_dir, report, verdict, told):
+def test_a_promotion_is_followed_by_how_to_go_back(run_dir, report):
     runs.promoted(run_dir)
-    runs.write(run_dir, runs.EVALUATION_FILE, runs.EVALUATION | {"verdict": verdict})
     _, page = report()
+    told = "Version 6 is kept. To put it back in service: python pipeline.py rollback --name complete-journey"
     assert told in page[page.index("What can be done") : page.index('<section id="workflow"')]
+
+
+def test_a_keep_is_followed_by_what_a_person_can_do_next_on_the_page_in_the_summary_and_in_the_terminal(
+    run_dir, report
+):
+    runs.kept(run_dir)
+    record = json.loads((run_dir / "steps/register_model/record.json").read_text())
+    told = "The champion stays. To put version 7 in service all the same: python pipeline.py approve 7"
+    runs.write(run_dir, "steps/register_model/record.json", record | {"metrics": record["metrics"] | {"next": told}})
+    summary, page = report()
+    assert told in page[page.index("What can be done") : page.index('<section id="workflow"')]
+    assert summary["next"] == told
+    assert told in summary_text(summary).splitlines()
 
 
 def test_a_failed_validation_leads_to_the_failed_checks(run_dir, report):
