@@ -1,8 +1,8 @@
 """What may go: runs, artifacts, releases and files of versions that no champion, rollback target or pinned run needs.
 
 Needed are the versions that the ledger names, those that an alias names, and the runs that made them; pinned runs; and
-the latest run, whose steps the next one reuses. A version's row in the registry always stays: its number, tags and
-metrics; only its files can go.
+the latest run, whose steps the next one reuses. Where a horizon is asked for, versions that left service before it are
+no longer needed. A version's row in the registry always stays: its number, tags and metrics; only its files can go.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from local import kept
 from lrm.errors import DataError
@@ -29,11 +30,37 @@ class Needed(NamedTuple):
     """Where the files of those versions lie."""
 
 
+class Horizon(NamedTuple):
+    """How long versions that were in service keep their files."""
+
+    before: datetime
+    """UTC instant; those that left service earlier may give them up."""
+    keep_last: int
+    """So many keep them however long ago that was: of those that served last, and of those a rollback goes through."""
+
+
 class Item(NamedTuple):
     """Something that may go."""
 
     path: Path
     why: str
+
+
+def outlived(held: dict[str, Any], horizon: Horizon) -> frozenset[str]:
+    """The versions of a model that a horizon lets go: each was in service, and left it before.
+
+    Args:
+        held: what `lrm.registry.run.show` says of the model.
+        horizon: how long files are kept.
+    """
+    served = {one: move["time"] for move in held["moves"] for one in (move["previous"], move["version"]) if one}
+    lately = sorted(served, key=lambda one: datetime.fromisoformat(served[one]))[-horizon.keep_last :]
+    interrupted = held["interrupted"] or {"previous": "", "version": ""}
+    stay = {held["champion"], held["challenger"], interrupted["previous"], interrupted["version"]}
+    stay |= {*lately, *held["champions"][-horizon.keep_last :]}
+    return frozenset(
+        one for one, time in served.items() if datetime.fromisoformat(time) < horizon.before and one not in stay
+    )
 
 
 def unneeded(runs: Path, state: Path, needed: Needed) -> list[Item]:
@@ -123,4 +150,4 @@ def _files(state: Path, needed: Needed) -> Iterator[Item]:
     """The files of versions that nothing names, and of registrations that were killed half-way."""
     for folder in sorted((state / "artifacts/models").glob("*")):
         if not any(folder in path.parents for path in needed.files):
-            yield Item(folder, "files of a version that the ledger never named")
+            yield Item(folder, "files of a version that nobody needs")

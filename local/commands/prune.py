@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,32 @@ from lrm.errors import DataError, RegistryError
 HELP = "list, then remove what no champion, rollback target or pinned run needs"
 DESCRIPTION = (
     "List runs, artifacts, checkpoints, releases and files of versions that no champion, rollback target or pinned run "
-    "needs; with --yes, remove them. Nothing that the ledger names is ever listed, nor the latest run and challenger."
+    "needs; with --yes, remove them. Nothing that the ledger names is ever listed, nor the latest run and challenger; "
+    "but with --older-than the files of versions that left service long ago are, and the runs that made them."
 )
+KEEP_LAST = 5
+MOST = 100_000
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("prune", help=HELP, description=DESCRIPTION)
     parser.add_argument("--yes", action="store_true", help="remove what is listed")
+    parser.add_argument(
+        "--older-than",
+        type=_at_least(1),
+        metavar="DAYS",
+        help="also list what belongs to versions that left service more than DAYS days ago; their rows in the registry "
+        "stay, and nobody can roll back to them any more (default: a version that was ever in service keeps its files)",
+    )
+    parser.add_argument(
+        "--keep-last",
+        type=_at_least(2),
+        default=KEEP_LAST,
+        metavar="N",
+        help="with --older-than: the N versions that served last, and the N that rollbacks would go through, keep "
+        "their files however old they are (default: %(default)s)",
+    )
     parser.add_argument("--pin", default="", metavar="RUN", help="keep a run for good, and remove nothing now")
     parser.add_argument("--unpin", default="", metavar="RUN", help="no longer keep it, and remove nothing now")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
@@ -40,7 +59,7 @@ def execute(asked: argparse.Namespace) -> int:
     with ExitStack() as held:
         if asked.yes:  # what is listed stays unneeded until it is gone: nobody moves a champion or registers meanwhile
             _hold_champions(registry_of(asked), held)
-        needed = needed_by(registry_of(asked), asked.state)
+        needed = needed_by(registry_of(asked), asked.state, _horizon(asked))
         items = retention.unneeded(asked.runs, asked.state, needed)
         sizes = [retention.size(item.path) for item in items]
         for item, n_bytes in zip(items, sizes, strict=True):
@@ -52,8 +71,30 @@ def execute(asked: argparse.Namespace) -> int:
     return 0
 
 
-def needed_by(registry: str, state: Path) -> retention.Needed:
+def _at_least(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least that."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= MOST:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {MOST:,}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def _horizon(asked: argparse.Namespace) -> retention.Horizon | None:
+    if asked.older_than is None:
+        return None
+    return retention.Horizon(datetime.now(UTC) - timedelta(days=asked.older_than), asked.keep_last)
+
+
+def needed_by(registry: str, state: Path, horizon: retention.Horizon | None = None) -> retention.Needed:
     """What a registry needs; nothing where none was ever made.
+
+    Args:
+        registry: its address.
+        state: the folder that holds releases and the versions' files.
+        horizon: what lets versions go that left service long ago; None: none goes that was ever in service.
 
     Raises:
         RegistryError: the registry or a ledger cannot be read, or is not where the state folder needs it, so nobody
@@ -76,8 +117,9 @@ def needed_by(registry: str, state: Path) -> retention.Needed:
     files: list[Path] = []
     for name in backend.names(backend.connect(registry, "")):
         held = show(registry, name)
-        versions[name] = frozenset([held["champion"], held["challenger"], *held["named"]])
-        runs |= {move["run_id"] for move in held["moves"]}
+        gone = retention.outlived(held, horizon) if horizon else frozenset()
+        versions[name] = frozenset([held["champion"], held["challenger"], *held["named"]]) - gone
+        runs |= {move["run_id"] for move in held["moves"] if move["version"] not in gone}
         for one in backend.versions(backend.connect(registry, name)):
             if one.version in versions[name]:
                 runs.add(one.tags.get("run_id", ""))

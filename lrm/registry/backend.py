@@ -213,8 +213,8 @@ def bundle_of(one: Version) -> Path:
     folder = local_path(one.source) / DATA
     if not folder.is_dir():
         raise RegistryError(
-            f"the artifact of version {one.version} is gone: {folder} is no folder; restore it, or roll back to "
-            "another version"
+            f"the artifact of version {one.version} is gone: {folder} is no folder. `prune --older-than` takes the "
+            "files of versions that left service long ago; restore it from a copy, or put another version in service"
         )
     return folder
 

@@ -307,8 +307,9 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
         name: the registered model; may be left out where there is only one.
 
     Returns:
-        `name`, `versions`, `champion`, `challenger`, `moves` of the champion, `named` (the versions that any line of
-        the ledger names), and the move that was `interrupted` (None for none), which the next command or run finishes.
+        `name`, `versions`, `champion`, `challenger`, `moves` of the champion, `champions` (what rollbacks go back
+        through, oldest first), `named` (the versions that any line of the ledger names), and the move that was
+        `interrupted` (None for none), which the next command or run finishes.
 
     Raises:
         RegistryError: the store does not exist, or does not tell which model is meant.
@@ -329,12 +330,14 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
     written = ledger.peek(book) if book else None
     lines = written.lines if written else []
     interrupted = ledger.unfinished(written) if written else None
+    moves = ledger.history(written) if written else []
     return {
         "name": store.name,
         "champion": backend.alias(store, backend.CHAMPION),
         "challenger": backend.alias(store, backend.CHALLENGER),
         "versions": [{"version": one.version} | dict(one.tags) for one in backend.versions(store)],
-        "moves": [asdict(move) for move in ledger.history(written)] if written else [],
+        "moves": [asdict(move) for move in moves],
+        "champions": ledger.champions(moves),
         "named": sorted({one for _, move in lines for one in (move.version, move.previous)} - {""}),
         "interrupted": asdict(interrupted) if interrupted else None,
     }

@@ -1,6 +1,8 @@
 """What prune may take, in a planted home: a run that made a champion, one that lost, a pinned one, and the latest."""
 
 import json
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,39 @@ def test_folders_that_are_not_there_are_not_called_clean(tmp_path, capsys):
 def test_a_run_that_is_none_cannot_be_pinned(home, capsys):
     assert main(["prune", "--pin", "yesterday", "--runs", str(home / "runs")]) == 1
     assert f"there is no run 'yesterday' with a run_manifest.json in {home}/runs" in capsys.readouterr().err
+
+
+def in_service(*versions: str, champions: tuple[str, ...] = (), **held: object) -> dict[str, object]:
+    """A model whose versions served for a day each, from 1 January on; the last one still does."""
+    moves = [
+        {"previous": before, "version": version, "time": f"2026-01-{day:02}T00:00:00+00:00"}
+        for day, (before, version) in enumerate(pairwise(("", *versions)), start=1)
+    ]
+    nothing = {"champion": versions[-1], "challenger": "", "interrupted": None, "champions": champions or versions}
+    return nothing | {"moves": moves} | held
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "day", "held", "gone"),
+    [
+        (2, 4, in_service("1", "2", "3", "4", "5"), {"1", "2"}),  # 3 left service on the 4th, not before it
+        (2, 31, in_service("1", "2", "3", "4", "5"), {"1", "2", "3"}),
+        (4, 31, in_service("1", "2", "3", "4", "5"), {"1"}),
+        (9, 31, in_service("1", "2", "3", "4", "5"), set()),
+        (2, 1, in_service("1", "2", "3", "4", "5"), set()),
+        (2, 31, in_service("1", "2", "3", "2", champions=("1", "2")), set()),  # 3 was rolled back: next would be 1
+        (2, 31, in_service("1", "2", "3", "4", challenger="1"), {"2"}),
+        (2, 31, in_service("1", "2", "3", "4", interrupted={"previous": "4", "version": "2"}), {"1"}),
+        (2, 31, in_service("1", "2", "3", "4", champion="1"), {"2"}),  # moved by other means
+    ],
+)
+def test_versions_that_left_service_before_the_horizon_go_but_never_the_last(keep_last, day, held, gone):
+    horizon = retention.Horizon(datetime(2026, 1, day, tzinfo=UTC), keep_last)
+    assert retention.outlived(held, horizon) == gone
+
+
+@pytest.mark.parametrize("wrong", [["--older-than", "0"], ["--older-than", "x"], ["--keep-last", "1"]])
+def test_a_horizon_that_would_leave_nothing_to_roll_back_to_is_refused(wrong, capsys):
+    with pytest.raises(SystemExit):
+        main(["prune", *wrong])
+    assert "must be a whole number from" in capsys.readouterr().err
