@@ -11,7 +11,18 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 FLOOR = {
     f"lrm.{module}"
-    for module in ("config", "content", "errors", "faults", "manifest", "progress", "record", "schema", "surroundings")
+    for module in (
+        "config",
+        "content",
+        "errors",
+        "faults",
+        "limits",
+        "manifest",
+        "progress",
+        "record",
+        "schema",
+        "surroundings",
+    )
 }
 ROOMS = {
     "lrm.features": FLOOR,
@@ -35,7 +46,14 @@ ROOMS = {
 EDGES = {
     "kfp": ("pipeline.py", "components/", "local/"),
     "docker": ("local/containers.py",),
-    "feast": ("feature_repo/", "examples/", "lrm/features/feast_repo.py", "lrm/features/fresh.py"),
+    "feast": (
+        "feature_repo/",
+        "examples/",
+        "lrm/features/feast_repo.py",
+        "lrm/features/fresh.py",
+        "lrm/features/online_rows.py",
+        "lrm/features/open_store.py",
+    ),
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
     "faiss": ("lrm/model/index.py",),

@@ -8,6 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from lrm.errors import SchemaError
+from lrm.features.askable import require_askable
 from lrm.features.declarations import Declarations, View
 from lrm.features.events import Base
 from lrm.features.sources import INSTANT_TYPE, column_types, read_view
@@ -64,6 +65,7 @@ def assemble(
     content: list[tuple[View, pl.DataFrame]] = []
     for view in progress(declared.joined, what="join point in time", unit="view"):
         source = read_view(view)
+        require_askable(source, view.path, keys=view.keys)
         _require_same_keys(view, source, rows.values())
         for maker, table in rows.items():
             read = view._replace(signals=for_maker(view.signals, maker))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lrm.errors import DataError, SchemaError
+from lrm.features.askable import require_askable
 from lrm.features.declarations import Declarations
 from lrm.features.files import DATASET
 from lrm.features.sources import read_table, require_known
@@ -143,6 +144,7 @@ def _read(data: Path, declared: Declarations, role: str, *, keys: tuple[str, ...
     path = data / f"{role}.parquet"
     table = read_table(path, keys=keys, times=(EVENT_TIME,), signals=declared.of_role(role))
     require_known(table, {USER_ID, ITEM_ID, EVENT_TIME, SPLIT} & set(table.columns), path)
+    require_askable(table, path, keys=keys, signals=declared.of_role(role) if role != EVENTS else ())
     return table
 
 
@@ -177,6 +179,7 @@ def _candidates(
     signals = declared.of_role(CANDIDATES)
     table = read_table(path, keys=(USER_ID, ITEM_ID), times=(EVENT_TIME,), numbers=(LABEL,), signals=signals)
     require_known(table, (USER_ID, ITEM_ID, EVENT_TIME, LABEL), path)
+    require_askable(table, path, keys=(USER_ID, ITEM_ID), signals=signals)
     _same_type(events, table, ITEM_ID)
     _same_type(events, table, USER_ID)
     key = [USER_ID, EVENT_TIME]

@@ -21,6 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from lrm.errors import DamagedError, SchemaError, StoreError
 from lrm.features.declarations import Declarations, View, check
 from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, Signal, signal_from_tags
@@ -28,11 +30,11 @@ from lrm.schema import BAG, DENSE, EMBEDDING, ROLE, SPARSE, TAG_KIND, Signal, si
 DATA_DIR = "LRM_DATA_DIR"
 """Environment variable by which a feature repo's sources find the data folder."""
 YAML = "feature_store.yaml"
-IMPATIENT = {"socket_timeout": "0.5", "socket_connect_timeout": "0.5", "retry": "null"}
-"""Of a store on the network that is asked while somebody waits, where its `connection_string` does not say otherwise:
-seconds, and no further try. Without them a store that hangs is waited for without end."""
 LOCKED_MS = 500
 """Milliseconds for which a local store that another process has locked is waited for, likewise."""
+
+NOT_KEPT = float("-inf")
+"""Instant of the values that are not there."""
 
 _QUIET = threading.RLock()
 """Output and warnings are the process's, so one thread at a time may silence them."""
@@ -110,7 +112,7 @@ class Kept(NamedTuple):
     values: tuple[Any, ...]
     """In the order of the view's signals; None where there is no value."""
     seconds: float
-    """Instant of the values, in seconds since 1970; 0 where there are none."""
+    """Instant of the values, in seconds since 1970; `NOT_KEPT` where there are none."""
     is_damaged: bool = False
     """Whether any value was there and could not be read."""
 
@@ -208,37 +210,14 @@ def _version(views: tuple[View, ...], service: str) -> str:
     return hashlib.sha256(json.dumps([service, facts]).encode()).hexdigest()
 
 
-def feature_store(feature_repo: Path, state: Path, *, is_impatient: bool = False) -> Any:
-    """The store of a feature repo, its local parts in `state`; nothing is registered.
+def take_key_types(entities: Sequence[Any], types: Mapping[str, pl.DataType]) -> None:
+    """Give each entity the type that its join key has in the data: Feast takes a `large_string` for JSON."""
+    from feast import ValueType
 
-    Args:
-        feature_repo: the folder of definitions.
-        state: where a local registry and a local online store live.
-        is_impatient: whether somebody waits for each answer.
-    """
-    from feast import FeatureStore
-    from feast.repo_config import load_repo_config
-
-    state.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        config = load_repo_config(feature_repo.resolve(), feature_repo / YAML)
-        if config.registry.registry_type == "file" and "://" not in config.registry.path:
-            config.registry.path = str(state.resolve() / "registry.db")
-            config.registry.cache_ttl_seconds = 0  # for ever: a release does not change, and its folder may be removed
-        if config.online_store.type == "sqlite":
-            config.online_store.path = str(state.resolve() / "online.db")
-        if config.online_store.type == "redis" and is_impatient:
-            config.online_store.connection_string = _impatient(config.online_store.connection_string)
-            config.online_store.skip_dedup = (
-                True  # else a push first parses what is kept, and fails where it is damaged
-            )
-        return FeatureStore(config=config)
-
-
-def _impatient(connection: str) -> str:
-    """A connection string, as Feast reads it, with what it does not say of waiting."""
-    said = {part.partition("=")[0] for part in connection.split(",")}
-    return ",".join([connection, *(f"{name}={value}" for name, value in IMPATIENT.items() if name not in said)])
+    for entity in entities:
+        if entity.join_key in types:
+            is_text = types[entity.join_key] == pl.String
+            entity.value_type = ValueType.STRING if is_text else ValueType.INT64
 
 
 def take_example_types(service: Any) -> None:
@@ -267,7 +246,13 @@ def read_rows(store: Any, view: str, names: Sequence[str], rows: Sequence[Mappin
         ).to_dict(include_event_timestamps=True)
     values = zip(*(answer[name] for name in names), strict=True)
     seconds = zip(*(answer[f"{name}__ts"] for name in names), strict=True)
-    return [Kept(one, float(max(instants))) for one, instants in zip(values, seconds, strict=True)]
+    return [_kept(one, max(instants)) for one, instants in zip(values, seconds, strict=True)]
+
+
+def _kept(values: tuple[Any, ...], seconds: int) -> Kept:
+    """Feast says 0 of what is not there; of a value it may be the instant, 1970 itself."""
+    is_there = seconds != 0 or any(value is not None for value in values)
+    return Kept(values, float(seconds) if is_there else NOT_KEPT)
 
 
 @contextlib.contextmanager
@@ -279,8 +264,8 @@ def answering() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = DamagedError if isinstance(error, damage) else StoreError
-        raise kind(f"the online store does not answer ({type(error).__name__}: {error})") from error
+        kind, seen = DamagedError if isinstance(error, damage) else StoreError, " ".join(str(error).split())
+        raise kind(f"the online store does not answer ({type(error).__name__}: {seen})") from error
 
 
 @contextlib.contextmanager

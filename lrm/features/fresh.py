@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrm.errors import ServingError
-from lrm.features.feast_repo import Kept, Online, answering, be_impatient, definitions, feature_store, quiet, read_rows
+from lrm.features.feast_repo import Kept, Online, answering, be_impatient, quiet, read_rows
+from lrm.features.open_store import feature_store
 from lrm.schema import EVENT_TIME, EVENTS, USER_ID
 
 FRESH = "fresh_events"
@@ -39,13 +40,19 @@ def push_source(entities: Sequence[Any], data: Path) -> list[Any]:
     return [source, FeatureView(name=FRESH, source=source, entities=users[:1], ttl=timedelta(0), schema=schema)]
 
 
-def events_store(feature_repo: Path, data: Path, folder: Path) -> Any:
-    """A local store of new events alone, completed where it is not complete, which loses none of its events."""
+def events_store(values: Any, feature_repo: Path, data: Path, folder: Path) -> Any:
+    """A local store of new events alone, completed where it is not complete, which loses none of its events.
+
+    Args:
+        values: the store that keeps the values, which knows the type of the users' key.
+        feature_repo: the folder of definitions.
+        data: the data folder that they are read over.
+        folder: where the events are kept.
+    """
     store = feature_store(feature_repo, folder)
     if not _takes_events(store):
-        entities = definitions(feature_repo, data).entities
-        users = [entity for entity in entities if entity.join_key == USER_ID]
         with quiet():
+            users = [entity for entity in values.list_entities(allow_cache=True) if entity.join_key == USER_ID]
             store.apply([*users, *push_source(users, data)])
     be_impatient(store)
     return store

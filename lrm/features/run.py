@@ -11,6 +11,7 @@ import polars as pl
 
 from lrm.errors import DataError, SchemaError
 from lrm.features import store
+from lrm.features.askable import require_few_fields
 from lrm.features.assemble import Join, assemble
 from lrm.features.audit import audit
 from lrm.features.declarations import View
@@ -20,6 +21,7 @@ from lrm.features.files import files_of
 from lrm.features.join import point_in_time
 from lrm.features.split import cutoffs, first_held_out, parse_instant, require_windows, with_split
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
+from lrm.features.trial import require_servable
 from lrm.record import Metrics, recorded
 from lrm.schema import USER_ID, Signal, write_signals
 
@@ -42,7 +44,8 @@ def retrieve_features(
 
     Raises:
         DataError: the data folder is missing, damaged, or has no events or an empty window.
-        SchemaError: the declarations break a rule or do not fit the data.
+        SchemaError: the declarations break a rule, do not fit the data, or could not be served.
+        StoreError: the online store, in which a few rows are tried, does not answer.
     """
     (examples / MANIFEST).unlink(missing_ok=True)  # a folder that has one is whole
     if engine not in (DUCKDB, FEAST):
@@ -55,6 +58,8 @@ def retrieve_features(
             f"as_of {until.isoformat()} lies after the end of the data, {ends.isoformat()}; take an earlier one"
         )
     declared = declarations(feature_repo, data)
+    require_few_fields(declared)
+    require_servable(feature_repo, data)
     cuts = None
     if dataset["protocol"] == TEMPORAL:
         cuts = cutoffs(until, validation_days=dataset["validation_days"], test_days=dataset["test_days"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,17 @@ def column_types(signals: Iterable[Signal]) -> dict[Any, Any]:
 
 
 def read_table(
-    path: Path, *, keys: Iterable[str], times: Iterable[str], signals: Iterable[Signal], numbers: Iterable[str] = ()
+    path: Path,
+    *,
+    keys: Iterable[str],
+    times: Iterable[str],
+    signals: Iterable[Signal],
+    numbers: Iterable[str] = (),
+    n_rows: int | None = None,
 ) -> pl.DataFrame:
     """Read the named columns of one Parquet file: keys as they are, times in UTC, signals in the type of their kind.
 
-    Columns that nobody declared are ignored.
+    Columns that nobody declared are ignored. `n_rows`: the first of them alone.
 
     Raises:
         DataError: the file is missing, a folder, or no Parquet file, or a value does not fit its type here.
@@ -58,21 +65,43 @@ def read_table(
         *(_signal(path, signal, held[signal.name]) for signal in signals),
     )
     try:
-        return read.collect()
+        table = (read if n_rows is None else read.head(n_rows)).collect()
     except pl.exceptions.InvalidOperationError as error:
         seen = str(error).partition("\n")[0]
         raise DataError(f"{path.name}: a value cannot be kept ({seen}); convert the column in the data") from error
+    _require_calendar(table, times, path)
+    return table
 
 
-def read_view(view: View) -> pl.DataFrame:
+def read_view(view: View, *, n_rows: int | None = None) -> pl.DataFrame:
     """Read the table of a view that is joined point in time: its keys, `event_time`, `created_time`, its signals.
 
-    Where the source has no `created_time`, a value counts as written at its `event_time`.
+    Where the source has no `created_time`, a value counts as written at its `event_time`. `n_rows`: the first of them
+    alone.
     """
     times = (EVENT_TIME, CREATED_TIME) if view.created else (EVENT_TIME,)
-    table = read_table(view.path, keys=view.keys, times=times, signals=view.signals)
+    table = read_table(view.path, keys=view.keys, times=times, signals=view.signals, n_rows=n_rows)
     require_known(table, times, view.path)
     return table if view.created else table.with_columns(pl.col(EVENT_TIME).alias(CREATED_TIME))
+
+
+def key_types(views: Iterable[View]) -> dict[str, pl.DataType]:
+    """The type of each join key, as the views' tables have it.
+
+    Raises:
+        DataError: a table is missing, or is no Parquet file.
+        SchemaError: two tables hold a key in two types, or a table lacks it.
+    """
+    found: dict[str, tuple[pl.DataType, str]] = {}
+    for view in views:
+        table = read_table(view.path, keys=view.keys, times=(), signals=(), n_rows=0)
+        for key in view.keys:
+            kind, name = found.setdefault(key, (table.schema[key], view.path.name))
+            if kind != table.schema[key]:
+                raise SchemaError(
+                    f"key {key!r} is {kind} in {name} and {table.schema[key]} in {view.path.name}; write it in one type"
+                )
+    return {key: kind for key, (kind, _) in found.items()}
 
 
 def require_known(table: pl.DataFrame, columns: Iterable[str], path: Path) -> None:
@@ -86,6 +115,18 @@ def require_known(table: pl.DataFrame, columns: Iterable[str], path: Path) -> No
         if n_null:
             raise DataError(
                 f"{path.name}: {n_null} of {table.height} values of {column!r} are null; drop or mend the rows"
+            )
+
+
+def _require_calendar(table: pl.DataFrame, times: Iterable[str], path: Path) -> None:
+    """Refuse instants that nothing else can hold: Parquet reaches 290,000 years back and ahead."""
+    for time in times:
+        strange = (~table[time].dt.year().is_between(datetime.min.year, datetime.max.year)).arg_true()
+        if len(strange):
+            seen = table[time].dt.year()[strange[0]]
+            raise DataError(
+                f"{path.name}, row {strange[0] + 1}: {time!r} lies in the year {seen}, and instants can be kept of the "
+                f"years {datetime.min.year} to {datetime.max.year}; mend it and {len(strange) - 1} more"
             )
 
 
@@ -129,7 +170,17 @@ def _signal(path: Path, signal: Signal, held: pl.DataType) -> pl.Expr:
             f"{path.name}: {signal.name!r} is declared {signal.kind}, its column holds {held}; "
             f"mend the tags in view {signal.view!r} or convert the column"
         )
-    return pl.col(signal.name).cast(COLUMN_TYPES[signal.kind])
+    return in_one_form(pl.col(signal.name).cast(COLUMN_TYPES[signal.kind]), signal.kind)
+
+
+def in_one_form(column: pl.Expr, kind: str) -> pl.Expr:
+    """A signal's column without null members in its lists, which no online store keeps.
+
+    A member of a bag that is not known is no member; a number of a vector that is not known is NaN.
+    """
+    if kind == BAG:
+        return column.list.drop_nulls()
+    return column.list.eval(pl.element().fill_null(float("nan"))) if kind == EMBEDDING else column
 
 
 def _is_category(held: Any) -> bool:

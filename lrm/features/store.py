@@ -16,36 +16,43 @@ from lrm.features.feast_repo import (
     Kept,
     LocalFile,
     Online,
+    answering,
     be_impatient,
     declarations,
     definitions,
-    feature_store,
     quiet,
     read_rows,
     take_example_types,
+    take_key_types,
 )
 from lrm.features.fresh import events_store, push_source
 from lrm.features.join import latest
-from lrm.features.sources import column_types, read_view
+from lrm.features.online_rows import SQLITE, chunks, forget_rest, note_written, write_rows
+from lrm.features.open_store import closing_store, feature_store
+from lrm.features.sources import column_types, in_one_form, key_types, read_view
 from lrm.progress import progress
 
 _ROW = "lrm_row"
-_CHUNK = 10_000
-"""Rows written to the online store in one transaction."""
 
 
-def applied(feature_repo: Path, data: Path, state: Path) -> Any:
+def applied(feature_repo: Path, data: Path, state: Path, *, is_offline: bool = False) -> Any:
     """Register the definitions, and give the feature store that holds them.
 
     Args:
         feature_repo: the folder of definitions.
         data: the data folder that they are read over.
         state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
+        is_offline: whether registry and online store are local all the same.
+
+    Raises:
+        SchemaError: the repo or its `feature_store.yaml` cannot be used.
+        StoreError: the registry or the online store does not answer.
     """
     service, entities, _ = definitions(feature_repo, data)
     take_example_types(service)
-    store = feature_store(feature_repo, state)
-    with quiet():
+    take_key_types(entities, key_types(declarations(feature_repo, data).views))
+    store = feature_store(feature_repo, state, is_offline=is_offline)
+    with answering(), quiet():
         store.apply([*entities, *service._features, service, *push_source(entities, data)])
     return store
 
@@ -55,7 +62,7 @@ def retrieve(feature_repo: Path, data: Path, rows: pl.DataFrame, instant: str, v
     signals = [signal.name for signal in view.signals]
     asked = rows.select(*view.keys, pl.col(instant).alias("event_timestamp")).with_row_index(_ROW)
     with tempfile.TemporaryDirectory() as state:
-        store = applied(feature_repo, data, Path(state))
+        store = applied(feature_repo, data, Path(state), is_offline=True)
         with quiet():
             answer = store.get_historical_features(
                 entity_df=asked.drop_nulls(list(view.keys)).to_pandas(),
@@ -63,6 +70,7 @@ def retrieve(feature_repo: Path, data: Path, rows: pl.DataFrame, instant: str, v
                 filter_by_created_timestamp=True,  # without it a correction is served before it was written
             ).to_arrow()
     found = pl.DataFrame(pl.from_arrow(answer)).select(_ROW, *signals).cast(column_types(view.signals))
+    found = found.with_columns(in_one_form(pl.col(signal.name), signal.kind) for signal in view.signals)
     return asked.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left").drop(_ROW)
 
 
@@ -73,12 +81,13 @@ def materialise_online(
     *,
     state: Path,
     only: Mapping[str, Sequence[int | str]] | None = None,
+    written: Path | None = None,
 ) -> dict[str, int]:
     """Write every joined view's values, as known at `until`, to the online store; return the rows of each view.
 
     Values that have expired by `until` are left out. Feast's own `materialize` would also write values created after
-    `until`, which the offline join does not show. Writing the same values again changes nothing, so an interrupted call
-    can be repeated.
+    `until`, which the offline join does not show. What is written last counts, whatever its `event_time`; writing the
+    same values again changes nothing, so an interrupted call can be repeated.
 
     Args:
         feature_repo: the folder of definitions.
@@ -86,16 +95,27 @@ def materialise_online(
         until: UTC instant.
         state: where a local registry and a local online store live; others are found through `feature_store.yaml`.
         only: the entities to write, by join key; a key that is left out is not restricted. All are written by default.
+        written: where a list is kept of what a store on the network holds: what it names and is not written this time
+            is removed. None: nothing is.
+
+    Raises:
+        SchemaError: the repo or its `feature_store.yaml` cannot be used.
+        StoreError: the registry or the online store does not answer.
     """
     store = applied(feature_repo, data, state)
-    values = {
-        view.name: latest(view, _of(view, read_view(view), only or {}), until)
-        for view in declarations(feature_repo, data).joined
-    }
-    chunks = [(name, chunk) for name, table in values.items() for chunk in table.iter_slices(_CHUNK)]
-    for name, chunk in progress(chunks, what="materialise online", unit="chunk"):
-        with quiet():
-            store.write_to_online_store(name, df=chunk.to_pandas())
+    views = declarations(feature_repo, data).joined
+    values = {view.name: latest(view, _of(view, read_view(view), only or {}), until) for view in views}
+    lists = None if store.config.online_store.type == SQLITE else written
+    work = [(view, chunk) for view in views for chunk in chunks(values[view.name])]
+    with answering(), closing_store(store):
+        if lists is not None:
+            for view in views:
+                note_written(lists, view, values[view.name])
+        for view, chunk in progress(work, what="materialise online", unit="chunk"):
+            write_rows(store, view, chunk)
+        if lists is not None:
+            for view in views:
+                forget_rest(store, lists, view, values[view.name], until)
     return {name: table.height for name, table in values.items()}
 
 
@@ -115,12 +135,12 @@ def open_online(feature_repo: Path, data: Path, *, state: Path, events: Path | N
             values are, as they do in any store that is not local.
     """
     store, declared = feature_store(feature_repo, state, is_impatient=True), declarations(feature_repo, data)
-    is_local = store.config.online_store.type == "sqlite"
+    is_local = store.config.online_store.type == SQLITE
     if is_local:
         be_impatient(store)
     if not is_local or events is None:
         return Online(store, declared.joined, declared.signals, store)
-    taking = events_store(feature_repo, data, events)
+    taking = events_store(store, feature_repo, data, events)
     return Online(store, declared.joined, declared.signals, taking, LocalFile(taking))
 
 
@@ -131,7 +151,7 @@ def read_kept(online: Online, view: View, rows: Sequence[Mapping[str, int | str]
 
 def lives_since(view: View, at: datetime) -> float:
     """The oldest instant, in seconds since 1970, whose values are within the view's time-to-live at `at`."""
-    return float("-inf") if view.ttl is None else (at - view.ttl).timestamp()
+    return float("-inf") if view.ttl is None else at.timestamp() - view.ttl.total_seconds()
 
 
 def read_online(online: Online, rows: Sequence[Mapping[str, int | str]], at: datetime) -> pl.DataFrame:

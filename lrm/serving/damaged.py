@@ -17,14 +17,13 @@ import polars as pl
 
 from lrm.errors import DamagedError
 from lrm.features.feast_repo import Kept
+from lrm.limits import MAX_NUMBER
 from lrm.schema import BAG, DENSE, EMBEDDING, Signal
 from lrm.serving.panics import contained
 
 K = TypeVar("K")
 MARK, DIGEST_BYTES = b"lrm1", 16
 """A packed value: the mark of its form, the BLAKE2b digest of the content, the content."""
-LARGEST = 3.4028234663852886e38
-"""Of a float32."""
 
 
 def packed(table: pl.DataFrame) -> bytes:
@@ -90,7 +89,7 @@ def _fits(value: Any, signal: Signal) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether it is a number that a float32 can hold, or NaN."""
-    return isinstance(value, int | float) and (math.isnan(value) or abs(value) <= LARGEST)
+    return isinstance(value, int | float) and (math.isnan(value) or abs(value) <= MAX_NUMBER)
 
 
 def _is_category(value: Any) -> bool:

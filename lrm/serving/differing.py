@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lrm.features.declarations import Declarations
+from lrm.features.open_store import closing_store
 from lrm.features.tables import Tables
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, REQUEST_ID, USER_ID, Signal, for_maker
 from lrm.serving.features import Features, Row, describe, open_features
@@ -50,7 +51,7 @@ def read_online(
     features = open_features(release, signals)
     item_type = features.item_type
     histories = open_histories(release, features.online, signals, item_type=item_type, max_events=events_read)
-    with closing(histories.packed):
+    with closing(histories.packed), closing_store(features.online.store):
         return [_known_of(probe, release, features, histories) for probe in probes]
 
 

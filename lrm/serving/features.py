@@ -20,7 +20,7 @@ import polars as pl
 from lrm.errors import ServingError, StoreError
 from lrm.features import store
 from lrm.features.declarations import View
-from lrm.features.feast_repo import Kept, Online
+from lrm.features.feast_repo import NOT_KEPT, Kept, Online
 from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
 from lrm.serving.damaged import fitting, read_each
 from lrm.serving.lru import Lru
@@ -138,7 +138,7 @@ def is_known_user(features: Features, user_id: Key) -> bool:
     """Whether the online store has any value by the user's key alone; of what was read last."""
     views = [view for maker in MAKERS for view in features.views[maker] if view.keys == (USER_ID,)]
     held = [features.held.get((view.name, user_id)) for view in views]
-    return any(one is not None and one[0].seconds > 0 for one in held)
+    return any(value is not None for one in held if one is not None for value in one[0].values)
 
 
 def brought(features: Features, maker: str) -> tuple[Signal, ...]:
@@ -164,7 +164,7 @@ def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int
     now = clock.monotonic()
     found: dict[tuple[Any, ...], Kept] = {}
     lacking: dict[tuple[Any, ...], Kept] = {}
-    nothing = Kept((None,) * len(view.signals), 0.0)
+    nothing = Kept((None,) * len(view.signals), NOT_KEPT)
     for _, key in wanted:
         held = features.held.get(key)
         if held is None or now - held[1] > BELIEVED_S:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from lrm.limits import MAX_BODY_BYTES
 from lrm.serving.logs import log, stack_of
 from lrm.serving.meters import Meters
 
@@ -41,7 +42,7 @@ _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Limits(NamedTuple):
     """What a request may be."""
 
-    max_body_bytes: int = 2**20
+    max_body_bytes: int = MAX_BODY_BYTES
     api_key: bytes = b""
     """The key that routes under /v1/ ask for; none if empty."""
 

@@ -133,7 +133,7 @@ def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
 
     kept = histories.outage.asking(lambda: read_each(read, user_ids, Kept((None,), 0.0)))
     # Whoever pushed wrote an instant and a value: an instant alone is what is left of both.
-    return [Fresh(one.values[0], one.seconds, one.is_damaged or _is_half(one)) for one in kept]
+    return [Fresh(one.values[0], max(one.seconds, 0.0), one.is_damaged or _is_half(one)) for one in kept]
 
 
 def _is_half(kept: Kept) -> bool:

@@ -33,6 +33,8 @@ from lrm.serving.release import (
     write_release,
 )
 
+WRITTEN = "online_keys"
+"""Folder of what an online store on the network holds, beside the releases that share it."""
 EXACT_UP_TO = 50_000
 """Items up to which a release has no index: there the exact product costs no more, and misses nothing."""
 
@@ -84,7 +86,8 @@ def build_release(
         folder / HISTORIES, pl.read_parquet(examples / "events.parquet", glob=False), signals, max_history=max_history
     )
     if online is None:
-        store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE)
+        written = root_of(state, name) / WRITTEN
+        store.materialise_online(feature_repo, data, as_of, state=folder / ONLINE, written=written)
     else:
         shutil.copytree(online, folder / ONLINE)
     release = Release(folder, name, version, as_of, key_types(data, declared))

@@ -11,17 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrm.limits import MAX_BAG, MAX_KEY, MAX_NUMBER, MAX_TEXT, MIN_KEY
 from lrm.schema import BAG, DENSE, EMBEDDING, ITEM_ID, SPARSE, USER_ID, Signal, as_category
 
 Key = int | str
 RECOMMEND, SCORE = "recommend", "score"
-INT64_LIMIT = 2**63
-NUMBER_LIMIT = 3.4e38
-"""The largest number that a signal can hold, in float32."""
-MAX_TEXT = 1000
-"""Characters of a key or a category."""
-MAX_BAG = 1000
-"""Members of a bag."""
+TEXT = f"string of at most {MAX_TEXT:,} characters"
+NUMBER = f"a finite number within {MAX_NUMBER:.3g}"
 AHEAD = timedelta(days=366)
 """How far after both the present and the end of the data a request may lie."""
 CLOCK_SKEW = timedelta(minutes=1)
@@ -210,7 +206,7 @@ def _unknown(where: str, given: Mapping[str, Any], allowed: Sequence[str] | set[
 def _key(where: str, key: str, value: Any, fields: Fields) -> str:
     if _fits(key, value, fields):
         return ""
-    kind = "string" if fields.key_types[key] == "string" else "whole number"
+    kind = TEXT if fields.key_types[key] == "string" else "whole number of 64 bits"
     return f"{where}: must be a {kind}, got {shown(value)}"
 
 
@@ -218,7 +214,7 @@ def _fits(key: str, value: Any, fields: Fields) -> bool:
     """Whether a join key is of its type."""
     if fields.key_types[key] == "string":
         return _is_text(value)
-    return isinstance(value, int) and not isinstance(value, bool) and -INT64_LIMIT < value < INT64_LIMIT
+    return isinstance(value, int) and not isinstance(value, bool) and MIN_KEY <= value <= MAX_KEY
 
 
 def _signal(where: str, signal: Signal, value: Any) -> str:
@@ -228,15 +224,17 @@ def _signal(where: str, signal: Signal, value: Any) -> str:
 
 def _form(where: str, signal: Signal, value: Any) -> str:
     if signal.kind == DENSE:
-        return "" if _is_number(value) else f"{where}: must be a finite number, got {shown(value)}"
+        return "" if _is_number(value) else f"{where}: must be {NUMBER}, got {shown(value)}"
     if signal.kind == SPARSE:
-        return "" if _is_text(value) else f"{where}: must be a string, got {shown(value)}"
+        return "" if _is_text(value) else f"{where}: must be a {TEXT}, got {shown(value)}"
     if signal.kind == BAG:
         fits = isinstance(value, list) and len(value) <= MAX_BAG and all(map(_is_text, value))
-        return "" if fits else f"{where}: must be a list of at most {MAX_BAG} strings, got {shown(value)}"
+        return (
+            "" if fits else f"{where}: must be a list of at most {MAX_BAG:,} members, each a {TEXT}, got {shown(value)}"
+        )
     assert signal.kind == EMBEDDING, signal.kind
     fits = isinstance(value, list) and len(value) == signal.dim and all(map(_is_number, value))
-    return "" if fits else f"{where}: must be a list of {signal.dim} finite numbers, got {shown(value)}"
+    return "" if fits else f"{where}: must be a list of {signal.dim}, each {NUMBER}, got {shown(value)}"
 
 
 def _limits(where: str, signal: Signal, value: Any) -> str:
@@ -257,7 +255,7 @@ def _limits(where: str, signal: Signal, value: Any) -> str:
 def _is_number(value: Any) -> bool:
     """Whether it is finite, and stays so in float32."""
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and (isinstance(value, int) or math.isfinite(value)) and abs(value) <= NUMBER_LIMIT
+    return is_real and (isinstance(value, int) or math.isfinite(value)) and abs(value) <= MAX_NUMBER
 
 
 def _is_text(value: Any) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import tempfile
 import time
@@ -22,13 +21,13 @@ from lrm.record import recorded
 
 if TYPE_CHECKING:
     from lrm.features.declarations import Declarations
+    from lrm.features.scratch import Scratch
     from lrm.features.tables import Tables
     from lrm.serving.release import Release
     from lrm.serving.replay import Probe, Reply
     from lrm.serving.skew import Outcome
 
 REHEARSAL = "rehearsal.json"
-YAML = "feature_store.yaml"
 CHALLENGER, CHAMPION, REHEARSED = "challenger", "champion", "rehearsed"
 LOGS = {CHALLENGER: "challenger.log", CHAMPION: "champion.log"}
 N_USERS = 100
@@ -131,33 +130,29 @@ def size_of(bundle: Path) -> int:
     return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name not in added)
 
 
-def staged_repo(feature_repo: Path, folder: Path) -> Path:
-    """A copy of the declarations as a project of its own: in an online store on the network, its rows are apart."""
-    shutil.copytree(feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    text = (folder / YAML).read_text()
-    (folder / YAML).write_text(re.sub(r"(?m)^(project:\s*[\"']?[\w-]+)", rf"\1_{REHEARSED}", text))
-    return folder
-
-
 def _rehearsed(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Any] | None, str]:
     """What was measured, or None and what went wrong."""
+    from lrm.features.scratch import scratch_project
     from lrm.model.artifact import load
     from lrm.serving.skew import measure
 
-    try:
-        actors, played = _perform(play, bundles, stage)
-    except LrmError as error:
-        return None, str(error)
-    recommender = load(bundles[CHALLENGER])
-    return _found(measure(*actors[CHALLENGER], played[CHALLENGER].replies, recommender, play.known), played), ""
+    with scratch_project(play.feature_repo, play.data, stage) as scratch:
+        try:
+            actors, played = _perform(play, bundles, stage, scratch)
+        except LrmError as error:
+            return None, str(error)
+        recommender = load(bundles[CHALLENGER])
+        return _found(measure(*actors[CHALLENGER], played[CHALLENGER].replies, recommender, play.known), played), ""
 
 
-def _perform(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Actor], dict[str, Played]]:
+def _perform(
+    play: Play, bundles: dict[str, Path], stage: Path, scratch: Scratch
+) -> tuple[dict[str, Actor], dict[str, Played]]:
     """Build a release of every bundle over one online store, start their servers, and ask them in turn."""
     from lrm.serving.process import running
     from lrm.serving.replay import ask
 
-    actors = _cast(play, bundles, stage)
+    actors = _cast(play, bundles, stage, scratch)
     with ExitStack() as stack:
         addresses, started = {}, {}
         replies: dict[str, list[Reply]] = {name: [] for name in actors}
@@ -172,7 +167,7 @@ def _perform(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[st
     return actors, {name: Played(started[name], replies[name]) for name in actors}
 
 
-def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]:
+def _cast(play: Play, bundles: dict[str, Path], stage: Path, scratch: Scratch) -> dict[str, Actor]:
     from lrm.features.store import materialise_online
     from lrm.features.tables import read_manifest
     from lrm.schema import ITEM_ID, USER_ID, read_signals
@@ -180,8 +175,7 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
     from lrm.serving.replay import choose_probes
 
     as_of = datetime.fromisoformat(read_manifest(play.examples)["as_of"])
-    repo = staged_repo(play.feature_repo, stage / "feature_repo")
-    place: dict[str, Any] = {"state": stage, "version": REHEARSED, "online": stage / "online"}
+    place: dict[str, Any] = {"state": stage, "version": REHEARSED, "online": scratch.online}
     declared, probes = {}, {}
     for name, bundle in bundles.items():
         declared[name] = declared_for(read_signals(bundle / "signals.json"), play.feature_repo, play.data)
@@ -191,10 +185,10 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path) -> dict[str, Actor]
         USER_ID: list(dict.fromkeys(probe.user_id for probe in asked)),
         ITEM_ID: list(dict.fromkeys(candidate[ITEM_ID] for probe in asked for candidate in probe.candidates)),
     }
-    materialise_online(repo, play.data, as_of, state=stage / "online", only=only)
+    materialise_online(scratch.repo, play.data, as_of, state=scratch.online, only=only, written=scratch.written)
     actors = {}
     for name, bundle in bundles.items():
-        release = build_release(bundle, play.examples, play.data, repo, name=name, exact_up_to=None, **place)
+        release = build_release(bundle, play.examples, play.data, scratch.repo, name=name, exact_up_to=None, **place)
         actors[name] = Actor(release, declared[name], probes[name])
     return actors
 

@@ -11,14 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from lrm.limits import MAX_CANDIDATES, MAX_EVENTS, MAX_EXCLUDED, MAX_FIELDS, MAX_K
 from lrm.schema import ITEM_ID, Signal
 from lrm.serving.question import RECOMMEND, SCORE, Event, Question
-
-MAX_CANDIDATES = 2000
-MAX_EXCLUDED = 2000
-MAX_K = 1000
-MAX_EVENTS = 100
-MAX_FIELDS = 200
 
 Id = StrictInt | StrictStr
 Carried = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS)]

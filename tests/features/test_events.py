@@ -194,7 +194,9 @@ def test_an_id_beyond_what_is_kept_is_refused(data, retrieve):
 
 def test_a_key_of_another_type_in_a_joined_table_is_named(data, retrieve):
     change(data, "items", lambda rows: rows.cast({"item_id": pl.String}))
-    with pytest.raises(SchemaError, match=r"items.parquet: key 'item_id' is String, and Int64 in the tables that view"):
+    with pytest.raises(
+        SchemaError, match=r"key 'item_id' is Int64 in events.parquet and String in items.parquet; write it in one type"
+    ):
         retrieve(data)
 
 

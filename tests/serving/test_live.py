@@ -275,11 +275,11 @@ def test_an_option_out_of_range_is_refused_before_anything_is_loaded(world, caps
 
 
 def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
-    from lrm.features import feast_repo
+    from lrm.features import feast_repo, open_store
 
     release = copied(world, tmp_path / "release")
     shutil.rmtree(release.folder / "online")
-    old = feast_repo.feature_store(release.folder / "feature_repo", release.folder / "online")
+    old = open_store.feature_store(release.folder / "feature_repo", release.folder / "online")
     service, entities, _ = feast_repo.definitions(release.folder / "feature_repo", world.data)
     old.apply([*entities, *service._features, service])
     with pytest.raises(ServingError, match="before events could be pushed"):

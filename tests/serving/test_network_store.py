@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from lrm.features.feast_repo import IMPATIENT, feature_store
+from lrm.features.open_store import IMPATIENT, feature_store
 from lrm.serving.events import take_events
 from lrm.serving.histories import fresh_events, history_of
 from lrm.serving.outage import PAUSE_S

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import yaml
 
 from lrm.errors import ServingError
 from lrm.features.run import retrieve_features
@@ -17,9 +16,10 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.serving.process import running
 from lrm.serving.publish import build_release, declared_for
-from lrm.serving.rehearse import rehearse_model, staged_repo
+from lrm.serving.rehearse import rehearse_model
 from lrm.serving.replay import ask, choose_probes
 from lrm.serving.skew import TOLERANCE, Outcome, measure, require_none
+from tests.online_stores import place
 from tests.serving.shop import AS_OF, FEATURE_REPO, write_shop
 
 
@@ -83,18 +83,14 @@ def test_a_rehearsal_leaves_its_findings_and_logs_and_touches_nothing_in_service
     assert releases - {"events"} == {"current", world.release.folder.name}  # servers of other tests keep events there
 
 
-@pytest.mark.parametrize(
-    ("line", "own"), [("project: shop", "shop_rehearsed"), ("project: 'my-shop'", "my-shop_rehearsed")]
-)
-def test_the_stage_is_a_project_of_its_own_in_any_online_store(line, own, tmp_path):
-    (tmp_path / "repo").mkdir()
-    (tmp_path / "repo/feature_store.yaml").write_text(f"{line}\nonline_store: {{type: redis}}\n")
-    staged = staged_repo(tmp_path / "repo", tmp_path / "stage")
-    assert yaml.safe_load((staged / "feature_store.yaml").read_text()) == {
-        "project": own,
-        "online_store": {"type": "redis"},
-    }
-    assert (tmp_path / "repo/feature_store.yaml").read_text().startswith(line)
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_a_rehearsal_in_a_store_on_the_network_finds_no_skew_and_leaves_nothing(world, tmp_path, kind):
+    repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
+    with place(kind) as found:
+        project = found.give(repo)
+        measured = rehearsed(world, tmp_path / "out", feature_repo=repo)
+        assert (measured["fault"], measured["n_users"], measured["skew"]) == ("", 20, [])
+        assert found.names(project) == found.names("lrm_scratch_") == []
 
 
 def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_rehearsal(world, tmp_path):
