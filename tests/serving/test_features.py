@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from lrm.errors import ServingError
+from lrm.features.feast_repo import Kept
 from lrm.features.tables import read
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, QUERY, for_maker, read_signals
 from lrm.serving.damaged import unpacked
@@ -205,3 +206,12 @@ def test_one_more_event_than_the_model_reads_is_kept(world, tmp_path):
     connection.close()
     assert stored.height == 5
     assert stored["event_time"].is_sorted()
+
+
+@pytest.mark.parametrize("seconds", [-62135596800.0, -1.0, 0.0])
+def test_a_user_whose_signals_date_from_1970_or_before_is_known(world, signals, seconds):
+    features = open_features(world.release, signals)
+    features.held.put(("users", 999), (Kept((30.0, None), seconds), 0.0))
+    assert is_known_user(features, 999)
+    features.held.put(("users", 999), (Kept((None, None), seconds), 0.0))
+    assert not is_known_user(features, 999)
