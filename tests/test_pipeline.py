@@ -89,7 +89,7 @@ def second(home, first) -> Run:
 @pytest.fixture(scope="module")
 def with_new_signal(home, second) -> Run:
     """One more column in the data, and one more line in views.py."""
-    requests = pl.read_parquet(home / "data/requests.parquet")
+    requests = pl.read_parquet(home / "data/requests.parquet", glob=False)
     moonlight = (pl.int_range(pl.len()) % 29 / 29).cast(pl.Float32).alias(NEW_SIGNAL)
     requests.with_columns(moonlight).write_parquet(home / "data/requests.parquet")
     (views,) = (home / "data/feature_repo").glob("views.py")
