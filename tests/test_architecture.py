@@ -18,6 +18,7 @@ FLOOR = {
         "faults",
         "limits",
         "manifest",
+        "parts",
         "progress",
         "record",
         "schema",

@@ -1,0 +1,59 @@
+"""Find the replaceable parts of a model: its block, item head, training objectives, token makers and kinds of signals.
+
+A preset names each part. A part of this project is one module in the folder of its kind, called by the module's name:
+`block="hstu"` is `lrm/model/blocks/hstu.py`. A part of another package is an entry point of that package, in the group
+with the folder's name:
+
+    [project.entry-points."lrm.model.blocks"]
+    my_block = "my_package.my_block"
+
+A model folder holds the names alone. To load one never installs or fetches code: a part that is not installed is
+refused in words.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+
+from lrm.errors import ConfigError
+
+
+def part(package: str, name: str) -> ModuleType:
+    """Import the module of a part.
+
+    Args:
+        package: the folder of its kind, `lrm.model.blocks` for example; also the group of entry points.
+        name: as a preset gives it.
+
+    Raises:
+        ConfigError: neither this project nor an installed package has a part of that name.
+    """
+    if name in own_parts(package):
+        return importlib.import_module(f"{package}.{name}")
+    outside = {point.name: point for point in _outside(package)}
+    if name not in outside:
+        raise ConfigError(
+            f"{package} has no part called {name!r}; it has {', '.join(part_names(package))}. A part of another "
+            f"package must be installed here and name itself as an entry point of the group {package!r}"
+        )
+    module: ModuleType = outside[name].load()
+    return module
+
+
+def part_names(package: str) -> list[str]:
+    """Names of all parts of a kind: this project's, then those of installed packages."""
+    own = own_parts(package)
+    return own + sorted({point.name for point in _outside(package)} - set(own))
+
+
+def own_parts(package: str) -> list[str]:
+    """Names of this project's parts of a kind."""
+    folder = importlib.import_module(package)
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+
+
+def _outside(package: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=package))

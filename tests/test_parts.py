@@ -1,0 +1,40 @@
+"""Parts of a model by name: this project's by their file, others' by an entry point."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lrm.errors import ConfigError
+from lrm.parts import part, part_names
+
+PACKAGE = "lrm.features.datasets"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package of somebody else's, installed on the path, that has one part called `toy`."""
+    (tmp_path / "their_package.py").write_text("answer = 42\n")
+    facts = tmp_path / "their_package-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[{PACKAGE}]\ntoy = their_package\nsplit = their_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "toy"
+    sys.modules.pop("their_package", None)
+
+
+def test_a_part_of_the_project_is_the_module_of_its_name():
+    assert part(PACKAGE, "movielens").__name__ == "lrm.features.datasets.movielens"
+
+
+def test_a_part_of_an_installed_package_is_found_by_its_entry_point(installed):
+    assert installed in part_names(PACKAGE)
+    assert part(PACKAGE, installed).answer == 42
+
+
+@pytest.mark.parametrize("name", ["nothing", "../errors", "movielens.sources", "os", ""])
+def test_a_name_that_nobody_has_is_refused_with_the_names_there_are(name):
+    with pytest.raises(ConfigError, match=r"has no part called .*it has .*movielens"):
+        part(PACKAGE, name)
