@@ -26,10 +26,10 @@ from components.roll_out import roll_out
 from components.step import IMAGE, uncached
 from components.train_lrm import train_lrm
 from components.validate_data import validate_data
-from local import containers, kept, outcome
+from local import container_runner, exit_codes, run_layout
 from local.commands import COMMANDS
-from local.commands.model import check_ledger, check_registry
-from local.commands.runs import add_data_options, add_place_options, add_step_timeout
+from local.commands.model_options import check_ledger, check_registry
+from local.commands.run_options import add_data_options, add_place_options, add_step_timeout
 from local.notify import SUMMARY, notify
 from local.notify import check as check_target
 from local.prepare import PROJECT, code_version, find_data, start_run
@@ -39,7 +39,7 @@ from lrm import manifest
 from lrm.config import preset
 from lrm.errors import LrmError
 from lrm.faults import advice
-from lrm.surroundings import settle
+from lrm.process_environment import settle
 
 
 @dsl.pipeline(name="token-factory")  # type: ignore[untyped-decorator]
@@ -147,7 +147,7 @@ UNMAKEABLE = (FileExistsError, FileNotFoundError, NotADirectoryError)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage; of a run, as in `local.outcome`."""
+    """Run one command; returns the exit code: 0 success, 1 failure, 2 wrong usage; of a run, see `local.exit_codes`."""
     asked = _parser().parse_args(argv)
     try:
         _check_folders(asked)
@@ -193,7 +193,7 @@ def _compile(asked: argparse.Namespace) -> int:
 def _run(asked: argparse.Namespace) -> int:
     _check(asked)
     data, feature_repo = find_data(asked.data, asked.data_root)
-    within = containers.find(asked.image) if asked.image else None
+    within = container_runner.find(asked.image) if asked.image else None
     if within:
         os.environ[manifest.IMAGE] = within.name
     run_dir, arguments = start_run(
@@ -219,16 +219,16 @@ def _run(asked: argparse.Namespace) -> int:
         within=within,
         step_timeout_s=asked.step_timeout.total_seconds(),
     )
-    if ended == outcome.INTERRUPTED:
+    if ended == exit_codes.INTERRUPTED:
         return ended
     try:
         if asked.artifacts:
             upload(run_dir, asked.artifacts)
     finally:
         notify(run_dir, asked.notify, say=print)
-    if ended != outcome.SUCCEEDED:
+    if ended != exit_codes.SUCCEEDED:
         return ended
-    return outcome.exit_code(kept.content_of(run_dir / SUMMARY), detailed=asked.detailed_exit_code)
+    return exit_codes.exit_code(run_layout.content_of(run_dir / SUMMARY), detailed=asked.detailed_exit_code)
 
 
 def _check(asked: argparse.Namespace) -> None:
@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the workflow on this machine",
         description="Run the workflow on this machine.",
-        epilog=f"{outcome.HELP}\n\n{EPILOG}",
+        epilog=f"{exit_codes.HELP}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_options(here, preset="default")

@@ -3,7 +3,7 @@
     python -m benchmarks.bootstrap --users 1000 10000 100000
 
 Both draw users with replacement `--resamples` times and give the 95 % percentile interval of the mean difference. Ours
-draws once for all metrics (`lrm.evaluation.statistics`): `a metric` is what each of them costs besides.
+draws once for all metrics (`lrm.evaluation.metrics.bootstrap`): `a metric` is what each of them costs besides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
-from lrm.evaluation.statistics import draw_users, interval, mean, minus
+from lrm.evaluation.metrics.bootstrap import draw_users, interval, mean, minus
 
 Values = NDArray[np.float64]
 

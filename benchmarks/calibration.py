@@ -21,9 +21,9 @@ from scipy.special import ndtri
 
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
-from lrm.evaluation.calibration import difference
-from lrm.evaluation.metrics import calibration, expected_calibration_error
-from lrm.evaluation.statistics import calibration_error, draw_users, interval, minus
+from lrm.evaluation.metrics.bootstrap import calibration_error, draw_users, interval, minus
+from lrm.evaluation.metrics.calibration import difference
+from lrm.evaluation.metrics.metrics import calibration, expected_calibration_error
 
 N_ROWS = 50
 N_RESAMPLES = 1000

@@ -17,9 +17,9 @@ import torch
 from local.prepare import find_data
 from lrm import config as configuration
 from lrm.config import RunConfig
-from lrm.evaluation.metrics import Floats
-from lrm.evaluation.ranking import Ranking, ranking_task
-from lrm.evaluation.statistics import Statistic, interval
+from lrm.evaluation.metrics.bootstrap import Statistic, interval
+from lrm.evaluation.metrics.metrics import Floats
+from lrm.evaluation.predictions import Ranking, ranking_task
 from lrm.features.datasets.prepare import DATASET
 from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest

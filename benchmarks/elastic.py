@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.arms import N_BOOTSTRAP
 from benchmarks.command import positive, run
 from benchmarks.common import answers, machine, markdown, over_seeds, shown, task_of, world
+from benchmarks.variants import N_BOOTSTRAP
 from lrm.config import BUDGETS, RunConfig, preset
 from lrm.evaluation.estimates import ranking_statistics
-from lrm.evaluation.statistics import draw_users, minus
+from lrm.evaluation.metrics.bootstrap import draw_users, minus
 from lrm.progress import progress
 
 

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.command import run
 from benchmarks.common import PROJECT, keep_table, markdown
-from local import kept
+from local import run_layout
 from lrm.errors import LrmError
 from lrm.manifest import read
 from lrm.record import read_records
-from lrm.reporting.kept import STEPS
+from lrm.reporting.run_files import STEPS
 
 Json = dict[str, Any]
 CHECKPOINT = "train_lrm, after a checkpoint"
@@ -117,7 +117,7 @@ class World(NamedTuple):
         shutil.rmtree(self.home)
         shutil.copytree(self.before, self.home, symlinks=True)
         later = {step.replace("_", "-") for step in STEPS[STEPS.index(step_of(point)) :]}
-        for entry, folders in kept.entries(self.home / "runs").items():
+        for entry, folders in run_layout.entries(self.home / "runs").items():
             if any(folder.parent.name in later for folder in folders):
                 entry.unlink()
 
@@ -172,13 +172,13 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 
 def kill_in(process: subprocess.Popen[str], home: Path, point: str, *, after: float) -> None:
     """Kill a run, and all that it started, some seconds after a step began, or after the first checkpoint."""
-    before = set(kept.run_folders(home / "runs"))
+    before = set(run_layout.run_folders(home / "runs"))
     deadline = time.monotonic() + MANY_SECONDS
 
     def is_there() -> bool:
         if point == CHECKPOINT:
-            return any((home / "runs").glob(f"{kept.CHECKPOINTS}/*/checkpoint.pt"))
-        own = [folder for folder in kept.run_folders(home / "runs") if folder not in before]
+            return any((home / "runs").glob(f"{run_layout.CHECKPOINTS}/*/checkpoint.pt"))
+        own = [folder for folder in run_layout.run_folders(home / "runs") if folder not in before]
         return any(read_records(folder).get(point, {}).get("state") == "running" for folder in own)
 
     while process.poll() is None and not is_there() and time.monotonic() < deadline:
@@ -216,8 +216,8 @@ def served(home: Path) -> list[str]:
 def half_written(home: Path) -> list[str]:
     """What no finished write leaves: partial files, workspaces, and folders of steps that no record calls finished."""
     partial = [path for path in home.rglob("*.partial") if not path.is_symlink()]
-    workspaces = list(home.glob(f"runs/*/{kept.WORKSPACE}"))
-    records = home.glob(f"runs/{kept.ARTIFACTS}/*/*/*/*/record.json")
+    workspaces = list(home.glob(f"runs/*/{run_layout.WORKSPACE}"))
+    records = home.glob(f"runs/{run_layout.ARTIFACTS}/*/*/*/*/record.json")
     torn = [path.parent for path in records if json.loads(path.read_text())["state"] == "running"]
     return sorted(str(path.relative_to(home)) for path in (*partial, *workspaces, *torn))
 
@@ -229,7 +229,7 @@ def latest(home: Path) -> Path:
 
 def newest(home: Path) -> Path:
     """The run that began last."""
-    return kept.run_folders(home / "runs")[-1]
+    return run_layout.run_folders(home / "runs")[-1]
 
 
 def step_of(point: str) -> str:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION, POPULAR, Comparison, compare
-from lrm.evaluation.evidence import PASSED, Evidence
-from lrm.evaluation.gate import Decision, decide
+from lrm.evaluation.gate.gate import Decision, decide
+from lrm.evaluation.gate.gate_inputs import PASSED, Evidence
+from lrm.evaluation.metrics.bootstrap import Draws, draw_users, interval, mean
 from lrm.evaluation.policy import RETRIEVAL, Policy, RehearsalPolicy
-from lrm.evaluation.statistics import Draws, draw_users, interval, mean
 
 K = 10
 N_SLICES = 6

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from lrm.evaluation.metrics import Floats, Ints
-from lrm.evaluation.ranking import Histories
+from lrm.evaluation.metrics.metrics import Floats, Ints
+from lrm.evaluation.predictions import Histories
 from lrm.features.tables import Tables
 from lrm.schema import EVENT_TIME, ITEM_ID, SPLIT, TRAIN, USER_ID
 

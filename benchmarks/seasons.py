@@ -5,8 +5,8 @@
 A season is 30 daily retrainings. Every user has a level of their own, every model a taste of its own for each user, and
 the value of a request (an NDCG) is level, taste and noise. All models are equal in law: each promotion is false.
 The windows stay the same, or move on by a day with each look. The deciding rule alone is judged, with the intervals of
-`lrm.evaluation.looks`, and beside it as if every look were the first. `a gain found` is of models that are better by
-`--gain`, at the first look of a season and at its last, when nothing was promoted before.
+`lrm.evaluation.gate.alpha_spending`, and beside it as if every look were the first. `a gain found` is of models that
+are better by `--gain`, at the first look of a season and at its last, when nothing was promoted before.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
-from lrm.evaluation.looks import Look, Looks, earlier, window
+from lrm.evaluation.gate.alpha_spending import Look, Looks, earlier, window
+from lrm.evaluation.metrics.bootstrap import Draws, Statistic, draw_users, interval, mean, minus
 from lrm.evaluation.policy import Policy
-from lrm.evaluation.statistics import Draws, Statistic, draw_users, interval, mean, minus
 
 DAY = 24 * 3600 * 10**6
 """In microseconds, as the instants of requests are."""

@@ -30,9 +30,10 @@ from benchmarks import peers
 from benchmarks.command import run
 from benchmarks.curves import curves_page
 from lrm import config as configuration
-from lrm.evaluation.baselines import EaseMarkov, Popular
-from lrm.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
-from lrm.evaluation.ranking import (
+from lrm.evaluation.baselines.simple import EaseMarkov, Popular
+from lrm.evaluation.metrics.bootstrap import draw_users, interval, mean
+from lrm.evaluation.metrics.metrics import hit_rate, ndcg, reciprocal_rank
+from lrm.evaluation.predictions import (
     Histories,
     Ranks,
     Retrieval,
@@ -41,7 +42,6 @@ from lrm.evaluation.ranking import (
     rank_targets,
     retrieval_task,
 )
-from lrm.evaluation.statistics import draw_users, interval, mean
 from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
 from lrm.model.recommender import Recommender

@@ -20,7 +20,7 @@ from benchmarks.common import keep_table, markdown
 from benchmarks.serving_load import Load, closed
 from benchmarks.serving_servers import CACHED, OURS, PLAIN, Server, request_of, served
 from benchmarks.serving_world import made_release
-from lrm.serving.publish import EXACT_UP_TO
+from lrm.serving.releases.builder import EXACT_UP_TO
 
 N_COLD = 20_000
 """Users of the cold conditions, each of whom asks at most once."""

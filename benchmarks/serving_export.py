@@ -30,7 +30,7 @@ from lrm.model.decoder import Decode
 from lrm.model.device import use_device
 from lrm.model.prefix import Prefix, Suffix, decode_over, remember
 from lrm.model.recommender import Recommender
-from lrm.serving.decoding import GRAPHS, ONNX, TORCH, decoder_of
+from lrm.serving.engine.decoding import GRAPHS, ONNX, TORCH, decoder_of
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 
 MODELS = ((64, 2, 2), (128, 4, 4))

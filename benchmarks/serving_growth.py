@@ -22,7 +22,7 @@ from benchmarks.curves import curves_page
 from benchmarks.serving_load import closed
 from benchmarks.serving_servers import OURS, measured, request_of, served
 from benchmarks.serving_world import made_release
-from lrm.serving.indexing import with_index
+from lrm.serving.engine.index_builder import with_index
 from lrm.serving.release import read_release, write_release
 
 EXACT, INDEXED = "every item", "index"

@@ -20,11 +20,11 @@ def answering(release: Path, *, keeps: bool = False) -> Callable[[dict[str, Any]
     import torch
 
     from lrm.schema import QUERY
-    from lrm.serving.features import Row, describe
-    from lrm.serving.question import RECOMMEND, Question
-    from lrm.serving.recommend import retrieve, top_items
+    from lrm.serving.engine.features import Row, describe
+    from lrm.serving.engine.request_checks import RECOMMEND, Question
+    from lrm.serving.engine.scoring import retrieve, top_items
+    from lrm.serving.engine.session import ask_of, open_service, user_keys
     from lrm.serving.release import read_release
-    from lrm.serving.service import ask_of, open_service, user_keys
 
     torch.set_num_threads(1)
     service = open_service(read_release(release))

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.common import PROJECT
 from benchmarks.serving_load import Load, closed
 from lrm.errors import ServingError
-from lrm.serving.process import free_port
+from lrm.serving.staging.process import free_port
 
 PATH = "/v1/recommend"
 OURS, PLAIN, LITSERVE, MLFLOW = "this server", "plain FastAPI", "LitServe", "MLflow's server"

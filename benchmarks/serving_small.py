@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from lrm.serving import features
 from lrm.serving.__main__ import main
+from lrm.serving.engine import features
 
 if __name__ == "__main__":
     features.VALUES_BYTES = int(sys.argv[1]) * 2**20

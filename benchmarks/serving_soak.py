@@ -21,9 +21,9 @@ from benchmarks.common import keep_table, markdown
 from benchmarks.serving_load import Load, at_rate, closed
 from benchmarks.serving_servers import PATH, SMALL, Server, served
 from lrm.errors import ServingError
-from lrm.serving.features import VALUE_BYTES
+from lrm.serving.engine.features import VALUE_BYTES
+from lrm.serving.engine.session import REMEMBERED_BYTES
 from lrm.serving.release import CURRENT, Release, new_folder, put_in_service, read_release, write_release
-from lrm.serving.service import REMEMBERED_BYTES
 
 MEMORY_MB = 4
 """Of each of the two memories."""

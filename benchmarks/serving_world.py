@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lrm.serving.publish import EXACT_UP_TO, build_release
+from lrm.serving.releases.builder import EXACT_UP_TO, build_release
 
 NAME = "made-up"
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
-from benchmarks.retention import folders
+from benchmarks.token_probes import folders
 from lrm.errors import DataError
 from lrm.evaluation.estimates import ranking_statistics
-from lrm.evaluation.ranking import Ranking, ranking_task
-from lrm.evaluation.statistics import Draws, Interval, draw_users, interval, minus
+from lrm.evaluation.metrics.bootstrap import Draws, Interval, draw_users, interval, minus
+from lrm.evaluation.predictions import Ranking, ranking_task
 from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.model.recommender import Recommender

@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lrm.errors import LrmError
+from lrm.process_environment import LOOPBACK
 from lrm.record import RUN_DIR
-from lrm.surroundings import LOOPBACK
 
 SUMMARY = "summary.json"
 TIMEOUT_SECONDS = 30.0

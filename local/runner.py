@@ -3,7 +3,7 @@
 The engine (`kfp.local`) runs in a child process whose output is the run's log: the terminal stays for the view, and an
 interrupt can end the child with all of its steps. The outputs of completed steps are kept in the engine's cache, keyed
 by everything they depend on; a step that did not complete leaves nothing there, so nothing half-written is reused, and
-what it had written is removed before the next run begins (`local.kept`).
+what it had written is removed before the next run begins (`local.run_layout`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from local import containers, kept, processes
-from local.containers import Containers
-from local.deadline import Deadline, StepTimeoutError, record_late
-from local.outcome import FAILED, INTERRUPTED, SUCCEEDED
-from local.view import follow
+from local import container_runner, run_layout, subprocess_runner
+from local.container_runner import Containers
+from local.exit_codes import FAILED, INTERRUPTED, SUCCEEDED
+from local.step_timeout import Deadline, StepTimeoutError, record_late
+from local.terminal import follow
 from lrm.progress import TERMINAL
 from lrm.record import RUN_DIR, read_records
-from lrm.reporting.kept import STEPS
+from lrm.reporting.run_files import STEPS
 from lrm.reporting.summary import REPORT, summary_text
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,9 +68,9 @@ def run(
         target=_execute, args=(workflow, arguments, run_dir, reuse, within), name="engine"
     )
     if within:
-        containers.remove_leftovers(run_dir.parent)
-    kept.remove_leftovers(run_dir.parent)
-    with kept.held(run_dir), _interrupts():
+        container_runner.remove_leftovers(run_dir.parent)
+    run_layout.remove_leftovers(run_dir.parent)
+    with run_layout.held(run_dir), _interrupts():
         try:
             engine.start()
             follow(run_dir, engine.is_alive, _say, Deadline(step_timeout_s).check)
@@ -85,13 +85,13 @@ def run(
                 signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds and must end
             _say("\ninterrupted: stopping the step that runs")
             stop(engine)
-            (run_dir / kept.INTERRUPTED).touch()
+            (run_dir / run_layout.INTERRUPTED).touch()
             _report(run_dir, state="CANCELLED", error="the run was interrupted")
             _say(f"Report:  {run_dir / 'report.html'}")
             _say("Start the same command again: steps that completed are reused.")
             return INTERRUPTED
         finally:
-            shutil.rmtree(kept.temporary_of(run_dir), ignore_errors=True)
+            shutil.rmtree(run_layout.temporary_of(run_dir), ignore_errors=True)
     engine.join()
     return _close(run_dir, engine.exitcode or 0)
 
@@ -105,7 +105,7 @@ def environment(run_dir: Path) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
         **({TERMINAL: os.ttyname(sys.stderr.fileno())} if sys.stderr.isatty() else {}),
-        "LRM_CHECKPOINTS": str(run_dir.parent / kept.CHECKPOINTS),
+        "LRM_CHECKPOINTS": str(run_dir.parent / run_layout.CHECKPOINTS),
         **os.environ,
         RUN_DIR: str(run_dir),
     }
@@ -165,11 +165,13 @@ def _execute(
     from kfp import local
 
     local.init(
-        containers.runner(within, run_dir, arguments, environment(run_dir)) if within else processes.runner(run_dir),
-        pipeline_root=str(kept.artifacts_of(run_dir)),
-        workspace_root=str(run_dir / kept.WORKSPACE),
+        container_runner.runner(within, run_dir, arguments, environment(run_dir))
+        if within
+        else subprocess_runner.runner(run_dir),
+        pipeline_root=str(run_layout.artifacts_of(run_dir)),
+        workspace_root=str(run_dir / run_layout.WORKSPACE),
         enable_caching=reuse,
-        cache_root=str(kept.cache_of(run_dir)),
+        cache_root=str(run_layout.cache_of(run_dir)),
     )
     workflow(**arguments)
 

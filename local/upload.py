@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local import kept
+from local import run_layout
 from lrm.errors import UploadError
 from lrm.manifest import RUN_MANIFEST
 
@@ -43,7 +43,7 @@ def check_address(address: str) -> str:
 def files_of(run_dir: Path) -> dict[str, Path]:
     """What is copied of a run, by name there; a run that registered nothing has no bundle."""
     found = {name: run_dir / name for name in FILES if (run_dir / name).is_file()}
-    for bundle in kept.artifacts_of(run_dir).glob("*/register-model/registered/bundle"):
+    for bundle in run_layout.artifacts_of(run_dir).glob("*/register-model/registered/bundle"):
         found |= {
             f"bundle/{path.relative_to(bundle).as_posix()}": path
             for path in sorted(bundle.rglob("*"))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from lrm.faults import advice, passes, patiently
-from lrm.surroundings import spare_loopback
+from lrm.process_environment import spare_loopback
 
 P = ParamSpec("P")
 Metrics = dict[str, Any]

@@ -1,6 +1,6 @@
 import os
 
-from lrm.surroundings import without_proxy
+from lrm.process_environment import without_proxy
 
 os.environ.update({"GX_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"})
 for name in [name for name in os.environ if name.startswith("LRM_") and name != "LRM_SERVICES"]:

@@ -13,16 +13,16 @@ FLOOR = {
     f"lrm.{module}"
     for module in (
         "config",
-        "content",
+        "content_digest",
         "errors",
         "faults",
         "limits",
         "manifest",
         "parts",
+        "process_environment",
         "progress",
         "record",
         "schema",
-        "surroundings",
     )
 }
 ROOMS = {
@@ -44,23 +44,34 @@ ROOMS = {
     "examples": {"lrm.schema"},
     "benchmarks": {"lrm", "local", "pipeline"},
 }
+SERVING_FLOOR = {f"lrm.serving.{module}" for module in ("logs", "release", "release_contents", "index_file")}
+SERVING = {
+    "lrm.serving.engine": SERVING_FLOOR,
+    "lrm.serving.releases": SERVING_FLOOR | {"lrm.serving.engine"},
+    "lrm.serving.staging": SERVING_FLOOR | {"lrm.serving.engine", "lrm.serving.releases"},
+    "lrm.serving.http": SERVING_FLOOR | {"lrm.serving.engine", "lrm.serving.releases"},
+    "lrm.serving.run": SERVING_FLOOR | {"lrm.serving.engine", "lrm.serving.releases", "lrm.serving.staging"},
+    "lrm.serving.pyfunc": SERVING_FLOOR | {"lrm.serving.engine"},
+    "lrm.serving.__main__": SERVING_FLOOR | {"lrm.serving.http"},
+}
+"""Who may import whom inside serving: only the command line imports `http`; `staging` starts it as a process."""
 EDGES = {
     "kfp": ("pipeline.py", "components/", "local/"),
-    "docker": ("local/containers.py",),
+    "docker": ("local/container_runner.py",),
     "feast": (
         "feature_repo/",
         "examples/",
         "lrm/features/feast_repo.py",
-        "lrm/features/fresh.py",
+        "lrm/features/push.py",
         "lrm/features/online_rows.py",
         "lrm/features/open_store.py",
     ),
     "mlflow": ("lrm/registry/backend.py",),
-    "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/depot.py", "local/upload.py"),
+    "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/releases/store.py", "local/upload.py"),
     "faiss": ("lrm/model/index.py",),
     "onnx": ("lrm/model/graph.py",),
     "onnxruntime": ("lrm/model/exported.py",),
-    "fastapi": ("lrm/serving/server.py", "lrm/serving/routes.py"),
+    "fastapi": ("lrm/serving/http/app.py", "lrm/serving/http/routes.py"),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),
     "matplotlib": ("lrm/reporting/",),
@@ -114,6 +125,14 @@ def test_rooms_look_left_only(path):
     assert {module for module in seen if not is_within(module, allowed)} == set()
 
 
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("lrm/serving/**/*.py")), ids=name)
+def test_the_folders_of_serving_look_left_only(path):
+    module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+    (room,) = {room for room in {*SERVING, *SERVING_FLOOR} if is_within(module, {room})} or {module}
+    seen = {module for module in imports(parsed(path)) if is_within(module, {"lrm.serving"})}
+    assert {module for module in seen if not is_within(module, {room} | SERVING.get(room, SERVING_FLOOR))} == set()
+
+
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("lrm/*.py")), ids=name)
 def test_the_floor_stands_on_the_standard_library_alone(path):
     outside = {module.partition(".")[0] for module in imports(parsed(path))} - set(sys.stdlib_module_names) - {"lrm"}
@@ -158,7 +177,9 @@ def test_no_file_is_longer_than_four_hundred_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("module", ["pipeline", "local.view", "lrm.features.datasets.prepare", "lrm.serving.__main__"])
+@pytest.mark.parametrize(
+    "module", ["pipeline", "local.terminal", "lrm.features.datasets.prepare", "lrm.serving.__main__"]
+)
 def test_command_lines_start_without_the_heavy_libraries(module):
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from benchmarks import (
-    arms,
     cost,
     elastic,
     large_catalogue,
@@ -22,6 +21,7 @@ from benchmarks import (
     serving_bound,
     serving_export,
     serving_soak,
+    variants,
 )
 from benchmarks.common import PROJECT
 from benchmarks.curves import curves_page
@@ -55,7 +55,7 @@ def table(tmp_path, monkeypatch, capsys):
 
 def test_arms_finds_that_signals_matter_where_they_decide(table, data):
     small = ["--data", data, "--preset", "tiny", "--seeds", "0", "--epochs", "4"]
-    _, soft, none, shuffled = table(arms, *small, "--arms", "soft", "none", "shuffled")
+    _, soft, none, shuffled = table(variants, *small, "--arms", "soft", "none", "shuffled")
     assert [row[0] for row in (soft, none, shuffled)] == ["`soft`", "`none`", "`shuffled`"]
     assert float(soft[1].split()[0]) > 0.8
     assert float(none[1].split()[0]) < 0.6
@@ -74,7 +74,7 @@ def test_pretraining_reaches_parity_in_fewer_steps(table, data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("arms", "--data", "nowhere"), "error: 'nowhere' is neither built-in data"),
+        (("variants", "--data", "nowhere"), "error: 'nowhere' is neither built-in data"),
         (("elastic", "--data", "nowhere"), "error: 'nowhere' is neither built-in data"),
         (("pretraining", "--preset", "huge"), "error: no preset is called 'huge'"),
         (("cost", "--d-model=7"), "error: --d-model 7 must be an even multiple of the 4 heads"),

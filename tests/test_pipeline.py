@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from benchmarks.faults import CHECKPOINT, half_written, kill_in, start
-from local.outcome import KEPT, SUSPECT
+from local.exit_codes import KEPT, SUSPECT
 from lrm.record import read_records
 from lrm.schema import read_signals
 from pipeline import main

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from local.commands.model import add_options, registry_of
+from local.commands.model_options import add_options, registry_of
 from local.commands.serve_version import add_runs_option, serve_version
 
 HELP = "put a version in service by a person's decision"

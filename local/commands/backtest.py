@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from local.commands.runs import add_data_options, polite_kills, run_workflow
-from local.commands.spans import said, span
-from local.commands.windows import completed_run, later, retold
-from local.outcome import ENDED, INTERRUPTED
+from local.commands.backtest_window import completed_run, later, retold
+from local.commands.durations import said, span
+from local.commands.run_options import add_data_options, polite_kills, run_workflow
+from local.exit_codes import ENDED, INTERRUPTED
 from local.prepare import find_data
 from lrm.errors import DataError, LrmError
 from lrm.features.datasets.prepare import DATASET

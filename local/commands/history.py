@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from local.commands.model import add_options, registry_of
+from local.commands.model_options import add_options, registry_of
 from lrm.registry.judgement import next_step
 
 HELP = "who put which version in service, when and why"

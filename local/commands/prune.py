@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from local import kept, retention
-from local.commands.model import registry_of
+from local import garbage_collection, run_layout
+from local.commands.model_options import registry_of
 from lrm.errors import DataError, RegistryError
 
 HELP = "list, then remove what no champion, rollback target or pinned run needs"
@@ -53,19 +53,19 @@ def add(commands: Any) -> None:
 def execute(asked: argparse.Namespace) -> int:
     """Pin, unpin, list or remove."""
     if asked.pin or asked.unpin:
-        return _pin(kept.find_run(asked.pin or asked.unpin, asked.runs), is_kept=bool(asked.pin))
+        return _pin(run_layout.find_run(asked.pin or asked.unpin, asked.runs), is_kept=bool(asked.pin))
     if not asked.runs.is_dir() and not asked.state.is_dir():
         raise DataError(f"there is neither a folder {asked.runs} nor {asked.state}; name them with --runs and --state")
     with ExitStack() as held:
         if asked.yes:  # what is listed stays unneeded until it is gone: nobody moves a champion or registers meanwhile
             _hold_champions(registry_of(asked), held)
         needed = needed_by(registry_of(asked), asked.state, _horizon(asked))
-        items = retention.unneeded(asked.runs, asked.state, needed)
-        sizes = [retention.size(item.path) for item in items]
+        items = garbage_collection.unneeded(asked.runs, asked.state, needed)
+        sizes = [garbage_collection.size(item.path) for item in items]
         for item, n_bytes in zip(items, sizes, strict=True):
             print(f"{n_bytes / 1e6:>9.1f} MB  {_short(item.path)}  ({item.why})")
         if asked.yes:
-            retention.remove(items)
+            garbage_collection.remove(items)
     total = f"{len(items)} things, {sum(sizes) / 1e6:.1f} MB"
     print(f"removed {total}" if asked.yes else f"can go: {total}{'; --yes removes them' if items else ''}")
     return 0
@@ -82,13 +82,15 @@ def _at_least(least: int) -> Callable[[str], int]:
     return read
 
 
-def _horizon(asked: argparse.Namespace) -> retention.Horizon | None:
+def _horizon(asked: argparse.Namespace) -> garbage_collection.Horizon | None:
     if asked.older_than is None:
         return None
-    return retention.Horizon(datetime.now(UTC) - timedelta(days=asked.older_than), asked.keep_last)
+    return garbage_collection.Horizon(datetime.now(UTC) - timedelta(days=asked.older_than), asked.keep_last)
 
 
-def needed_by(registry: str, state: Path, horizon: retention.Horizon | None = None) -> retention.Needed:
+def needed_by(
+    registry: str, state: Path, horizon: garbage_collection.Horizon | None = None
+) -> garbage_collection.Needed:
     """What a registry needs; nothing where none was ever made.
 
     Args:
@@ -111,20 +113,20 @@ def needed_by(registry: str, state: Path, horizon: retention.Horizon | None = No
                 f"there is no registry at {path} to say which versions and releases in {state} are needed; name it "
                 "with --registry"
             )
-        return retention.Needed(frozenset(), {}, ())
+        return garbage_collection.Needed(frozenset(), {}, ())
     runs: set[str] = set()
     versions: dict[str, frozenset[str]] = {}
     files: list[Path] = []
     for name in backend.names(backend.connect(registry, "")):
         held = show(registry, name)
-        gone = retention.outlived(held, horizon) if horizon else frozenset()
+        gone = garbage_collection.outlived(held, horizon) if horizon else frozenset()
         versions[name] = frozenset([held["champion"], held["challenger"], *held["named"]]) - gone
         runs |= {move["run_id"] for move in held["moves"] if move["version"] not in gone}
         for one in backend.versions(backend.connect(registry, name)):
             if one.version in versions[name]:
                 runs.add(one.tags.get("run_id", ""))
                 files.append(backend.local_path(one.source))
-    return retention.Needed(frozenset(runs - {""}), versions, tuple(files))
+    return garbage_collection.Needed(frozenset(runs - {""}), versions, tuple(files))
 
 
 def _hold_champions(registry: str, held: ExitStack) -> None:
@@ -140,7 +142,7 @@ def _hold_champions(registry: str, held: ExitStack) -> None:
 
 
 def _pin(run_dir: Path, *, is_kept: bool) -> int:
-    marker = run_dir / kept.PINNED
+    marker = run_dir / run_layout.PINNED
     if is_kept:
         marker.write_text(f"{datetime.now(UTC).isoformat()}\n")
     else:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from local import kept
+from local import run_layout
 from lrm import manifest
 from lrm.errors import DataError
 
@@ -43,13 +43,13 @@ def execute(asked: argparse.Namespace) -> int:
     from local.prepare import start_run
     from local.runner import run
 
-    before = manifest.read(kept.find_run(asked.run, asked.runs))
+    before = manifest.read(run_layout.find_run(asked.run, asked.runs))
     if before["outcome"] is None:
         raise DataError(
             f"run {before['run_id']} never judged a model, so there is nothing to compare; take another run"
         )
     data, declarations = (folder_of(before, part) for part in ("data", "features"))
-    home = asked.runs / kept.REPRODUCTIONS
+    home = asked.runs / run_layout.REPRODUCTIONS
     home.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = before["environment"]["threads"]  # sums depend on how they are shared out
     with tempfile.TemporaryDirectory(prefix=".state-", dir=home) as state:

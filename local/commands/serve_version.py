@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from local import kept
+from local import run_layout
 from local.prepare import data_version, declarations_version
 from lrm import manifest
 from lrm.features.datasets.prepare import DATASET
@@ -75,7 +75,7 @@ def serve_version(registry: str, name: str, version: str, *, state: Path, runs: 
 
 def _last_validated(runs: Path, name: str) -> dict[str, Any] | None:
     """The manifest of the latest run on data of that name whose data passed validation."""
-    for folder in reversed(kept.run_folders(runs)):
+    for folder in reversed(run_layout.run_folders(runs)):
         facts = manifest.read(folder)
         if facts["data"]["name"] == name and read_records(folder).get("validate_data", {}).get("state") in VALIDATED:
             return facts

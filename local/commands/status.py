@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from local.commands.model import add_options, registry_of
+from local.commands.model_options import add_options, registry_of
 from lrm.errors import LrmError
 
 HELP = "compare what serves with what should; exit code 1 where they differ"
@@ -75,7 +75,7 @@ def look(registry: str, held: Json, state: Path, servers: dict[str, Json]) -> Js
 
 def ask(url: str, key: str = "") -> Json:
     """What a running server says of the model that answers; `error` where it says nothing."""
-    from lrm.serving.guard import API_KEY
+    from lrm.serving.http.middleware import API_KEY
 
     request = urllib.request.Request(f"{url.rstrip('/')}/v1/model", headers={API_KEY.decode(): key} if key else {})
     try:

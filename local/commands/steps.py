@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any, NamedTuple
 
-from lrm.reporting.kept import STEPS
+from lrm.reporting.run_files import STEPS
 
 HELP = "which steps a run may reuse, and why the others always run"
 DESCRIPTION = (

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from local import kept
+from local import run_layout
 
 HELP = "copy a run's report, manifest, summary and bundle to a bucket, or go on with an interrupted copy"
 
@@ -26,5 +26,5 @@ def execute(asked: argparse.Namespace) -> int:
     """Copy."""
     from local.upload import upload
 
-    upload(kept.find_run(asked.run, asked.runs), asked.address)
+    upload(run_layout.find_run(asked.run, asked.runs), asked.address)
     return 0

@@ -7,11 +7,11 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from local.commands.looks import Look, look
-from local.commands.runs import add_data_options, add_place_options, polite_kills, run_workflow
-from local.commands.spans import said, span
+from local.commands.durations import said, span
+from local.commands.run_options import add_data_options, add_place_options, polite_kills, run_workflow
+from local.commands.watch_decision import Look, look
+from local.exit_codes import FAILED, SUCCEEDED, WORDS
 from local.lock import BusyError, only_one
-from local.outcome import FAILED, SUCCEEDED, WORDS
 from lrm.errors import LrmError
 from lrm.faults import passes
 

@@ -7,22 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrm.evaluation.calibration import difference as calibration_difference
-from lrm.evaluation.metrics import (
-    Floats,
-    hit_rate,
-    is_lower_better,
-    log_loss,
-    ndcg,
-    probability,
-    rank_within_groups,
-    recall,
-    reciprocal_rank,
-)
-from lrm.evaluation.policy import RANKING, RETRIEVAL
-from lrm.evaluation.ranking import Ranking, Ranks, Retrieval
-from lrm.evaluation.slices import Mask, Slice
-from lrm.evaluation.statistics import (
+from lrm.evaluation.metrics.bootstrap import (
     Draws,
     Statistic,
     auc,
@@ -34,6 +19,21 @@ from lrm.evaluation.statistics import (
     probability_unharmed,
     probability_worse,
 )
+from lrm.evaluation.metrics.calibration import difference as calibration_difference
+from lrm.evaluation.metrics.metrics import (
+    Floats,
+    hit_rate,
+    is_lower_better,
+    log_loss,
+    ndcg,
+    probability,
+    rank_within_groups,
+    recall,
+    reciprocal_rank,
+)
+from lrm.evaluation.policy import RANKING, RETRIEVAL
+from lrm.evaluation.predictions import Ranking, Ranks, Retrieval
+from lrm.evaluation.slices import Mask, Slice
 
 CHALLENGER, CHAMPION, POPULAR = "challenger", "champion", "popular"
 

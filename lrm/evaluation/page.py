@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from lrm.evaluation.charts import Whisker, calibration, scale, whiskers
-from lrm.evaluation.metrics import is_lower_better
+from lrm.evaluation.metrics.metrics import is_lower_better
 
 Row = dict[str, Any]
 

@@ -58,15 +58,15 @@ def evaluate_model(
         DataError: the champion is the challenger's own folder, a folder is not complete, or there is nothing to
             evaluate.
     """
-    from lrm.content import model_sha256
-    from lrm.evaluation import looks
+    from lrm.content_digest import model_sha256
     from lrm.evaluation import policy as policies
-    from lrm.evaluation import rehearsal as rehearsals
-    from lrm.evaluation.contest import hold
+    from lrm.evaluation import staging_results as rehearsals
+    from lrm.evaluation.baselines.history_rerankers import ask_shortlists
+    from lrm.evaluation.compare_models import hold
     from lrm.evaluation.estimates import CHALLENGER
-    from lrm.evaluation.exam import ask_baselines, mark, prepare
+    from lrm.evaluation.gate import alpha_spending
     from lrm.evaluation.page import page
-    from lrm.evaluation.shortlists import ask_shortlists
+    from lrm.evaluation.test_set import ask_baselines, mark, prepare
     from lrm.features.tables import read, read_declared, read_manifest
     from lrm.model.device import use_device
 
@@ -76,13 +76,13 @@ def evaluate_model(
         raise DataError(f"champion and challenger are both {model}; give the champion's own folder, or none")
     config, manifest = named_preset(preset).evaluation, read_manifest(examples)
     paths = policies.files(feature_repo)
-    policy, rehearsed, known = policies.load(paths), rehearsals.read(rehearsal), looks.read(found)
+    policy, rehearsed, known = policies.load(paths), rehearsals.read(rehearsal), alpha_spending.read(found)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
     contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
     protocol, ledger = manifest["data"]["protocol"], contest.ledger
     answers = contest.answers | ask_baselines(exam, config, seed=seed)
     shortlists, absent = ask_shortlists(exam, answers)
-    earlier = looks.earlier(
+    earlier = alpha_spending.earlier(
         known,
         exam.judged_at(),
         data=manifest["data"]["name"],
@@ -117,7 +117,7 @@ def evaluate_model(
             "protocol": protocol,
             "test_from": manifest.get("test_from"),
             "as_of": manifest.get("as_of"),
-            **looks.window(exam.judged_at()),
+            **alpha_spending.window(exam.judged_at()),
         },
         "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lrm.evaluation.metrics import Ints
-from lrm.evaluation.ranking import Histories
+from lrm.evaluation.metrics.metrics import Ints
+from lrm.evaluation.predictions import Histories
 from lrm.features.tables import Tables
 from lrm.schema import QUERY, SPARSE, SPLIT, TEST, TRAIN, USER_ID, Signal, for_maker
 

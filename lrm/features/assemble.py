@@ -8,9 +8,9 @@ from datetime import datetime
 import polars as pl
 
 from lrm.errors import SchemaError
-from lrm.features.askable import require_askable
 from lrm.features.declarations import Declarations, View
 from lrm.features.events import Base
+from lrm.features.request_limits import require_askable
 from lrm.features.sources import INSTANT_TYPE, column_types, read_view
 from lrm.features.split import targets
 from lrm.features.tables import Tables

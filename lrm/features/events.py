@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lrm.errors import DataError, SchemaError
-from lrm.features.askable import require_askable
 from lrm.features.declarations import Declarations
 from lrm.features.files import DATASET
+from lrm.features.request_limits import require_askable
 from lrm.features.sources import read_table, require_known
 from lrm.features.split import Cutoffs, apart
 from lrm.schema import (

@@ -1,7 +1,7 @@
 """A feature repo's definitions, and the Feast store that they stand in: what the other modules of the edge share.
 
 Feast is the contract: its definitions say what a signal is, its online store serves it, and its own retrieval engine is
-the yardstick that `join.py` is held against. `store.py` reads and writes signal values, `fresh.py` new events.
+the yardstick that `join.py` is held against. `store.py` reads and writes signal values, `push.py` new events.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import polars as pl
 
 from lrm.errors import DataError, SchemaError
 from lrm.features import store
-from lrm.features.askable import require_few_fields
 from lrm.features.assemble import Join, assemble
 from lrm.features.audit import audit
 from lrm.features.declarations import View
@@ -19,9 +18,10 @@ from lrm.features.events import TEMPORAL, read_base, read_dataset
 from lrm.features.feast_repo import declarations
 from lrm.features.files import files_of
 from lrm.features.join import point_in_time
+from lrm.features.request_limits import require_few_fields
 from lrm.features.split import cutoffs, first_held_out, parse_instant, require_windows, with_split
+from lrm.features.store_trial import require_servable
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
-from lrm.features.trial import require_servable
 from lrm.record import Metrics, recorded
 from lrm.schema import USER_ID, Signal, write_signals
 

@@ -25,10 +25,10 @@ from lrm.features.feast_repo import (
     take_example_types,
     take_key_types,
 )
-from lrm.features.fresh import events_store, push_source
 from lrm.features.join import latest
 from lrm.features.online_rows import SQLITE, chunks, forget_rest, note_written, write_rows
 from lrm.features.open_store import closing_store, feature_store
+from lrm.features.push import events_store, push_source
 from lrm.features.sources import column_types, in_one_form, key_types, read_view
 from lrm.progress import progress
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lrm import config as configuration
-from lrm.content import WEIGHTS as WEIGHTS
+from lrm.content_digest import WEIGHTS as WEIGHTS
 from lrm.errors import DataError
 from lrm.features.tables import SIGNALS
 from lrm.model.recommender import Recommender

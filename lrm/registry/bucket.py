@@ -1,6 +1,6 @@
 """The registry's edge to Google Cloud Storage: a small object that only who has read its last generation may replace.
 
-Depots (`lrm.serving.depot`) and copies of runs (`local.upload`) have edges of their own.
+Depots (`lrm.serving.releases.store`) and copies of runs (`local.upload`) have edges of their own.
 
 `STORAGE_EMULATOR_HOST` leads the client to an emulator, without credentials.
 """

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lrm.content import BUNDLE, NOT_CONTENT, content_sha256, digest
+from lrm.content_digest import BUNDLE, NOT_CONTENT, content_sha256, digest
 from lrm.errors import RegistryError
 
 EVALUATION = "evaluation.json"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrm.content import WEIGHTS
+from lrm.content_digest import WEIGHTS
 from lrm.errors import RegistryError
 from lrm.registry import bundle as bundles
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lrm.errors import RegistryError
-from lrm.registry import places
+from lrm.registry import append_log
 from lrm.registry.address import BUCKET, check_ledger
-from lrm.registry.places import Text
+from lrm.registry.append_log import Text
 
 PROMOTE, ROLLBACK, APPROVE = "promote", "rollback", "approve"
 INTENT, DONE, ABANDONED = "intent", "done", "abandoned"
@@ -122,7 +122,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".lock").touch()
     except OSError as error:
-        raise places.fault(path, error) from error
+        raise append_log.fault(path, error) from error
     with open(path.with_suffix(".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -149,14 +149,14 @@ def load(ledger: Ledger) -> Log:
     Raises:
         RegistryError: a place cannot be used, a line is no entry, or the two places contradict each other.
     """
-    seen = places.read(ledger.mirror)
+    seen = append_log.read(ledger.mirror)
     if ledger.beside is not None:
-        own = places.read(str(ledger.beside))
+        own = append_log.read(str(ledger.beside))
         _check_agreement(ledger, seen, own)
         if missing := seen.content[len(own.content) :]:
-            places.extend(str(ledger.beside), own, missing)
+            append_log.extend(str(ledger.beside), own, missing)
         elif missing := own.content[len(seen.content) :]:
-            extended = places.extend(ledger.mirror, seen, missing)
+            extended = append_log.extend(ledger.mirror, seen, missing)
             if extended is None:
                 return load(ledger)  # another writer came first: what it wrote must agree too
             seen = extended
@@ -169,8 +169,8 @@ def peek(ledger: Ledger) -> Log:
     Raises:
         RegistryError: a place cannot be read, a line is no entry, or the two places contradict each other.
     """
-    seen = places.read(ledger.mirror)
-    own = places.read(str(ledger.beside)) if ledger.beside else seen
+    seen = append_log.read(ledger.mirror)
+    own = append_log.read(str(ledger.beside)) if ledger.beside else seen
     _check_agreement(ledger, seen, own)
     return Log(ledger, seen, _lines(ledger.mirror, max(seen.content, own.content, key=len)))
 
@@ -185,11 +185,11 @@ def append(log: Log, move: Move, state: str) -> Log | None:
         RegistryError: a place cannot be written.
     """
     line = json.dumps({"state": state} | asdict(move)).encode() + b"\n"
-    seen = places.extend(log.ledger.mirror, log.seen, line)
+    seen = append_log.extend(log.ledger.mirror, log.seen, line)
     if seen is None:
         return None
     if log.ledger.beside is not None:
-        places.extend(str(log.ledger.beside), places.read(str(log.ledger.beside)), line)
+        append_log.extend(str(log.ledger.beside), append_log.read(str(log.ledger.beside)), line)
     return Log(log.ledger, seen, [*log.lines, (state, move)])
 
 

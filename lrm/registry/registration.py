@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrm.content import model_sha256
+from lrm.content_digest import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import bundle as bundles
 from lrm.registry.judgement import CONTENT, EVALUATED, PARENT, VERDICT, weights_of

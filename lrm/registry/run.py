@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrm.content import BUNDLE
+from lrm.content_digest import BUNDLE
 from lrm.errors import RegistryError
 from lrm.record import recorded
 from lrm.registry import bundle as bundles

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrm.reporting import backtest_plots as plots
-from lrm.reporting.kept import Json
 from lrm.reporting.page import filled
-from lrm.reporting.words import UNKNOWN, metric_name, signed
+from lrm.reporting.run_files import Json
+from lrm.reporting.wording import UNKNOWN, metric_name, signed
 
 TEMPLATE = "backtest.html.j2"
 FALSE, CONFIRMED, MISSED, RIGHT, OPEN = "false promotion", "confirmed", "missed gain", "rightly kept", "cannot tell"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from lrm.reporting import svg
-from lrm.reporting.kept import Json
-from lrm.reporting.words import is_number, signed
+from lrm.reporting.run_files import Json
+from lrm.reporting.wording import is_number, signed
 
 WIDTH = 360.0
 MAX_LABELS = 8

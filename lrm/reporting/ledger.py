@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lrm.reporting import plots, words
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import plots, wording
+from lrm.reporting.run_files import Json, Kept
 
 TONES = {"keep": "good", "could be dropped": "warn", "suspicious": "bad"}
 
@@ -17,8 +17,8 @@ def signal_ledger(kept: Kept) -> Json:
     cells = [_worth(row, main) for row in ledger["signals"]]
     reach = max((abs(end) for cell in cells for end in _ends(cell)), default=0.0)
     return {
-        "n_requests": words.count(ledger["n_requests"]),
-        "n_users": words.count(ledger["n_users"]),
+        "n_requests": wording.count(ledger["n_requests"]),
+        "n_users": wording.count(ledger["n_users"]),
         "metric": _title(main),
         "others": [_title(other) for other in others],
         "rows": [_row(row, cell, others, reach) for row, cell in zip(ledger["signals"], cells, strict=True)],
@@ -39,20 +39,20 @@ def _row(row: Json, cell: Json, others: list[tuple[str, str]], reach: float) -> 
     kept = [
         f"{maker} {share['prompt']:.0%}"
         for maker, share in row["retention"].items()
-        if words.is_number(share["prompt"])
+        if wording.is_number(share["prompt"])
     ]
     return {
         "signal": row["signal"],
         "verdict": row["verdict"],
         "tone": tone,
         "reason": row["reason"],
-        "chart": plots.difference(value, low, high, reach, tone) if words.is_number(value) else "",
-        "worth": words.signed(value),
+        "chart": plots.difference(value, low, high, reach, tone) if wording.is_number(value) else "",
+        "worth": wording.signed(value),
         "interval": _interval(cell),
         "others": [_said_in_cell(_worth(row, other)) for other in others],
-        "per_cost": f"{row['value_per_cost']:.3g}" if words.is_number(row["value_per_cost"]) else words.UNKNOWN,
+        "per_cost": f"{row['value_per_cost']:.3g}" if wording.is_number(row["value_per_cost"]) else wording.UNKNOWN,
         "tokens": f"{row['prompt_tokens']:.2f}",
-        "bytes": words.count(row["online_bytes"]),
+        "bytes": wording.count(row["online_bytes"]),
         "nulls": f"{row['null_rate']:.1%}",
         "kept": kept,
     }
@@ -64,23 +64,23 @@ def _worth(row: Json, matter: tuple[str, str]) -> Json:
 
 
 def _ends(cell: Json) -> list[float]:
-    return [end for end in (cell.get("value"), cell.get("low"), cell.get("high")) if words.is_number(end)]
+    return [end for end in (cell.get("value"), cell.get("low"), cell.get("high")) if wording.is_number(end)]
 
 
 def _interval(cell: Json) -> str:
-    if not (words.is_number(cell.get("low")) and words.is_number(cell.get("high"))):
+    if not (wording.is_number(cell.get("low")) and wording.is_number(cell.get("high"))):
         return ""
-    return f"{words.signed(cell['low'])} to {words.signed(cell['high'])}"
+    return f"{wording.signed(cell['low'])} to {wording.signed(cell['high'])}"
 
 
 def _said_in_cell(cell: Json) -> Json:
-    return {"value": words.signed(cell.get("value")), "interval": _interval(cell)}
+    return {"value": wording.signed(cell.get("value")), "interval": _interval(cell)}
 
 
 def _said(cell: Json) -> str:
-    return f"{words.signed(cell.get('value'))} ({_interval(cell)})"
+    return f"{wording.signed(cell.get('value'))} ({_interval(cell)})"
 
 
 def _title(matter: tuple[str, str]) -> str:
     task, metric = matter
-    return f"{words.TASKS.get(task, task)} {words.metric_name(metric)}"
+    return f"{wording.TASKS.get(task, task)} {wording.metric_name(metric)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm.reporting import ledger, rehearsal, results, sections, svg, verdict, words, workflow
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import ledger, results, sections, staging, svg, verdict, wording, workflow
+from lrm.reporting.run_files import Json, Kept
 
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
@@ -24,7 +24,7 @@ def filled(template: str, content: Json) -> str:
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"icon": workflow.icon, "swatch": svg.swatch, "model_name": words.model_name}
+    environment.globals |= {"icon": workflow.icon, "swatch": svg.swatch, "model_name": wording.model_name}
     return environment.get_template(template).render(style=(here / STYLE).read_text(), **content)
 
 
@@ -35,7 +35,7 @@ def context(summary: Json, kept: Kept) -> Json:
         "validation": sections.validation(kept),
         "pretraining": sections.curves(kept.pretraining_curves),
         "training": sections.curves(kept.training_curves, best_epoch=kept.training_metrics.get("best_epoch")),
-        "rehearsal": rehearsal.section(kept),
+        "rehearsal": staging.section(kept),
         "verdict": verdict.verdict(kept),
         "metrics": results.metrics(kept),
         "comparisons": results.comparisons(kept),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lrm.reporting import svg
-from lrm.reporting.words import is_number, number
+from lrm.reporting.wording import is_number, number
 
 WIDTH = 360.0
 MAX_POINTS = 160

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lrm.reporting import plots, words
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import plots, wording
+from lrm.reporting.run_files import Json, Kept
 
 MAX_HISTORY = 10
 """Events of an example's history that its card shows: the most recent ones."""
@@ -29,7 +29,7 @@ def headline_metrics(kept: Kept) -> list[tuple[str, str]]:
 def metrics(kept: Kept) -> list[Json]:
     """One table for each task, its best values marked, with a plot of its headline metric."""
     models = kept.evaluation.get("models", {})
-    shown = words.in_model_order(models)
+    shown = wording.in_model_order(models)
     headline = dict(headline_metrics(kept))
     tables = []
     for task in sorted({task for model in shown for task in models[model]}):
@@ -37,17 +37,17 @@ def metrics(kept: Kept) -> list[Json]:
         names = list(dict.fromkeys(name for model in inside for name in models[model][task]))
         best = {name: _best_models(models, inside, task, name) for name in names}
         tables.append({
-            "task": words.TASKS.get(task, task),
+            "task": wording.TASKS.get(task, task),
             "columns": [
                 {
-                    "name": words.metric_name(name),
-                    "lower": words.is_lower_better(name),
+                    "name": wording.metric_name(name),
+                    "lower": wording.is_lower_better(name),
                     "asked": _population(models, inside, task, name),
                 }
                 for name in names
             ],
             "absent": [
-                f"{words.model_name(row['model'])}: not there, as {row['why']}."
+                f"{wording.model_name(row['model'])}: not there, as {row['why']}."
                 for row in kept.evaluation.get("absent", [])
                 if row["task"] == task
             ],
@@ -59,7 +59,7 @@ def metrics(kept: Kept) -> list[Json]:
                 for model in inside
             ],
             "plots": [
-                {"title": words.metric_name(name), "chart": _metric_plot(models, inside, task, name)}
+                {"title": wording.metric_name(name), "chart": _metric_plot(models, inside, task, name)}
                 for name in _headline_first(names, headline.get(task))[:3]
             ],
         })  # fmt: skip
@@ -84,11 +84,11 @@ def comparisons(kept: Kept) -> Json:
 def _comparison(row: Json, reach: float) -> Json:
     tone = _tone(row)
     return {
-        "task": words.TASKS.get(row["task"], row["task"]),
-        "metric": words.metric_name(row["metric"]),
-        "against": words.model_name(row["against"]),
-        "difference": words.signed(row["difference"]),
-        "interval": f"{words.signed(row['low'])} to {words.signed(row['high'])}",
+        "task": wording.TASKS.get(row["task"], row["task"]),
+        "metric": wording.metric_name(row["metric"]),
+        "against": wording.model_name(row["against"]),
+        "difference": wording.signed(row["difference"]),
+        "interval": f"{wording.signed(row['low'])} to {wording.signed(row['high'])}",
         "p_worse": row["p_worse"],
         "tone": tone,
         "says": {"good": "better", "bad": "worse", "plain": "no clear difference"}[tone],
@@ -98,20 +98,20 @@ def _comparison(row: Json, reach: float) -> Json:
 
 def slices(kept: Kept) -> Json:
     """Small plots of a metric on slices: `panels` of users and items, `more` for the slices by a declared category."""
-    rows = [row for row in kept.evaluation.get("slices", []) if words.is_number(row.get("value"))]
+    rows = [row for row in kept.evaluation.get("slices", []) if wording.is_number(row.get("value"))]
     if not rows:
         return {}
-    models = words.in_model_order({row["model"] for row in rows})
+    models = wording.in_model_order({row["model"] for row in rows})
     groups: dict[tuple[str, str, str], list[plots.Dot]] = {}
     for row in sorted(rows, key=lambda row: models.index(row["model"])):
         signal, is_category, _ = row["slice"].partition(" = ")
         group = (row["task"], row["metric"], signal if is_category else "")
-        note = f"{words.count(row['n_users'])} users"
+        note = f"{wording.count(row['n_users'])} users"
         dot = plots.Dot(row["slice"], row["model"], row["value"], row["low"], row["high"], note)
         groups.setdefault(group, []).append(dot)
     found: Json = {"models": models, "panels": [], "more": []}
     for (task, metric, signal), dots in groups.items():
-        name = f"{words.TASKS.get(task, task)} · {words.metric_name(metric)}"
+        name = f"{wording.TASKS.get(task, task)} · {wording.metric_name(metric)}"
         title = f"{name} by {signal}" if signal else name
         beside = [dot for group, others in groups.items() if group[:2] == (task, metric) for dot in others]
         panel = {"title": title, "chart": plots.slices(title, dots, beside=beside)}
@@ -121,10 +121,10 @@ def slices(kept: Kept) -> Json:
 
 def calibration(kept: Kept) -> Json:
     """The challenger's predicted shares against the observed ones, as a chart and as rows."""
-    bins = [bin_ for bin_ in kept.evaluation.get("calibration", []) if all(words.is_number(value) for value in bin_)]
+    bins = [bin_ for bin_ in kept.evaluation.get("calibration", []) if all(wording.is_number(value) for value in bin_)]
     if not bins:
         return {}
-    rows = [(f"{p:.3f}", f"{o:.3f}", words.signed(o - p), words.count(n)) for p, o, n in bins]
+    rows = [(f"{p:.3f}", f"{o:.3f}", wording.signed(o - p), wording.count(n)) for p, o, n in bins]
     return {"chart": plots.calibration(bins), "rows": rows}
 
 
@@ -134,13 +134,13 @@ def examples(kept: Kept) -> list[Json]:
         {
             "user": card["user_id"],
             "history": [
-                {"title": _title(event), "time": words.instant(event["time"])[:10] if event.get("time") else ""}
+                {"title": _title(event), "time": wording.instant(event["time"])[:10] if event.get("time") else ""}
                 for event in card["history"][-MAX_HISTORY:][::-1]
             ],
             "recommended": [
                 {
                     "title": _title(item),
-                    "score": f"{item['score']:.2f}" if words.is_number(item.get("score")) else "",
+                    "score": f"{item['score']:.2f}" if wording.is_number(item.get("score")) else "",
                     "hit": bool(item.get("hit")),
                 }
                 for item in card["recommended"]
@@ -155,51 +155,51 @@ def change(kept: Kept, task: str, metric: str) -> Json:
     """The challenger's difference to the champion in one metric, if there is a champion."""
     for row in kept.evaluation.get("comparisons", []):
         if (row["task"], row["metric"], row["against"], row.get("slice", "")) == (task, metric, "champion", ""):
-            return {"text": f"{words.signed(row['difference'])} vs champion", "tone": _tone(row)}
+            return {"text": f"{wording.signed(row['difference'])} vs champion", "tone": _tone(row)}
     return {}
 
 
 def _tone(row: Json) -> str:
     low, high = row.get("low"), row.get("high")
-    if not (words.is_number(low) and words.is_number(high)) or low <= 0 <= high:
+    if not (wording.is_number(low) and wording.is_number(high)) or low <= 0 <= high:
         return "plain"
-    return "good" if (low > 0) != words.is_lower_better(row["metric"]) else "bad"
+    return "good" if (low > 0) != wording.is_lower_better(row["metric"]) else "bad"
 
 
 def _ends(row: Json) -> list[float]:
-    return [end for end in (row["difference"], row["low"], row["high"]) if words.is_number(end)] or [0.0]
+    return [end for end in (row["difference"], row["low"], row["high"]) if wording.is_number(end)] or [0.0]
 
 
 def _difference_chart(row: Json, reach: float) -> str:
-    if not words.is_number(row["difference"]):
+    if not wording.is_number(row["difference"]):
         return ""
-    low, high = (end if words.is_number(end) else None for end in (row["low"], row["high"]))
+    low, high = (end if wording.is_number(end) else None for end in (row["low"], row["high"]))
     return plots.difference(row["difference"], low, high, reach, _tone(row))
 
 
 def _best_models(models: Json, inside: list[str], task: str, name: str) -> list[str]:
     """The model with the best value, with those that tie in what is printed."""
     values = {model: models[model][task].get(name, {}).get("value") for model in inside}
-    finite = {model: value for model, value in values.items() if words.is_number(value)}
+    finite = {model: value for model, value in values.items() if wording.is_number(value)}
     if not finite:
         return []
-    best = list(finite.values())[words.best_of(name, list(finite.values()))]
-    return [model for model, value in finite.items() if words.number(value) == words.number(best)]
+    best = list(finite.values())[wording.best_of(name, list(finite.values()))]
+    return [model for model, value in finite.items() if wording.number(value) == wording.number(best)]
 
 
 def _cell(metric: Json | None, best: bool) -> Json:
     if not metric:
         return {}
-    known = words.is_number(metric.get("low")) and words.is_number(metric.get("high"))
-    interval = f"{words.number(metric['low'])} to {words.number(metric['high'])}" if known else ""
-    return {"value": words.number(metric.get("value")), "interval": interval, "best": best}
+    known = wording.is_number(metric.get("low")) and wording.is_number(metric.get("high"))
+    interval = f"{wording.number(metric['low'])} to {wording.number(metric['high'])}" if known else ""
+    return {"value": wording.number(metric.get("value")), "interval": interval, "best": best}
 
 
 def _population(models: Json, inside: list[str], task: str, name: str) -> str:
     """Whom a metric was computed of: `628 users, 1,412 requests`."""
     cells = [models[model][task].get(name) or {} for model in inside]
     found = [
-        f"{words.count(counts[0])} {what}"
+        f"{wording.count(counts[0])} {what}"
         for what in ("users", "requests")
         if (counts := [cell[f"n_{what}"] for cell in cells if f"n_{what}" in cell])
     ]
@@ -209,11 +209,11 @@ def _population(models: Json, inside: list[str], task: str, name: str) -> str:
 def _metric_plot(models: Json, inside: list[str], task: str, name: str) -> str:
     found = [(model, models[model][task].get(name) or {}) for model in inside]
     dots = [
-        plots.Dot(words.model_name(model), model, metric["value"], metric.get("low"), metric.get("high"))
+        plots.Dot(wording.model_name(model), model, metric["value"], metric.get("low"), metric.get("high"))
         for model, metric in found
-        if words.is_number(metric.get("value"))
+        if wording.is_number(metric.get("value"))
     ]
-    return plots.whiskers(words.metric_name(name), dots)
+    return plots.whiskers(wording.metric_name(name), dots)
 
 
 def _headline_first(names: Iterable[str], headline: str | None) -> list[str]:

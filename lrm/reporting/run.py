@@ -10,7 +10,7 @@ from typing import Any
 
 from lrm import manifest
 from lrm.record import recorded
-from lrm.reporting import kept as files
+from lrm.reporting import run_files as files
 from lrm.reporting import trend
 from lrm.reporting.page import render
 from lrm.reporting.summary import broken_steps, build

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrm.reporting import plots, results, svg, words
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import plots, results, svg, wording
+from lrm.reporting.run_files import Json, Kept
 from lrm.reporting.summary import broken_steps
 
 MAX_DRIFT = 8
@@ -68,17 +68,17 @@ def tiles(summary: Json, kept: Kept) -> list[Json]:
     for task, metric in results.headline_metrics(kept):
         own = summary["metrics"].get("challenger", {}).get(task, {}).get(metric)
         if own:
-            label = f"{words.TASKS.get(task, task)} {words.metric_name(metric)}"
-            note = f"{words.number(own.get('low'))} to {words.number(own.get('high'))}"
-            found.append(_tile(label, words.number(own.get("value")), note, results.change(kept, task, metric)))
+            label = f"{wording.TASKS.get(task, task)} {wording.metric_name(metric)}"
+            note = f"{wording.number(own.get('low'))} to {wording.number(own.get('high'))}"
+            found.append(_tile(label, wording.number(own.get("value")), note, results.change(kept, task, metric)))
     ran = [step["seconds"] for step in summary["steps"] if step["state"] != "reused" and step["seconds"] is not None]
     n_reused = sum(step["state"] == "reused" for step in summary["steps"])
     note = f"{len(ran)} steps ran" + (f", {n_reused} reused" if n_reused else "")
-    found.append(_tile("Time", words.seconds(sum(ran)), note))
+    found.append(_tile("Time", wording.seconds(sum(ran)), note))
     data = summary["data"]
     if data["events"] is not None:
-        sizes = [f"{words.count(data[what])} {what}" for what in ("users", "items") if data[what] is not None]
-        found.append(_tile("Events", words.count(data["events"]), " · ".join(sizes)))
+        sizes = [f"{wording.count(data[what])} {what}" for what in ("users", "items") if data[what] is not None]
+        found.append(_tile("Events", wording.count(data["events"]), " · ".join(sizes)))
     return found
 
 
@@ -97,7 +97,7 @@ def data_card(kept: Kept) -> Json:
     return {
         "name": data.get("name"),
         "description": data.get("description"),
-        "rows": [(table, words.count(n)) for table, n in kept.manifest.get("rows", {}).items()],
+        "rows": [(table, wording.count(n)) for table, n in kept.manifest.get("rows", {}).items()],
         "facts": [(name, value) for name, value in facts if value],
         "windows": _windows(kept.manifest),
     }
@@ -146,7 +146,11 @@ def curves(series: Json, *, best_epoch: int | None = None) -> list[Json]:
         group, _, quantity = name.rpartition("/")
         quantities.setdefault(quantity, {})[group or "other"] = points
     return [
-        {"title": words.metric_name(name), "groups": list(groups), "chart": plots.curve(name, groups, kept_at=kept_at)}
+        {
+            "title": wording.metric_name(name),
+            "groups": list(groups),
+            "chart": plots.curve(name, groups, kept_at=kept_at),
+        }
         for name, groups in quantities.items()
     ]
 
@@ -185,7 +189,7 @@ def lineage(summary: Json, kept: Kept) -> list[tuple[str, list[tuple[str, Any]]]
     run, model = kept.run, summary["model"] or {}
     made = [
         ("Run", summary["run_id"]),
-        ("Started", words.instant(run["started"]) if run.get("started") else None),
+        ("Started", wording.instant(run["started"]) if run.get("started") else None),
         ("Command", run.get("command")),
         ("Code version", run.get("code_version")),
         ("Preset", run.get("preset")),
@@ -221,9 +225,9 @@ def timings(summary: Json) -> list[Json]:
     return [
         {
             **step,
-            "seconds": words.seconds(step["seconds"]),
-            "cpu_seconds": words.seconds(step["cpu_seconds"]),
-            "peak_memory_mb": words.memory(step["peak_memory_mb"]),
+            "seconds": wording.seconds(step["seconds"]),
+            "cpu_seconds": wording.seconds(step["cpu_seconds"]),
+            "peak_memory_mb": wording.memory(step["peak_memory_mb"]),
             "bar": plots.bar(step["seconds"], most, tone=step["state"]) if step["seconds"] is not None else "",
         }
         for step in summary["steps"]
@@ -252,7 +256,7 @@ def _windows(manifest: Json) -> list[Json]:
     cuts = [manifest.get(name) for name in ("validation_from", "test_from", "as_of")]
     if not all(cuts):
         return []
-    validation_from, test_from, as_of = (words.instant(cut) for cut in cuts)
+    validation_from, test_from, as_of = (wording.instant(cut) for cut in cuts)
     return [
         {"name": "train", "span": f"until {validation_from}"},
         {"name": "validation", "span": f"{validation_from} to {test_from}"},
@@ -261,7 +265,7 @@ def _windows(manifest: Json) -> list[Json]:
 
 
 def _days(horizon: Any) -> str:
-    if not words.is_number(horizon):
+    if not wording.is_number(horizon):
         return ""
     return f"{horizon / 86_400:.3g} days" if horizon >= 86_400 else f"{horizon / 3600:.3g} hours"
 

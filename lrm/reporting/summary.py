@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrm.reporting import rehearsal
-from lrm.reporting.kept import STEPS, Json, Kept
+from lrm.reporting import staging
+from lrm.reporting.run_files import STEPS, Json, Kept
 from lrm.reporting.warnings import warnings
-from lrm.reporting.words import TASKS, in_model_order, is_number, memory, metric_name, model_name, number, seconds
+from lrm.reporting.wording import TASKS, in_model_order, is_number, memory, metric_name, model_name, number, seconds
 
 REPORT = "report_run"
 N_METRICS, N_REASONS, N_WARNINGS = 4, 4, 6
@@ -67,7 +67,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "warnings": warnings(kept),
         "data": _data(kept),
         "steps": [*steps, report],
-        "rehearsal": rehearsal.summary(kept),
+        "rehearsal": staging.summary(kept),
         "metrics": kept.evaluation.get("models", {}),
         "model": _model(kept),
         "versions": dict(kept.run.get("versions", {})),

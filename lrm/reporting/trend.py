@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrm.reporting import backtest_plots, results, trend_plots, words
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import backtest_plots, results, trend_plots, wording
 from lrm.reporting.page import filled
+from lrm.reporting.run_files import Json, Kept
 
 TEMPLATE = "trend.html.j2"
 FOLDER = "trends"
@@ -110,8 +110,8 @@ def render(name: str, runs: Sequence[Json], folder: Path) -> str:
         *trend_plots.metrics(drawn),
         ("In service", trend_plots.service(moves, last["started"])),
         ("Signals that drifted from the champion\N{RIGHT SINGLE QUOTATION MARK}s data", backtest_plots.drift(windows)),
-        ("Events in the data", trend_plots.bars([(run, run["n_events"], "") for run in drawn], words.count)),
-        ("Time of a run", trend_plots.bars([(run, _total(run), _slowest(run)) for run in drawn], words.seconds)),
+        ("Events in the data", trend_plots.bars([(run, run["n_events"], "") for run in drawn], wording.count)),
+        ("Time of a run", trend_plots.bars([(run, _total(run), _slowest(run)) for run in drawn], wording.seconds)),
     ]
     return filled(
         TEMPLATE,
@@ -121,12 +121,12 @@ def render(name: str, runs: Sequence[Json], folder: Path) -> str:
             "title": f"Version {last['champion']} is in service"
             if last["champion"]
             else "No version is in service yet",
-            "asked": f"As the run of {words.instant(last['started'])} left it",
+            "asked": f"As the run of {wording.instant(last['started'])} left it",
             "tiles": _tiles(runs, moves),
             "panels": [(title, chart) for title, chart in panels if chart],
             "n_drawn": len(drawn),
             "rows": [_row(run, folder) for run in reversed(runs)],
-            "moves": [move | {"time": words.instant(move["time"])} for move in reversed(moves)],
+            "moves": [move | {"time": wording.instant(move["time"])} for move in reversed(moves)],
         },
     )
 
@@ -160,10 +160,14 @@ def _tiles(runs: Sequence[Json], moves: Sequence[Json]) -> list[Json]:
     back = sum(move["action"] == "rollback" for move in moves)
     times = sorted(_total(run) for run in runs)
     return [
-        {"label": "Runs", "value": words.count(len(runs)), "note": f"{n_failed} failed" if n_failed else "none failed"},
-        {"label": "Promotions", "value": words.count(n_promoted), "note": f"{back} rolled back"},
-        {"label": "Drifted now", "value": words.count(runs[-1]["n_drifted"]), "note": f"of {runs[-1]['n_compared']}"},
-        {"label": "Time of a run", "value": words.seconds(times[len(times) // 2]), "note": "median"},
+        {
+            "label": "Runs",
+            "value": wording.count(len(runs)),
+            "note": f"{n_failed} failed" if n_failed else "none failed",
+        },
+        {"label": "Promotions", "value": wording.count(n_promoted), "note": f"{back} rolled back"},
+        {"label": "Drifted now", "value": wording.count(runs[-1]["n_drifted"]), "note": f"of {runs[-1]['n_compared']}"},
+        {"label": "Time of a run", "value": wording.seconds(times[len(times) // 2]), "note": "median"},
     ]
 
 
@@ -173,17 +177,17 @@ def _row(run: Json, folder: Path) -> Json:
     return {
         "run_id": run["run_id"],
         "link": f"../{run['run_id']}/report.html" if report.is_file() else "",
-        "when": words.instant(run["started"]),
+        "when": wording.instant(run["started"]),
         "outcome": run["outcome"] or "none",
         "tone": TONES.get(run["outcome"], "plain"),
-        "version": run["version"] or words.UNKNOWN,
-        "champion": run["champion"] or words.UNKNOWN,
-        "metric": words.metric_name(first["metric"]) if first else "",
-        "value": words.number((first.get("challenger") or {}).get("value")),
-        "gain": words.signed((first.get("gain") or {}).get("difference")),
-        "drifted": f"{run['n_drifted']} of {run['n_compared']}" if run["n_compared"] else words.UNKNOWN,
+        "version": run["version"] or wording.UNKNOWN,
+        "champion": run["champion"] or wording.UNKNOWN,
+        "metric": wording.metric_name(first["metric"]) if first else "",
+        "value": wording.number((first.get("challenger") or {}).get("value")),
+        "gain": wording.signed((first.get("gain") or {}).get("difference")),
+        "drifted": f"{run['n_drifted']} of {run['n_compared']}" if run["n_compared"] else wording.UNKNOWN,
         "warnings": run["n_warnings"] or "",
-        "seconds": words.seconds(_total(run)),
+        "seconds": wording.seconds(_total(run)),
         "why": f"{run['step']}: {run['why']}" if run["step"] else run["why"],
     }
 
@@ -195,4 +199,4 @@ def _total(run: Json) -> float:
 def _slowest(run: Json) -> str:
     times = {step: seconds for step, seconds in run["seconds"].items() if seconds}
     longest = sorted(times, key=lambda step: -times[step])[:3]
-    return ", ".join(f"{step} {words.seconds(times[step])}" for step in longest)
+    return ", ".join(f"{step} {wording.seconds(times[step])}" for step in longest)

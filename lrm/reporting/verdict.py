@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lrm.reporting import plots, words
-from lrm.reporting.kept import Json, Kept
+from lrm.reporting import plots, wording
+from lrm.reporting.run_files import Json, Kept
 
 ICONS = {"passed": "succeeded", "failed": "failed", "cannot tell": "interrupted", "not asked": "skipped"}
 TONES = {"passed": "good", "failed": "bad", "cannot tell": "warn"}
@@ -29,7 +29,7 @@ def verdict(kept: Kept) -> Json:
 def in_order(evaluation: Json) -> list[Json]:
     """The rules, hardest verdict first; of those with the same verdict, the rule about the deciding metric first."""
     primary = evaluation.get("primary", {})
-    metric = words.metric_name(primary.get("metric", "")).replace(" @", "@")
+    metric = wording.metric_name(primary.get("metric", "")).replace(" @", "@")
     deciding = f"{primary.get('task', '').capitalize()} {metric} against "
     return sorted(
         evaluation["rules"],
@@ -56,7 +56,7 @@ def _row(rule: Json) -> Json:
 
 def _chart(rule: Json) -> str:
     value, low, high, bar = (rule.get(name) for name in ("value", "low", "high", "bar"))
-    if not words.is_number(value):
+    if not wording.is_number(value):
         return ""
-    reach = max(abs(end) for end in (value, low, high, bar) if words.is_number(end))
+    reach = max(abs(end) for end in (value, low, high, bar) if wording.is_number(end))
     return plots.difference(value, low, high, reach, TONES.get(rule["outcome"], "plain"), bar=bar)

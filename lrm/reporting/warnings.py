@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lrm.reporting.kept import Json, Kept
-from lrm.reporting.words import is_number
+from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.wording import is_number
 
 EXPIRED_SHARE = 0.1
 """Share of the values known online beyond which those that have expired are worth a warning: their source may have

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from lrm.reporting import svg
-from lrm.reporting.kept import Json
-from lrm.reporting.words import seconds
+from lrm.reporting.run_files import Json
+from lrm.reporting.wording import seconds
 
 BOX_WIDTH, BOX_HEIGHT = 202.0, 60.0
 _COLUMN, _ROW, _MARGIN = 230.0, 96.0, 6.0

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrm.errors import LrmError, ServingError
+from lrm.process_environment import settle
 from lrm.registry.address import in_state
-from lrm.surroundings import settle
 
 CURRENT = "current"
 LEAST_KEY = 16
@@ -189,9 +189,9 @@ def read_key(path: Path) -> bytes:
 
 
 def _serve(given: argparse.Namespace) -> None:
-    from lrm.serving.guard import Limits
+    from lrm.serving.http.app import Options, serve
+    from lrm.serving.http.middleware import Limits
     from lrm.serving.release import read_release
-    from lrm.serving.server import Options, serve
 
     key = read_key(given.api_key_file) if given.api_key_file else b""
     options = Options(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lrm.content import sha256_of
+from lrm.content_digest import sha256_of
 from lrm.errors import ServingError
 from lrm.model.index import Index, Plan, open_index
 from lrm.serving.release import INDEX, Release

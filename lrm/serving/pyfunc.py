@@ -17,7 +17,7 @@ from lrm.features.sources import INSTANT_TYPE
 from lrm.model.artifact import load
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, for_maker
-from lrm.serving.recommend import Ask, Items, columns, encode_items, rank, require_own_signals, retrieve, top_items
+from lrm.serving.engine.scoring import Ask, Items, columns, encode_items, rank, require_own_signals, retrieve, top_items
 
 K = 10
 """Items that each answer recommends."""

@@ -1,6 +1,6 @@
 """A release: everything a server needs to answer, in one folder, `state/serving/<name>/<version>-<id>/`.
 
-    files.json      every file, its size and its sha256 (`lrm.serving.contents`)
+    files.json      every file, its size and its sha256 (`lrm.serving.release_contents`)
     release.json    name, version, as_of, the types of the keys, the fields that a request may carry
     bundle/         the registered bundle, verified
     items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from lrm.errors import ServingError
 from lrm.registry import bundle as bundles
 from lrm.registry.ledger import locked
-from lrm.serving.contents import verify, write_list
+from lrm.serving.release_contents import verify, write_list
 
 RELEASE, BUNDLE, ITEMS, INDEX, HISTORIES, ONLINE, FEATURE_REPO, CURRENT = (
     "release.json",

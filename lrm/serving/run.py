@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm.record import recorded
-from lrm.serving.rehearse import rehearse_model as rehearse_model
+from lrm.serving.staging.staging_check import rehearse_model as rehearse_model
 
 N_PROBES = 25
 """Users whose requests are compared with the offline scores: a light check of what the rehearsal has proved."""
@@ -62,8 +62,8 @@ def roll_out(
     """
     from lrm.registry.ledger import locked
     from lrm.registry.run import champion_held, resolve
-    from lrm.serving.publish import build_release
     from lrm.serving.release import put_in_service, remove_unfinished, root_of
+    from lrm.serving.releases.builder import build_release
 
     found = resolve(registry, name, version=version)
     if not found["version"]:
@@ -121,11 +121,11 @@ def _probe(release: Any, examples: Path, rolled_out: Path, *, data: Path, featur
 
     from lrm.features.tables import read
     from lrm.model.artifact import load
-    from lrm.serving.process import running
-    from lrm.serving.publish import declared_for
     from lrm.serving.release import BUNDLE
-    from lrm.serving.replay import ask, choose_probes
-    from lrm.serving.skew import TOLERANCE, measure, require_none
+    from lrm.serving.releases.builder import declared_for
+    from lrm.serving.staging.process import running
+    from lrm.serving.staging.replay import ask, choose_probes
+    from lrm.serving.staging.skew import TOLERANCE, measure, require_none
 
     recommender, known = load(release.folder / BUNDLE), read(examples)
     declared = declared_for(recommender.signals, feature_repo, data)

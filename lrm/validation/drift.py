@@ -25,7 +25,7 @@ import polars as pl
 from lrm.features.tables import Tables
 from lrm.schema import EMBEDDING, Signal
 from lrm.validation.columns import Placed, inhabited
-from lrm.validation.statistics import Indices, bin_labels, histogram, moments, rates, units
+from lrm.validation.profile import Indices, bin_labels, histogram, moments, rates, units
 
 MATERIAL_DISTANCE = 0.13
 """Jensen-Shannon distance worth a warning: about where PSI reaches 0.1 (PSI is near 8 ln2 JSD for small shifts)."""

@@ -26,7 +26,7 @@ from lrm.schema import (
     VALIDATION,
 )
 from lrm.validation.columns import KEY_TYPES, ROW_ID, SIGNAL_TYPES, Placed, inhabited
-from lrm.validation.rules import CRITICAL, WARNING, Rule, figure, holds
+from lrm.validation.rule import CRITICAL, WARNING, Rule, figure, holds
 
 FRESH_DAYS = 7.0
 """Days between the newest event and `as_of` beyond which the data counts as stale."""

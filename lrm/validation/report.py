@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lrm.schema import EMBEDDING, Signal
 from lrm.validation.drift import MATERIAL_DISTANCE, MATERIAL_SHIFT
-from lrm.validation.statistics import OTHER, rates
+from lrm.validation.profile import OTHER, rates
 
 N_BARS = 12
 """Bins drawn one by one of a signal with many categories; the rest are drawn as one."""

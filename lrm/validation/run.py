@@ -17,7 +17,7 @@ from lrm.schema import EVENT_TIME, REQUEST_ID, Signal
 from lrm.validation.columns import KEY_TYPES, Placed, place, without
 
 if TYPE_CHECKING:
-    from lrm.validation.judge import Judgement
+    from lrm.validation.expectation_runner import Judgement
 
 N_TOLD = 2
 """Example rows that the message of a failed check shows; the page has them all."""
@@ -42,7 +42,7 @@ def validate_data(examples: Path, reference: Path | None, validation: Path) -> d
         ValidationFailed: a critical expectation broke.
     """
     from lrm.validation.drift import measure_drift
-    from lrm.validation.judge import quarantine
+    from lrm.validation.expectation_runner import quarantine
     from lrm.validation.report import render
 
     tables, signals, manifest = read(examples), read_declared(examples), read_manifest(examples)
@@ -102,10 +102,10 @@ def _judge(
         The judgements, the statistics (empty where the structure is too broken to compute any), and the placed signals
         that they cover.
     """
+    from lrm.validation.expectation_runner import judge
     from lrm.validation.expectations import data_wide, structure
-    from lrm.validation.judge import judge
+    from lrm.validation.profile import statistics
     from lrm.validation.signal_expectations import declared
-    from lrm.validation.statistics import statistics
 
     placed = place(signals)
     judgements = judge(tables, structure(tables, placed, reference=reference), what="validate structure")

@@ -12,7 +12,7 @@ import polars as pl
 from lrm.features.tables import Tables
 from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.validation.columns import Placed, inhabited
-from lrm.validation.rules import CRITICAL, WARNING, Rule, figure, holds
+from lrm.validation.rule import CRITICAL, WARNING, Rule, figure, holds
 
 NULL_RATE_CHANGE = 0.05
 """How far a signal's share of nulls may move against the champion's data, beyond sampling noise."""

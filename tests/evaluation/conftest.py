@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lrm.config import preset
-from lrm.evaluation.exam import ask, ask_baselines, prepare
 from lrm.evaluation.policy import METRICS, DecisionPolicy, HonestyPolicy, Policy, RehearsalPolicy, SlicePolicy
+from lrm.evaluation.test_set import ask, ask_baselines, prepare
 from lrm.features.tables import read
 from tests.worlds import SIGNALS, write_examples
 

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 
 from lrm.config import preset
-from lrm.evaluation.exam import prepare
-from lrm.evaluation.leakage import single_signals
 from lrm.evaluation.policy import DecisionPolicy, Policy
-from lrm.evaluation.signal_ledger import signal_ledger
+from lrm.evaluation.signals.feature_report import signal_ledger
+from lrm.evaluation.signals.target_leakage import single_signals
+from lrm.evaluation.test_set import prepare
 from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.model.scoring import Scorer

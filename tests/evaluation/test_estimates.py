@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lrm.evaluation.estimates import as_json, compare, number, ranking_statistics, retrieval_statistics
-from lrm.evaluation.ranking import Ranking, Ranks, Retrieval
-from lrm.evaluation.statistics import draw_users, mean
+from lrm.evaluation.metrics.bootstrap import draw_users, mean
+from lrm.evaluation.predictions import Ranking, Ranks, Retrieval
 
 DRAWS = draw_users(2, 200, np.random.default_rng(0))
 

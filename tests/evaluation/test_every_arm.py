@@ -8,8 +8,8 @@ import pytest
 from lrm.config import ARMS, PRESETS, SHUFFLED, preset
 from lrm.evaluation.run import evaluate_model
 from lrm.training.run import pretrain_token_factory, train_lrm
-from tests.evaluation.test_rehearsal import UNSERVED, write_rehearsal
 from tests.evaluation.test_run import POLICY
+from tests.evaluation.test_staging_results import UNSERVED, write_rehearsal
 
 
 def small(name):

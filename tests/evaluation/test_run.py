@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lrm.config import PRESETS, preset
-from lrm.content import WEIGHTS, model_sha256, sha256_of
+from lrm.content_digest import WEIGHTS, model_sha256, sha256_of
 from lrm.errors import DataError
 from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
@@ -20,7 +20,7 @@ from lrm.registry import bundle
 from lrm.reporting.run import report_run
 from lrm.schema import write_signals
 from lrm.tokens.corpus import fit_vocabulary
-from tests.evaluation.test_rehearsal import UNSERVED, write_rehearsal
+from tests.evaluation.test_staging_results import UNSERVED, write_rehearsal
 from tests.worlds import SIGNALS
 
 POLICY = """\

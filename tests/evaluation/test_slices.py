@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 
-from lrm.evaluation.ranking import histories
+from lrm.evaluation.predictions import histories
 from lrm.evaluation.slices import slices
 from lrm.schema import Signal
 from tests.worlds import SIGNALS, renamed

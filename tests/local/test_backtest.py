@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from local.commands.backtest import execute, window_ends
-from local.commands.windows import completed_run, only_after, retold
+from local.commands.backtest_window import completed_run, only_after, retold
 from lrm.errors import DataError, LrmError
 from pipeline import main
 from tests.data_worlds import write_data_folder

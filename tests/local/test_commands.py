@@ -7,7 +7,7 @@ import pytest
 
 from local.commands import reproduce, steps
 from lrm.errors import DataError
-from lrm.reporting.kept import STEPS
+from lrm.reporting.run_files import STEPS
 from pipeline import main, workflow
 
 FACTS = {

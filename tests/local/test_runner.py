@@ -7,7 +7,7 @@ import time
 
 from local.prepare import PROJECT
 from local.runner import _close, environment, unmet
-from lrm.reporting.kept import STEPS
+from lrm.reporting.run_files import STEPS
 
 SLOW_STEP = """
 import pathlib, signal, sys, time
@@ -33,7 +33,7 @@ sys.exit(run(workflow, {{"folder": str(folder)}}, folder, reuse=False))
 ENGINE_THAT_DOES_NOTHING = """
 import pathlib, sys, time
 from local.runner import run
-from lrm.surroundings import settle
+from lrm.process_environment import settle
 settle()
 print("begun", flush=True)
 sys.stdin.read()

@@ -8,7 +8,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from local import kept
+from local import run_layout
 from local.upload import check_address, upload
 from lrm.errors import UploadError
 from pipeline import main
@@ -48,7 +48,7 @@ def run_dir(tmp_path):
     folder.mkdir(parents=True)
     for name in ("report.html", "summary.json", "run_manifest.json"):
         (folder / name).write_text(f"content of {name}")
-    bundle = kept.artifacts_of(folder) / "token-factory-x/register-model/registered/bundle"
+    bundle = run_layout.artifacts_of(folder) / "token-factory-x/register-model/registered/bundle"
     bundle.mkdir(parents=True)
     (bundle / "weights.safetensors").write_bytes(WEIGHTS)
     (bundle / "bundle.json").write_text("{}")

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from local.commands.looks import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, look, on_drift
-from local.commands.runs import told
-from local.commands.spans import said, span
+from local.commands.durations import said, span
+from local.commands.run_options import told
+from local.commands.watch_decision import FAILED, RUNNING, STOPPED, SUCCEEDED, Run, due, last_run, look, on_drift
 from local.lock import BusyError, is_held, only_one
 from local.prepare import PROJECT, data_version
 from lrm.features.run import retrieve_features

@@ -237,8 +237,8 @@ def _closed(schema: Any) -> Any:
 @functools.cache
 def facts() -> Facts:
     """Read from the server's own code and help."""
+    from lrm.serving.http.app import DRAIN_S, make_app
     from lrm.serving.release import Release
-    from lrm.serving.server import DRAIN_S, make_app
 
     app = make_app(Release(Path(), "any", "1", datetime(2024, 1, 1, tzinfo=UTC), {}))
     routes = {route.path: route for route in app.routes if "GET" in getattr(route, "methods", ())}
@@ -246,7 +246,7 @@ def facts() -> Facts:
     return Facts(
         paths=frozenset(routes),
         drain_s=DRAIN_S,
-        options={module: _options(module) for module in ("lrm.serving", "lrm.serving.fetch")},
+        options={module: _options(module) for module in ("lrm.serving", "lrm.serving.releases.fetch")},
         metrics=frozenset(_series(shown)),
         documented=PAGE.read_text(),
     )

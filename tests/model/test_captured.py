@@ -27,7 +27,7 @@ from lrm.features.tables import read
 from lrm.model import artifact
 from lrm.model.device import use_device
 from lrm.model.prefix import decode_over, remember
-from lrm.serving.decoding import GRAPHS, decoder_of
+from lrm.serving.engine.decoding import GRAPHS, decoder_of
 from lrm.tokens.corpus import encode_corpus
 from tests.model.test_captured import COUNTS
 from tests.model.test_exported import suffix_of

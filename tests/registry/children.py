@@ -32,11 +32,11 @@ def act(action: str, state: Path) -> None:
 
 def _act(action: str, state: Path, kill: tuple[int, str], emulator: str | None) -> None:
     os.environ.update({EMULATOR: emulator} if emulator else {})
-    from lrm.registry import backend, places
+    from lrm.registry import append_log, backend
     from lrm.serving import release
 
     count = itertools.count()
-    for module, name in ((places, "extend"), (backend, "move_alias"), (release, "_point")):
+    for module, name in ((append_log, "extend"), (backend, "move_alias"), (release, "_point")):
         setattr(module, name, _deadly(getattr(module, name), count, kill))
     ACTIONS[action](state)
 

@@ -26,9 +26,9 @@ def two(register, promote):
 
 def release(state, version):
     """A release of a version, as roll_out leaves it: here only what a link needs."""
-    from lrm.content import content_sha256
+    from lrm.content_digest import content_sha256
     from lrm.registry.bundle import BUNDLE
-    from lrm.serving.contents import write_list
+    from lrm.serving.release_contents import write_list
 
     folder = state / "serving" / NAME / f"{version}-abc"
     (folder / "bundle").mkdir(parents=True)

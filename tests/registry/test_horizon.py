@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local import retention
+from local import garbage_collection
 from local.commands.prune import needed_by
 from lrm.errors import RegistryError
 from lrm.registry.run import rollback, show
@@ -17,14 +17,14 @@ def test_what_a_horizon_lets_go_cannot_be_rolled_back_to_and_its_row_stays(regis
     runs.mkdir()
 
     def may_go(horizon=None):
-        return retention.unneeded(runs, state, needed_by(registry, state, horizon))
+        return garbage_collection.unneeded(runs, state, needed_by(registry, state, horizon))
 
     now = datetime.now(UTC)
     assert may_go() == []
-    assert may_go(retention.Horizon(now - timedelta(days=1), 2)) == []
-    listed = may_go(retention.Horizon(now + timedelta(days=1), 2))
+    assert may_go(garbage_collection.Horizon(now - timedelta(days=1), 2)) == []
+    listed = may_go(garbage_collection.Horizon(now + timedelta(days=1), 2))
     assert [item.why for item in listed] == ["files of a version that nobody needs"] * 2
-    retention.remove(listed)
+    garbage_collection.remove(listed)
     name = show(registry)["name"]
     assert rollback(registry, name)["version"] == "3"
     with pytest.raises(RegistryError, match=r"version 2 is gone: .* `prune --older-than` takes the files"):

@@ -75,7 +75,7 @@ def test_who_comes_while_the_link_moves_waits_and_moves_it_after(state):
 def test_what_prune_removes_cannot_be_put_in_service_meanwhile(state):
     """Version 2 waits and is not the latest: prune lists its release and its files while somebody approves it."""
     asked = ["prune", "--yes", "--state", str(state), "--runs", str(state / "runs")]
-    pruned, go, code = begun("main", asked, ("local.retention", "remove"))
+    pruned, go, code = begun("main", asked, ("local.garbage_collection", "remove"))
     argv = ["approve", "2", "--reason", "wanted", "--state", str(state), "--runs", str(state / "runs")]
     approved, go_too, code_too = begun("main", argv, ("lrm.registry.promotion", "move_to"))
     go_too.set()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lrm.content import WEIGHTS, sha256_of
+from lrm.content_digest import WEIGHTS, sha256_of
 from lrm.errors import RegistryError
 from lrm.registry import backend
 from lrm.registry.judgement import next_step
@@ -42,7 +42,7 @@ def test_a_rejected_version_whose_tag_was_edited_to_keep_is_not_approved(registr
 @pytest.mark.parametrize("act", ["promote", "approve"])
 def test_an_evaluation_that_was_edited_with_its_digest_is_not_the_registered_one(registry, register, promote, act):
     """Whoever may write the files may write their list of digests too; the registry knows what it was."""
-    from lrm.content import content_sha256
+    from lrm.content_digest import content_sha256
 
     version = register("a", verdict="reject")
     folder = bundle(registry, version)

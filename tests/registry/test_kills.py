@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
-from lrm.content import content_sha256
+from lrm.content_digest import content_sha256
 from lrm.registry import backend, bucket
 from lrm.registry.ledger import ledger_at, load
 from lrm.registry.run import choose_ledger, resolve, show
-from lrm.serving.contents import write_list
+from lrm.serving.release_contents import write_list
 from tests import services
 from tests.registry import children
 from tests.registry.children import AFTER, BEFORE, TORN, registry_of

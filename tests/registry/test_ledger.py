@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrm.errors import RegistryError
-from lrm.registry import places
+from lrm.registry import append_log
 from lrm.registry.ledger import (
     ABANDONED,
     DONE,
@@ -110,14 +110,17 @@ def test_a_line_that_was_changed_by_hand_is_noticed(ledger):
 def test_lines_that_a_stranger_put_first_into_a_mirror_without_history_are_noticed(ledger, tmp_path, monkeypatch):
     write(ledger, move("1"))
     Path(ledger.mirror).unlink()
-    stranger, extend = ledger_at("m", mirror=str(tmp_path / "artifacts"), beside=tmp_path / "elsewhere"), places.extend
+    stranger, extend = (
+        ledger_at("m", mirror=str(tmp_path / "artifacts"), beside=tmp_path / "elsewhere"),
+        append_log.extend,
+    )
 
     def late(place, seen, lines):
         monkeypatch.undo()
         write(stranger, move("9"))
         return extend(place, seen, lines)
 
-    monkeypatch.setattr(places, "extend", late)
+    monkeypatch.setattr(append_log, "extend", late)
     with pytest.raises(RegistryError, match="the ledger of m contradicts itself"):
         load(ledger)
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from lrm.content import WEIGHTS, sha256_of
+from lrm.content_digest import WEIGHTS, sha256_of
 from lrm.errors import RegistryError
 from lrm.registry import backend
 from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Move, rolled_back

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lrm.content import model_sha256
+from lrm.content_digest import model_sha256
 from lrm.errors import RegistryError
 from lrm.registry import backend, bundle
 from lrm.registry.address import path_of

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lrm.reporting import plots, svg, words, workflow
+from lrm.reporting import plots, svg, wording, workflow
 from lrm.reporting.plots import Dot
 from lrm.reporting.summary import summary_text
 from tests.reporting import runs
@@ -38,8 +38,8 @@ def test_the_epoch_whose_weights_were_kept_is_ringed():
 
 
 def test_a_loss_is_best_at_its_lowest_and_an_auc_at_its_highest():
-    assert words.best_of("log_loss", [0.5, 0.4, 0.6]) == 1
-    assert words.best_of("auc", [0.5, 0.4, 0.6]) == 2
+    assert wording.best_of("log_loss", [0.5, 0.4, 0.6]) == 1
+    assert wording.best_of("auc", [0.5, 0.4, 0.6]) == 2
 
 
 def test_panels_beside_each_other_share_one_scale():
@@ -65,9 +65,9 @@ def test_an_unknown_interval_leaves_the_dot_without_a_whisker():
 
 
 def test_models_differ_in_shape_as_well_as_in_colour():
-    drawings = [svg.swatch(model) for model in words.MODELS]
-    assert len({re.sub(r"m-\w+", "", drawing) for drawing in drawings}) == len(words.MODELS)
-    assert len(set(drawings)) == len(words.MODELS)
+    drawings = [svg.swatch(model) for model in wording.MODELS]
+    assert len({re.sub(r"m-\w+", "", drawing) for drawing in drawings}) == len(wording.MODELS)
+    assert len(set(drawings)) == len(wording.MODELS)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_models_differ_in_shape_as_well_as_in_colour():
     [(0.04, "0.0 s"), (9.97, "10 s"), (59.6, "60 s"), (185, "3 min 05 s"), (7260, "2 h 01 min")],
 )
 def test_durations_read_as_a_person_says_them(seconds, expected):
-    assert words.seconds(seconds) == expected
+    assert wording.seconds(seconds) == expected
 
 
 def test_metric_names_are_spelled_out():
-    assert [words.metric_name(name) for name in ("ndcg@10", "hit_rate@10", "ndcg_masked@10", "log_loss")] == [
+    assert [wording.metric_name(name) for name in ("ndcg@10", "hit_rate@10", "ndcg_masked@10", "log_loss")] == [
         "NDCG @10",
         "Hit rate @10",
         "NDCG masked @10",

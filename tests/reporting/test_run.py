@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 
 from lrm import reporting
-from lrm.reporting.kept import STEPS
 from lrm.reporting.run import report_run
+from lrm.reporting.run_files import STEPS
 from lrm.reporting.summary import summary_text
 from tests.reporting import runs
 

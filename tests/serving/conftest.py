@@ -94,7 +94,7 @@ def address(world: World) -> Iterator[str]:
 @contextmanager
 def serving(release: Release, **options: Any) -> Iterator[str]:
     """A real server of a release, in a thread."""
-    from lrm.serving.server import Options, make_app
+    from lrm.serving.http.app import Options, make_app
 
     with serving_app(make_app(release, Options(**options))) as address:
         yield address
@@ -105,9 +105,9 @@ def serving_app(app: Any) -> Iterator[str]:
     """A real server of an application of `make_app`, in a thread."""
     import uvicorn
 
-    from lrm.serving.listening import holding
-    from lrm.serving.process import free_port, is_ready
-    from lrm.serving.server import web_config
+    from lrm.serving.http.app import web_config
+    from lrm.serving.http.listening import holding
+    from lrm.serving.staging.process import free_port, is_ready
 
     port = free_port()
     server = uvicorn.Server(web_config(app, host="127.0.0.1", port=port))

@@ -16,12 +16,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lrm.errors import ServingError
-from lrm.serving.guard import Limits
-from lrm.serving.probe import prove
-from lrm.serving.process import free_port, is_ready
+from lrm.serving.engine.session import open_service
+from lrm.serving.http.app import serve, web_config
+from lrm.serving.http.middleware import Limits
 from lrm.serving.release import read_release
-from lrm.serving.server import serve, web_config
-from lrm.serving.service import open_service
+from lrm.serving.releases.probe import prove
+from lrm.serving.staging.process import free_port, is_ready
 from tests.serving.conftest import ask, copied, serving
 from tests.serving.shop import AS_OF
 
@@ -163,7 +163,7 @@ def test_a_server_told_to_stop_before_it_listens_does_not_start(world, monkeypat
         signal.raise_signal(signal.SIGTERM)
         return web_config(*given, **options)
 
-    monkeypatch.setattr("lrm.serving.server.web_config", told)
+    monkeypatch.setattr("lrm.serving.http.app.web_config", told)
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         serve(world.release, host="127.0.0.1", port=free_port())
@@ -316,10 +316,10 @@ def test_a_loaded_model_is_not_looked_at_in_every_garbage_collection(world, tmp_
 def test_a_server_is_ready_only_once_its_model_is_settled(world, monkeypatch):
     import asyncio
 
-    from lrm.serving import swap
+    from lrm.serving.releases import hot_reload
 
-    held, when_settled = swap.InService(world.release), []
-    monkeypatch.setattr(swap, "settle", lambda: when_settled.append(held.service))
+    held, when_settled = hot_reload.InService(world.release), []
+    monkeypatch.setattr(hot_reload, "settle", lambda: when_settled.append(held.service))
     asyncio.run(held.start())
     assert held.failure is None
     assert (when_settled, held.service is None) == ([None], False)

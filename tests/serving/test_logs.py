@@ -9,11 +9,11 @@ import urllib.request
 import pytest
 
 from lrm.errors import ServingError
+from lrm.serving.engine.session import ask_of, open_service
 from lrm.serving.logs import stack_of
-from lrm.serving.probe import prove
-from lrm.serving.process import free_port, is_ready
-from lrm.serving.service import ask_of, open_service
-from lrm.serving.skew import Outcome, Skew, require_none
+from lrm.serving.releases.probe import prove
+from lrm.serving.staging.process import free_port, is_ready
+from lrm.serving.staging.skew import Outcome, Skew, require_none
 from tests.serving.conftest import copied
 from tests.serving.shop import AS_OF
 from tests.serving.test_live import until
@@ -69,7 +69,7 @@ def send(port, route, body):
 
 def test_a_failed_probe_names_no_user(world, tmp_path, monkeypatch):
     service = open_service(copied(world, tmp_path / "release"))
-    monkeypatch.setattr("lrm.serving.probe.TOLERANCE", -1.0)  # nothing is near enough
+    monkeypatch.setattr("lrm.serving.releases.probe.TOLERANCE", -1.0)  # nothing is near enough
     with pytest.raises(ServingError, match="does not score as offline: a user got"):
         prove(service)
     with pytest.raises(ServingError) as told:

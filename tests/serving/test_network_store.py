@@ -10,16 +10,16 @@ from datetime import timedelta
 import pytest
 
 from lrm.features.open_store import IMPATIENT, feature_store
-from lrm.serving.events import take_events
-from lrm.serving.histories import fresh_events, history_of
-from lrm.serving.outage import PAUSE_S
-from lrm.serving.publish import build_release
-from lrm.serving.question import Event
-from lrm.serving.service import CURRENT_S, open_service
+from lrm.serving.engine.circuit_breaker import PAUSE_S
+from lrm.serving.engine.event_ingest import take_events
+from lrm.serving.engine.histories import fresh_events, history_of
+from lrm.serving.engine.request_checks import Event
+from lrm.serving.engine.session import CURRENT_S, open_service
+from lrm.serving.releases.builder import build_release
 from tests import services
 from tests.serving.conftest import NAME, ask, serving
+from tests.serving.engine.test_damaged_values import answers, damaged, entity_key
 from tests.serving.shop import AS_OF, FEATURE_STORE
-from tests.serving.test_damaged import answers, damaged, entity_key
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lrm.content import content_sha256
+from lrm.content_digest import content_sha256
 from lrm.errors import RegistryError, ServingError
-from lrm.serving.contents import write_list
 from lrm.serving.release import (
     Release,
     latest_releases,
@@ -22,6 +21,7 @@ from lrm.serving.release import (
     served_version,
     write_release,
 )
+from lrm.serving.release_contents import write_list
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -17,14 +17,14 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
-from lrm.serving.answer import answer
-from lrm.serving.process import running
-from lrm.serving.publish import build_release, declared_for
-from lrm.serving.question import RECOMMEND, Question, problem
+from lrm.serving.engine.predict import answer
+from lrm.serving.engine.request_checks import RECOMMEND, Question, problem
+from lrm.serving.engine.session import default_time, open_service
 from lrm.serving.release import new_folder, put_in_service, read_release, write_release
-from lrm.serving.replay import choose_probes, offline_tables
+from lrm.serving.releases.builder import build_release, declared_for
 from lrm.serving.run import roll_out
-from lrm.serving.service import default_time, open_service
+from lrm.serving.staging.process import running
+from lrm.serving.staging.replay import choose_probes, offline_tables
 from tests.serving.conftest import NAME, register
 from tests.serving.shop import AS_OF, FEATURE_REPO
 

@@ -2,7 +2,7 @@
 
 from local.commands.status import ask, look
 from lrm.registry.run import show
-from lrm.serving.process import running
+from lrm.serving.staging.process import running
 from pipeline import main
 from tests.serving.conftest import NAME
 

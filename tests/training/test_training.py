@@ -8,8 +8,8 @@ import torch
 
 from lrm.config import PRESETS, preset, replace
 from lrm.errors import SchemaError, TrainingDiverged
-from lrm.evaluation.metrics import auc
-from lrm.evaluation.ranking import ranking_task
+from lrm.evaluation.metrics.metrics import auc
+from lrm.evaluation.predictions import ranking_task
 from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
 from lrm.model.recommender import Recommender

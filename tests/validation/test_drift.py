@@ -13,7 +13,7 @@ from lrm.features.tables import Tables, read
 from lrm.schema import Signal
 from lrm.validation.columns import place
 from lrm.validation.drift import jensen_shannon, measure_drift, population_stability_index
-from lrm.validation.statistics import bin_labels, moments, of_signal, statistics
+from lrm.validation.profile import bin_labels, moments, of_signal, statistics
 from tests.validation.conftest import write_world
 from tests.worlds import SIGNALS
 

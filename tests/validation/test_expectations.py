@@ -13,11 +13,11 @@ import pytest
 from lrm.features.tables import Tables, read
 from lrm.schema import Signal
 from lrm.validation.columns import Placed, place
+from lrm.validation.expectation_runner import Judgement, judge
 from lrm.validation.expectations import data_wide, structure
-from lrm.validation.judge import Judgement, judge
-from lrm.validation.rules import Rule
+from lrm.validation.profile import statistics
+from lrm.validation.rule import Rule
 from lrm.validation.signal_expectations import declared
-from lrm.validation.statistics import statistics
 from tests.validation.conftest import declared_signals
 from tests.worlds import START, renamed
 

@@ -1,0 +1,121 @@
+"""Challenger and champion in one step: both loaded from their folders, both asked the same questions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrm.config import EvaluationConfig
+from lrm.errors import LrmError
+from lrm.evaluation.estimates import CHALLENGER, CHAMPION
+from lrm.evaluation.gate.gate_inputs import Facts
+from lrm.evaluation.gate.plausibility import carrier
+from lrm.evaluation.policy import Policy
+from lrm.evaluation.sample_recommendations import recommend
+from lrm.evaluation.signals import leakage_checks
+from lrm.evaluation.signals.feature_report import retained, signal_ledger
+from lrm.evaluation.signals.target_leakage import single_signals, suspicions
+from lrm.evaluation.test_set import Answers, Exam, ask
+from lrm.features.tables import read_manifest
+from lrm.model.artifact import WEIGHTS, load
+from lrm.model.recommender import Recommender
+from lrm.model.scoring import Scorer
+
+
+class Contest(NamedTuple):
+    """What the two models answered, and what was seen on the way."""
+
+    answers: dict[str, Answers]
+    about: dict[str, dict[str, Any]]
+    facts: Facts
+    recommendations: list[dict[str, Any]]
+    ledger: dict[str, Any] | None
+
+
+def hold(
+    exam: Exam,
+    manifest: dict[str, Any],
+    model: Path,
+    champion: Path | None,
+    config: EvaluationConfig,
+    policy: Policy,
+    *,
+    seed: int,
+) -> Contest:
+    """Let the challenger answer, and the champion if there is one; check that the answers can be believed.
+
+    Args:
+        exam: the questions.
+        manifest: of the examples that they come from.
+        model: the challenger's folder.
+        champion: the champion's bundle.
+        config: sizes.
+        policy: the bars of leaks, and what the signal ledger reads.
+        seed: of samples and draws.
+
+    Raises:
+        DataError: the challenger's folder is not complete. What is wrong with the champion is a fault in its answers.
+    """
+    recommender = load(model)
+    scorer = Scorer(recommender, exam.tables)
+    answers = {CHALLENGER: ask(exam, CHALLENGER, retriever=scorer, ranker=scorer)}
+    about, manifests = {CHALLENGER: _about(model, recommender)}, {CHALLENGER: read_manifest(model)}
+    recommendations, ledger, odd, alone = [], None, list[str](), dict[str, float]()
+    if not answers[CHALLENGER].fault:
+        recommendations = recommend(exam, scorer, k=exam.k, rng=np.random.default_rng(seed))
+        alone = single_signals(recommender, scorer.corpus, seed=seed)
+        odd = suspicions(recommender.signals, alone, policy.honesty)
+        if config.ledger_tokens:
+            ledger = signal_ledger(exam, recommender, scorer, config, policy, alone=alone, seed=seed)
+            odd = ledger["warnings"]
+    leaks = [
+        *leakage_checks.late_signals(manifest),
+        *leakage_checks.late_content(exam.tables, manifest),
+        *leakage_checks.rows_across_the_cut(exam.tables, manifest),
+        *leakage_checks.visible_targets(exam.tables, scorer.corpus),
+    ]
+    if champion is not None:
+        try:
+            manifests[CHAMPION] = read_manifest(champion)
+            about[CHAMPION], answers[CHAMPION] = _champion(exam, champion)
+        except LrmError as error:
+            fault = f"The champion cannot be scored: {error}."
+            answers[CHAMPION] = Answers(None, None, fault, 0.0)
+    weights = {known["weights_sha256"] for known in about.values()}
+    rests_on, is_carried = carrier(ledger, alone, policy.honesty)
+    facts = Facts(
+        data_faults=tuple(leakage_checks.data_faults(manifest, manifests, challenger=CHALLENGER)),
+        leaks=tuple(leaks),
+        suspicions=tuple(odd),
+        carrier=rests_on,
+        is_carried=is_carried,
+        is_identical=len(weights) < len(about),
+        retention=retained(ledger) if ledger is not None else {},
+    )
+    return Contest(answers, about, facts, recommendations, ledger)
+
+
+def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:
+    """What the champion is, and its answers.
+
+    Raises:
+        LrmError: it cannot be loaded.
+    """
+    recommender = load(folder)
+    unreadable = leakage_checks.unreadable(recommender.signals, (*exam.signals, *exam.retired))
+    if unreadable:
+        fault = f"The champion cannot be scored: it reads {'; '.join(unreadable)}."
+        return _about(folder, recommender), Answers(None, None, fault, 0.0)
+    scorer = Scorer(recommender, exam.tables)
+    return _about(folder, recommender), ask(exam, CHAMPION, retriever=scorer, ranker=scorer)
+
+
+def _about(folder: Path, recommender: Recommender) -> dict[str, Any]:
+    return {
+        "n_parameters": sum(weights.numel() for weights in recommender.parameters()),
+        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "preset": recommender.config.name,
+    }

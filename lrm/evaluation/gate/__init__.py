@@ -1,0 +1,1 @@
+"""Decide from the evidence and the policy whether the challenger is promoted."""

@@ -1,0 +1,1 @@
+"""Compute metrics, their bootstrap intervals and calibration."""

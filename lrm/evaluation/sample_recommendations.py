@@ -1,0 +1,70 @@
+"""A few recommendations to look at, beside the history they came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lrm.evaluation.estimates import number
+from lrm.evaluation.predictions import Retriever
+from lrm.evaluation.test_set import Exam
+from lrm.schema import EVENT_TIME, ITEM, ITEM_ID, SPARSE, USER_ID
+
+N_USERS = 5
+N_HISTORY = 10
+"""Most recent events shown of a user."""
+TITLES = ("title", "product_type")
+"""Item signals that name an item, the first there is; else the first sparse signal of items does."""
+
+
+def recommend(exam: Exam, retriever: Retriever, *, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """The top k for a few random users, histories in time order; empty without a retrieval task.
+
+    `hit` says that the item is among the request's targets.
+    """
+    task = exam.retrieval
+    if task is None:
+        return []
+    _, first = np.unique(task.user, return_index=True)
+    chosen = np.sort(rng.choice(first, min(N_USERS, first.size), replace=False))
+    titles = _titles(exam)
+    ids = exam.tables.items[ITEM_ID].to_list()
+    row_of = {item: row for row, item in enumerate(ids)}
+    names = list(retriever.item_ids.tolist())
+    times = exam.tables.events[EVENT_TIME]
+    found = []
+    for index, scores in zip(chosen, retriever.item_scores(task.request_ids[chosen]), strict=True):
+        request_id = int(task.request_ids[index])
+        wanted = {ids[row] for row in task.item[task.request == index]}
+        events = np.arange(exam.seen.start[request_id], exam.seen.stop[request_id])[-N_HISTORY:].tolist()
+        top = [(names[column], scores[column]) for column in np.argsort(-scores, kind="stable")[:k]]
+        found.append(
+            {
+                "user_id": exam.tables.requests[USER_ID][request_id],
+                "time": exam.tables.requests[EVENT_TIME][request_id].isoformat(),
+                "history": [
+                    {"item": ids[row], "title": titles[row], "time": times[event].isoformat()}
+                    for event, row in zip(events, exam.seen.item[events], strict=True)
+                ],
+                "recommended": [
+                    {"item": item, "title": titles[row_of[item]], "score": number(score), "hit": item in wanted}
+                    for item, score in top
+                ],
+            }
+        )
+    return found
+
+
+def _titles(exam: Exam) -> list[str]:
+    """A name for each row of items."""
+    items = exam.tables.items
+    sparse = [signal.name for signal in exam.signals if signal.entity == ITEM and signal.kind == SPARSE]
+    named = next((name for name in (*TITLES, *sparse) if name in items.columns), None)
+    ids = items[ITEM_ID].cast(pl.String)
+    if named is None:
+        return ids.to_list()
+    title = pl.col(named).cast(pl.String)
+    label = title if named == TITLES[0] else pl.format("{} ({})", title, pl.col(ITEM_ID))
+    return items.select(label.fill_null(pl.col(ITEM_ID).cast(pl.String))).to_series().to_list()

@@ -1,0 +1,1 @@
+"""Speak HTTP around the engine: routes, body schemas, limits, load shedding, health and metrics."""

@@ -1,0 +1,1 @@
+"""Build a release, store it, fetch it, prove it and put it in service."""

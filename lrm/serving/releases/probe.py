@@ -1,0 +1,96 @@
+"""The probe of a loaded release: it must score as offline scoring does, before anybody is served from it."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lrm.errors import ServingError, StoreError
+from lrm.model.index import Index
+from lrm.schema import CANDIDATE, ITEM_ID, QUERY
+from lrm.serving.engine.features import Row, describe
+from lrm.serving.engine.histories import Key, some_users
+from lrm.serving.engine.index_builder import measure
+from lrm.serving.engine.predict import answer
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
+from lrm.serving.engine.scoring import Ask, columns, rank, retrieve
+from lrm.serving.engine.session import Service, ask_of, catalogue_rows, nobody, user_keys
+
+PROBED = 4
+"""Users whose answers are compared."""
+TOLERANCE = 1e-4
+MARGIN = 3.0
+"""Scores found by an index may be off by so many times the largest error of the requests that it was measured on."""
+LEAST_FOUND = 0.8
+"""Share of the best items that an index must find for these few users; it was built to find `index_builder.AIM`."""
+
+
+def prove(service: Service) -> None:
+    """Answer as offline scoring does for a few users, and warm up on the way.
+
+    Raises:
+        StoreError: the online store did not answer, so that nothing was proved.
+        ServingError: a score or a probability is no number, or differs from the offline one by more than 1e-4; or,
+            where an index finds the items, by more than its measured error allows, or the index does not find them.
+    """
+    try:
+        _compare_with_offline(service)
+    finally:  # what differs while the store is away says nothing of the release
+        if service.features.outage.n_failed:
+            raise StoreError(
+                f"the online store did not answer while {service.release.folder.name} was proved; see the log, and "
+                "start again once it does"
+            )
+
+
+def _compare_with_offline(service: Service) -> None:
+    users = some_users(service.histories, PROBED)
+    some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
+    scored = answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
+    found = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
+    error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
+    for user, answered in zip(users, found[1:], strict=True):
+        (offline,) = retrieve(service.recommender, service.items, [_asked(service, user, answered)])
+        expected = offline[catalogue_rows(service, [item[ITEM_ID] for item in answered["items"]])]
+        _compare(service, [item["score"] for item in answered["items"]], expected, error=error)
+    for user, answered in zip(users, scored[1:], strict=True):
+        (expected,) = rank(service.recommender, service.items, [_asked(service, user, answered)])
+        _compare(service, [item["probability"] for item in answered["items"]], expected)
+    if not all(math.isfinite(item["probability"]) for item in scored[0]["items"]):
+        raise ServingError(f"{service.release.folder.name}: a user of whom nothing is known gets no probability")
+    if service.catalogue_index is not None:
+        _prove_index(service, service.catalogue_index, users)
+
+
+def _asked(service: Service, user: Key, answered: dict[str, Any]) -> Ask:
+    """What was asked, as offline scoring takes it, with the items of the answer as candidates."""
+    keys, time = user_keys(service, Question(RECOMMEND, user)), datetime.fromisoformat(answered["time"])
+    known = describe(service.features, QUERY, [Row(keys, {}, time)])
+    ask = ask_of(service, user, time, {name: values[0] for name, values in known.columns.items()})
+    items = [item[ITEM_ID] for item in answered["items"]]
+    offered = describe(service.features, CANDIDATE, [Row({**keys, ITEM_ID: item}, {}, time) for item in items])
+    schema = columns(service.recommender.signals, CANDIDATE, item_id=service.features.item_type)
+    return ask._replace(candidates=pl.DataFrame({ITEM_ID: items} | offered.columns, schema=schema, strict=False))
+
+
+def _compare(service: Service, served: list[float], expected: np.ndarray, *, error: float = 0.0) -> None:
+    """The message comes into logs, where users are not named."""
+    if not np.all(np.abs(np.array(served) - expected) <= error + TOLERANCE * np.maximum(1.0, np.abs(expected))):
+        raise ServingError(
+            f"{service.release.folder.name} does not score as offline: a user got {served}, "
+            f"expected {expected.tolist()}; train and promote a new version"
+        )
+
+
+def _prove_index(service: Service, index: Index, users: list[Key]) -> None:
+    share = measure(service, index, users)["recall_at_20"]
+    if share < LEAST_FOUND:
+        raise ServingError(
+            f"{service.release.folder.name}: the index finds {share:.0%} of the best items of {len(users)} users with "
+            f"{index.effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists (--search-effort), "
+            "or none (0)"
+        )

@@ -1,0 +1,1 @@
+"""Serve a trained model in a scratch place and compare its online answers with offline scores."""
