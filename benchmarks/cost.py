@@ -37,7 +37,9 @@ from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
 from lrm.tokens.segments import scoring_segments, training_segments
-from lrm.training.loss import Negatives, ranking_loss, retrieval_losses
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import next_item, ranking, retrieval
 from lrm.training.optimizer import make_optimizer, step
 
 N_HEADS = 4
@@ -113,8 +115,8 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
 
 def _loss(recommender: Recommender, batch: Batch, corpus: Corpus, negatives: Negatives) -> torch.Tensor:
     states = recommender(batch)
-    losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=np.random.default_rng(0))
-    return losses["next_item"] + losses["retrieval"] + ranking_loss(states, batch, corpus)
+    context = Context(recommender, corpus, batch, negatives, rng=np.random.default_rng(0))
+    return next_item.loss(states, context) + retrieval.loss(states, context) + ranking.loss(states, context)
 
 
 def flops(work: Callable[[], None]) -> int:

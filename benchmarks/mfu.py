@@ -36,8 +36,9 @@ from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
 from lrm.tokens.segments import training_segments
 from lrm.training.loop import negatives_of, train_step
-from lrm.training.loss import event_targets, request_targets
+from lrm.training.objectives import objectives, weighted_sum
 from lrm.training.optimizer import make_optimizer, step
+from lrm.training.targets import event_targets, request_targets
 
 PEAK_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L4": 121.0}
 """Dense bfloat16, as the makers state it (of H100 and H200 the SXM form), by a word of the device's name."""
@@ -129,11 +130,11 @@ def main() -> None:
     torch.manual_seed(0)
     recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
     segments, negatives = training_segments(corpus, max_history=options.events), negatives_of(corpus, training)
-    optimizer = make_optimizer(recommender, training)
+    optimizer, terms = make_optimizer(recommender, training), objectives(training.objectives)
 
     def joint_step() -> None:
-        losses = train_step(recommender, corpus, segments, negatives, seed=0, at=0)
-        total = losses["next_item"] + losses["retrieval"] + training.ranking_weight * losses["ranking"]
+        losses = train_step(recommender, corpus, segments, negatives, terms, seed=0, at=0)
+        total = weighted_sum(losses, training.objectives)
         step(recommender, optimizer, total, rate=1e-4, clip=1.0, where="the benchmark")
 
     batch = build_batch(corpus, segments, recommender.prompt_shape())

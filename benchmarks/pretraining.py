@@ -36,6 +36,7 @@ from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.segments import segment_tokens, token_batches, training_segments
 from lrm.training.loop import follow, negatives_of, train_step
+from lrm.training.objectives import objectives, weighted_sum
 from lrm.training.optimizer import make_optimizer, step
 from lrm.training.pretrain import pretrain
 
@@ -69,6 +70,7 @@ def joint_steps(recommender: Recommender, corpus: Corpus, *, seed: int, steps: i
     """Train in place at a constant rate; yields the FLOPs of each step."""
     config = recommender.config.training
     optimizer, negatives = make_optimizer(recommender, config), negatives_of(corpus, config)
+    terms = objectives(config.objectives)
     segments = training_segments(corpus, max_history=recommender.prompt_shape().max_history)
     lengths = segment_tokens(corpus, segments, recommender.planned_shape())
     plan: list[np.ndarray] = []
@@ -78,8 +80,8 @@ def joint_steps(recommender: Recommender, corpus: Corpus, *, seed: int, steps: i
         )
         rate = config.learning_rate * min(1.0, (at + 1) / config.warmup_steps)
         with FlopCounterMode(display=False) as counter:
-            losses = train_step(recommender, corpus, segments.pick(plan.pop()), negatives, seed=seed, at=at)
-            total = losses["next_item"] + losses["retrieval"] + config.ranking_weight * losses["ranking"]
+            losses = train_step(recommender, corpus, segments.pick(plan.pop()), negatives, terms, seed=seed, at=at)
+            total = weighted_sum(losses, config.objectives)
             step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=f"step {at}")
         yield counter.get_total_flops()
 

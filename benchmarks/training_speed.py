@@ -35,7 +35,9 @@ from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TRAIN, USE
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import Segments
-from lrm.training.loss import Negatives, retrieval_losses
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import next_item
 from lrm.training.optimizer import make_optimizer, step
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -98,9 +100,11 @@ def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
         for first in range(0, len(users), USERS):
             batch = build_batch(corpus, _whole(corpus, by_length[first : first + USERS]), recommender.prompt_shape())
             recommender.train()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                losses = retrieval_losses(recommender, recommender(batch), batch, corpus, negatives, rng=rng)
-            step(recommender, optimizer, losses["next_item"], rate=1e-3, clip=1.0, where="the benchmark")
+            context = Context(recommender, corpus, batch, negatives, rng=rng, bfloat16=bfloat16)
+            with context.precision():
+                states = recommender(batch)
+            loss = next_item.loss(states, context)
+            step(recommender, optimizer, loss, rate=1e-3, clip=1.0, where="the benchmark")
             n_targets += int((~batch.is_first_E).sum())
         return n_targets
 

@@ -145,8 +145,12 @@ class TrainingConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 50
     clip_norm: float = 1.0
-    ranking_weight: float = 20.0
-    """Weight of the ranking loss, a fraction of a nat; next item and retrieval, of several nats each, have 1."""
+    objectives: dict[str, float] = field(
+        default_factory=lambda: {"next_item": 1.0, "retrieval": 1.0, "ranking": 20.0}, hash=False
+    )
+    """Weight of each objective's loss. A name is a module of `lrm/training/objectives/`, or a part of another package
+    (`lrm.parts`). The ranking loss is a fraction of a nat; the losses of next item and retrieval are several nats each.
+    """
     events_only: bool = False
     """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
     For data whose requests ask just that: what comes next."""
@@ -163,6 +167,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "max_steps", "patience", "batch_tokens", "learning_rate", "clip_norm", "n_negatives")
+        if not self.objectives or min(self.objectives.values()) < 0:
+            raise ValueError(
+                f"TrainingConfig.objectives must name one objective or more, with weights of at least 0; "
+                f"got {self.objectives}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,7 +222,7 @@ def tiny() -> RunConfig:
             batch_tokens=2048,
             learning_rate=1e-2,
             warmup_steps=5,
-            ranking_weight=1.0,
+            objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 1.0},
             average=0.0,
             checkpoint_every_steps=10,
         ),
@@ -284,7 +293,12 @@ def large_data() -> RunConfig:
         name="large-data",
         tokens=TokensConfig(item_identity="content"),
         pretrain=PretrainConfig(steps=500),
-        training=TrainingConfig(max_steps=1600, learning_rate=1e-3, ranking_weight=30.0, average=0.99),
+        training=TrainingConfig(
+            max_steps=1600,
+            learning_rate=1e-3,
+            objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 30.0},
+            average=0.99,
+        ),
     )
 
 
@@ -296,7 +310,9 @@ def small_data() -> RunConfig:
         tokens=TokensConfig(item_identity="content"),
         model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, repeats=False),
         pretrain=PretrainConfig(steps=0),
-        training=TrainingConfig(max_steps=150, learning_rate=1e-3, ranking_weight=100.0),
+        training=TrainingConfig(
+            max_steps=150, learning_rate=1e-3, objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 100.0}
+        ),
     )
 
 

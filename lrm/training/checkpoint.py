@@ -21,7 +21,7 @@ def identity(*parts: str) -> str:
     """
     rooms = Path(__file__).parent.parent
     code = [
-        path.read_text() for room in ("tokens", "model", "training") for path in sorted((rooms / room).glob("*.py"))
+        path.read_text() for room in ("tokens", "model", "training") for path in sorted((rooms / room).rglob("*.py"))
     ]
     return hashlib.sha256("\0".join([*parts, *code]).encode()).hexdigest()[:16]
 

@@ -23,10 +23,13 @@ from lrm.model.device import seeded
 from lrm.model.recommender import Recommender
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import build_batch
+from lrm.tokens.factory import forget_identities
+from lrm.tokens.prompt import Batch, build_batch
 from lrm.tokens.segments import Segments, segment_tokens, token_batches, training_segments
 from lrm.training import checkpoint
-from lrm.training.loss import Negatives, forget, ranking_loss, retrieval_losses
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import Objective, objectives, weighted_sum
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 from lrm.training.validation import judged, validate
 from lrm.training.windows import shifted_windows
@@ -80,7 +83,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
         parts: dict[str, Any] = {"model": recommender.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
         checkpoint.save(checkpoints, parts | {"average": average, "progress": vars(state)})
 
-    negatives = negatives_of(corpus, config)
+    negatives, terms = negatives_of(corpus, config), objectives(config.objectives)
     segments = _segments(recommender, corpus, np.random.default_rng((seed, 0)))
     planned = recommender.planned_shape()
     n_tokens = int(segment_tokens(corpus, segments, planned).sum())
@@ -94,11 +97,13 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
         total_steps = n_epochs * len(plan)
         rest = range(state.step_in_epoch, len(plan))
         for place in progress(rest, what=f"train, epoch {state.epoch + 1}", total=len(rest), unit="step"):
-            losses = train_step(recommender, corpus, segments.pick(plan[place]), negatives, seed=seed, at=state.step)
+            losses = train_step(
+                recommender, corpus, segments.pick(plan[place]), negatives, terms, seed=seed, at=state.step
+            )
             rate = learning_rate(state.step, total_steps=total_steps, config=config)
             seen = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
             where = f"step {state.step} (epoch {state.epoch + 1}, batch {place}; losses: {seen})"
-            total = losses["next_item"] + losses["retrieval"] + config.ranking_weight * losses["ranking"]
+            total = weighted_sum(losses, config.objectives)
             norm = step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=where)
             for name, loss in (losses | {"gradient_norm": torch.tensor(norm)}).items():
                 state.log(f"train/{name}_loss" if name in losses else f"train/{name}", loss.item())
@@ -159,9 +164,16 @@ def negatives_of(corpus: Corpus, config: TrainingConfig) -> Negatives:
 
 
 def train_step(
-    recommender: Recommender, corpus: Corpus, segments: Segments, negatives: Negatives, *, seed: int, at: int
+    recommender: Recommender,
+    corpus: Corpus,
+    segments: Segments,
+    negatives: Negatives,
+    terms: dict[str, Objective],
+    *,
+    seed: int,
+    at: int,
 ) -> dict[str, Tensor]:
-    """The losses of one batch, every random choice taken from (seed, at)."""
+    """The loss of each objective on one batch, every random choice taken from (seed, at)."""
     torch.manual_seed(hash((seed, at)) & 0x7FFFFFFF)  # dropout reads the global generator
     generator = seeded(seed * 1_000_003 + at)
     rng = np.random.default_rng((seed, at, 1))
@@ -169,10 +181,18 @@ def train_step(
     config = recommender.config.training
     batch = build_batch(corpus, segments, recommender.prompt_shape(_budget(recommender, rng)))
     batch = forget(batch, share=config.forget_share, generator=generator)
-    with torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=config.bfloat16):
+    context = Context(recommender, corpus, batch, negatives, rng=rng, generator=generator, bfloat16=config.bfloat16)
+    with context.precision():
         states = recommender(batch)
-        losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng, generator=generator)
-    return losses | {"ranking": ranking_loss(states, batch, corpus)}
+    return {name: objective.loss(states, context) for name, objective in terms.items()}
+
+
+def forget(batch: Batch, *, share: float, generator: torch.Generator) -> Batch:
+    """The batch with a share of its items' identities hidden."""
+    return batch._replace(
+        identity_E=forget_identities(batch.identity_E, share=share, generator=generator),
+        identity_C=forget_identities(batch.identity_C, share=share, generator=generator),
+    )
 
 
 def _budget(recommender: Recommender, rng: np.random.Generator) -> int | None:

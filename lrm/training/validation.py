@@ -21,7 +21,9 @@ from lrm.model.scoring import SCORING_TOKENS, item_vectors
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Batch, build_batch, event_rows
 from lrm.tokens.segments import scoring_segments, segment_tokens, token_batches
-from lrm.training.loss import Negatives, ranking_loss, retrieval_losses
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import ranking, retrieval
 
 MAX_REQUESTS = 4000
 K = 10
@@ -48,11 +50,10 @@ def validate(recommender: Recommender, corpus: Corpus, negatives: Negatives) -> 
 
     for batch in _batches(recommender, corpus, requests):
         states = recommender(batch)
-        rng = np.random.default_rng(0)
+        context = Context(recommender, corpus, batch, negatives, rng=np.random.default_rng(0))
         asked = np.flatnonzero(np.diff(corpus.target_offset_R)[batch.requests])
-        losses = retrieval_losses(recommender, states, batch, corpus, negatives, rng=rng)
-        add(RETRIEVAL_LOSS, losses["retrieval"].item(), len(asked))
-        add(RANKING_LOSS, ranking_loss(states, batch, corpus).item(), len(batch.candidates))
+        add(RETRIEVAL_LOSS, retrieval.loss(states, context).item(), len(asked))
+        add(RANKING_LOSS, ranking.loss(states, context).item(), len(batch.candidates))
         if vectors_VD is not None and len(asked):
             add(RETRIEVAL_NDCG, _ndcg(recommender, vectors_VD, states, batch, corpus, asked), len(asked))
     return {name: total / n for name, (total, n) in totals.items() if n}

@@ -16,7 +16,9 @@ from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import training_segments
-from lrm.training.loss import ranking_loss
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import ranking
 from tests.worlds import random_weights, write_examples
 
 ON_A_GPU = """
@@ -47,7 +49,9 @@ def test_every_tensor_of_a_step_is_made_on_the_default_device(examples, arm):
     with torch.device("meta"):
         batch = build_batch(corpus, training_segments(corpus, max_history=16), recommender.prompt_shape())
         states = recommender(batch)
-        loss = ranking_loss(states, batch, corpus) + states.pointed.share_RT.sum() + states.request_RD.sum()
+        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1, full_up_to=0)
+        context = Context(recommender, corpus, batch, negatives, rng=np.random.default_rng(0))
+        loss = ranking.loss(states, context) + states.pointed.share_RT.sum() + states.request_RD.sum()
         loss.backward()
     assert {each.device.type for each in (*states.pointed, states.event_ED, loss)} == {"meta"}
 

@@ -16,7 +16,9 @@ from lrm.model.scoring import Catalogue, Scorer, item_vectors
 from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import scoring_segments
-from lrm.training.loss import Negatives, retrieval_losses
+from lrm.training.context import Context
+from lrm.training.generated import Negatives
+from lrm.training.objectives import retrieval
 from tests.model.test_prefix import SHAPES, recommender_of
 
 OPEN = 3.0
@@ -99,9 +101,10 @@ def test_training_does_not_take_the_gate_for_a_request_that_sees_nothing(model, 
         model.zero_grad()
         batch = build_batch(corpus, scoring_segments(corpus, requests, max_history=64), model.prompt_shape())
         negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=0, full_up_to=100)
-        found = retrieval_losses(model, model(batch), batch, corpus, negatives, rng=np.random.default_rng(0))
-        found["retrieval"].backward()
-        return found["retrieval"].item(), abs(model.repeats.gate.bias.grad.item())
+        context = Context(model, corpus, batch, negatives, rng=np.random.default_rng(0))
+        mean = retrieval.loss(model(batch), context)
+        mean.backward()
+        return mean.item(), abs(model.repeats.gate.bias.grad.item())
 
     whole = encode_corpus(world[0], model.signals, model.vocabulary)
     asking = np.flatnonzero(np.diff(whole.target_offset_R))[:5]

@@ -10,7 +10,7 @@ from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import PromptShape
 from lrm.training import cross_entropy
 from lrm.training.cross_entropy import Seen, mean_nll
-from lrm.training.loss import event_targets, seen_before
+from lrm.training.targets import event_targets, seen_before
 from lrm.training.windows import shifted_windows
 from tests.worlds import write_examples
 

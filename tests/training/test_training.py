@@ -17,7 +17,7 @@ from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import checkpoint, loop
 from lrm.training.cross_entropy import Seen
-from lrm.training.loss import Generated, Negatives
+from lrm.training.generated import Generated, Negatives
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 from lrm.training.pretrain import pretrain
 from lrm.training.run import pretrain_token_factory, train_lrm
