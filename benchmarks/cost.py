@@ -32,7 +32,7 @@ from benchmarks.command import positive, run
 from benchmarks.common import PROJECT, keep_table, machine, markdown
 from benchmarks.thirty_signals import thirty_signals
 from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
-from lrm.model.prefix import Suffix, decode_over, remember
+from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
@@ -98,14 +98,18 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
         one = scoring_segments(corpus, np.array([0]), max_history=options.events)
         recommender(build_batch(corpus, one, shape))
 
-    prefixes = remember(recommender, corpus, np.array([0]))
+    prefixes = prefill(recommender, corpus, np.array([0]))
 
     def answer_over() -> None:
         first, end = corpus.candidate_offset_R[:2]
         items = np.arange(first, end)
         identities = torch.as_tensor(corpus.candidate_identity_C[items])
         suffix = Suffix(
-            corpus.query_R.take(np.array([0])), corpus.candidate_C.take(items), identities, np.array([end - first])
+            corpus.query_R.take(np.array([0])),
+            corpus.candidate_C.take(items),
+            identities,
+            np.array([end - first]),
+            corpus.request_time_R[:1],
         )
         decode_over(recommender, prefixes, suffix)
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_export [--rounds 15 --compiled]
 
-A pass is what `lrm.model.prefix.decode_over` does for requests that wait together: lay out, make their tokens of 30
+A pass is what `lrm.model.kv_cache.decode_over` does for requests that wait together: lay out, make their tokens of 30
 signals, decode them and their candidates over the kept histories, read the states off. One thread, random weights, all
 ways in one process and in turn, so that ratios are of one run. On a processor it is ONNX Runtime, and time is that of
 the processor; on a GPU (`LRM_DEVICE`) it is captured CUDA graphs, time is that of the clock, and the model is d512 L8
@@ -28,7 +28,7 @@ from benchmarks.thirty_signals import thirty_signals
 from lrm.config import ModelConfig, RunConfig, TokensConfig
 from lrm.model.decoder import Decode
 from lrm.model.device import use_device
-from lrm.model.prefix import Prefix, Suffix, decode_over, remember
+from lrm.model.kv_cache import Prefix, Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
 from lrm.serving.engine.decoding import GRAPHS, ONNX, TORCH, decoder_of
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
@@ -63,12 +63,13 @@ def ready(d_model: int, n_layers: int, n_heads: int, n_events: int) -> tuple[Rec
     for weight in recommender.decoder.parameters():  # blocks begin as the identity
         weight.data += 0.05 * torch.randn_like(weight)
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
-    prefixes, passes = remember(recommender, corpus), {}
+    prefixes, passes = prefill(recommender, corpus), {}
     for together, each in PASSES:
         rows = np.arange(together * each) % n_users
         identity = torch.as_tensor(corpus.candidate_identity_C[rows])
         queries = corpus.query_R.take(np.arange(together))
-        suffix = Suffix(queries, corpus.candidate_C.take(rows), identity, np.full(together, each))
+        times = corpus.request_time_R[:together]
+        suffix = Suffix(queries, corpus.candidate_C.take(rows), identity, np.full(together, each), times)
         passes[together, each] = (prefixes[:together], suffix)
     return recommender, passes
 

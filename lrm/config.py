@@ -90,6 +90,10 @@ class TokensConfig:
 class ModelConfig:
     """The decoder."""
 
+    block: str = "softmax_attention"
+    """What its layers are: a file of `lrm/model/blocks`, or an installed part of another package."""
+    block_options: dict[str, float | int | str | bool] = field(default_factory=dict)
+    """Knobs of that block beside those below."""
     d_model: int = 64
     n_layers: int = 2
     n_heads: int = 2

@@ -14,7 +14,9 @@ refused in words.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
@@ -57,3 +59,21 @@ def own_parts(package: str) -> list[str]:
 
 def _outside(package: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=package))
+
+
+def check_options(what: str, make: Callable[..., object], options: Mapping[str, object]) -> None:
+    """Refuse an option that a part does not have.
+
+    Args:
+        what: the part, in words.
+        make: its function or class; its keyword-only arguments are the options.
+        options: as the configuration gives them.
+
+    Raises:
+        ConfigError: an option is not one of them.
+    """
+    parameters = inspect.signature(make).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"{what} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")

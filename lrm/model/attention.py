@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from lrm.model.causal import causal_attention
-from lrm.model.packed import packed_attention
+from lrm.model.blocks import Kept
+from lrm.model.cpu_kernels import causal_attention
+from lrm.model.flex_attention import masked_attention
 from lrm.tokens.prompt import Layout
 
 LOWEST = -1e4
-"""Stands for the greatest score of a token that sees nothing."""
+"""The peak score of a token that sees nothing."""
 
 
 class Attended(NamedTuple):
-    """Attention over a part of what tokens see, before division: the parts add up once brought to one peak."""
+    """Attention over a part of what tokens see, before division. Parts add up once they are scaled to one peak."""
 
     mixed_NHZ: Tensor
     """Values times exp(score - peak), summed."""
@@ -32,19 +33,12 @@ class Attended(NamedTuple):
     peak_NH1: Tensor
 
 
-class KeysValues(NamedTuple):
-    """What later tokens take from those of the history, in one layer; turned by their positions."""
-
-    keys_HJZ: Tensor
-    values_HJZ: Tensor
-
-
 class Attention(nn.Module):
-    """Grouped-query attention (2305.13245) with rotary positions (2104.09864) under the rule of `lrm.tokens.prompt`.
+    """Grouped-query attention (2305.13245), with rotary positions (2104.09864) or none, under the rule of the prompt.
 
     Shape:
-        x_ND: (N, D): memory and history tokens first, then query tokens, then those of the candidates. Where the keys
-            and values of the history are given, its tokens are left out.
+        x_ND: (N, D): memory and event tokens first, then query tokens, then candidate tokens. Where the keys and values
+            of the history are given, its tokens are left out.
         returns: (N, D), and the keys and values of the history.
     """
 
@@ -55,33 +49,32 @@ class Attention(nn.Module):
         self.out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(
-        self,
-        x_ND: Tensor,
-        rotation_NZ: Tensor,
-        layout: Layout,
-        past: KeysValues | None = None,
-    ) -> tuple[Tensor, KeysValues]:
+        self, x_ND: Tensor, rotation_NZ: Tensor | None, layout: Layout, past: Kept | None = None
+    ) -> tuple[Tensor, Kept]:
         """Attend, segments padded to one length."""
         q_NHZ, k_NJZ, v_NJZ = self.heads(x_ND, rotation_NZ)
         n_history = len(layout.history_slot_H)
         if past is not None:
-            k_NJZ, v_NJZ = torch.cat([past.keys_HJZ, k_NJZ]), torch.cat([past.values_HJZ, v_NJZ])
+            keys_HJZ, values_HJZ = past
+            k_NJZ, v_NJZ = torch.cat([keys_HJZ, k_NJZ]), torch.cat([values_HJZ, v_NJZ])
         mixed_ND: Tensor = self.out(self._padded(q_NHZ, k_NJZ, v_NJZ, layout).flatten(1))
-        return mixed_ND, KeysValues(k_NJZ[:n_history], v_NJZ[:n_history])
+        return mixed_ND, (k_NJZ[:n_history], v_NJZ[:n_history])
 
     def packed(self, x_ND: Tensor, rotation_NZ2: Tensor, mask: BlockMask) -> Tensor:
-        """Attend by the mask of `lrm.model.packed`, which is for all tokens and those that make up their number."""
-        mixed_ND: Tensor = self.out(packed_attention(*self.heads(x_ND, rotation_NZ2), mask).flatten(1))
+        """Attend by a mask of `lrm.model.flex_attention`, over all tokens and fillers."""
+        mixed_ND: Tensor = self.out(masked_attention(*self.heads(x_ND, rotation_NZ2), mask).flatten(1))
         return mixed_ND
 
-    def heads(self, x_ND: Tensor, rotation_NZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (N, heads, Z) of tokens; the first two turned by their positions."""
+    def heads(self, x_ND: Tensor, rotation_NZ: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (N, heads, Z); the first two turned by their positions."""
         heads_NHZ = self.qkv(x_ND).view(len(x_ND), self.n_heads + 2 * self.n_kv_heads, self.width)
         q_NHZ, k_NJZ, v_NJZ = torch.split(heads_NHZ, [self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+        if rotation_NZ is None:
+            return q_NHZ, k_NJZ, v_NJZ
         return rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ), v_NJZ
 
     def _padded(self, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, layout: Layout) -> Tensor:
-        """All tokens' keys and values; the queries of the last tokens, or of all."""
+        """Attend with the queries of all tokens, or of the last ones, to all keys."""
         n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
         n_asking = n_history if len(q_NHZ) == len(k_NJZ) else 0
         past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
@@ -107,7 +100,7 @@ class Attention(nn.Module):
         return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_H]
 
     def _attend_past(self, q_NHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Attended:
-        """What query and candidate tokens take from the history and from the query tokens of their request."""
+        """Return what query and candidate tokens take from the history and from the query tokens of their request."""
         n_segments, widest = layout.suffix_shape
         grouped = (n_segments, self.n_kv_heads, self.n_heads // self.n_kv_heads, widest)
         q_GSHZ = pad(q_NHZ / math.sqrt(self.width), layout.suffix_slot_N, layout.suffix_shape)
@@ -125,7 +118,7 @@ class Attention(nn.Module):
         return Attended(flat(weight_GJLU @ v_GJUZ), flat(weight_GJLU.sum(-1, keepdim=True)), flat(peak_GJL1))
 
     def _join_own(self, past: Attended, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, *, per_candidate: int) -> Tensor:
-        """Let each candidate's tokens see one another as well; query tokens have seen all they may."""
+        """Let the tokens of each candidate see one another as well; query tokens have seen all that they may."""
         n_query = len(past.weight_NH1) - len(q_NHZ)
         query = Attended(*(x[:n_query] for x in past))
         mixed_NHZ = query.mixed_NHZ / query.weight_NH1
@@ -145,13 +138,13 @@ class Attention(nn.Module):
 
 
 def pad(x_N: Tensor, slot_N: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Flat tokens (N, ...) to `shape` (segments, places, ...); zeros where no token stands."""
+    """Return flat tokens (N, ...) as `shape` (segments, places, ...), with zeros where no token stands."""
     padded = x_N.new_zeros((shape[0] * shape[1], *x_N.shape[1:]))
     return padded.index_copy(0, slot_N, x_N).view(*shape, *x_N.shape[1:])
 
 
 def rotations(position_N: Tensor, *, width: int, base: float = 10_000.0) -> Tensor:
-    """Complex rotations (N, Z / 2) of rotary positions."""
+    """Return the complex rotations (N, Z / 2) of rotary positions."""
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=position_N.device) / width)
     angle = position_N.unsqueeze(-1) * frequency
     return torch.polar(torch.ones_like(angle), angle)

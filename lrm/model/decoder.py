@@ -1,4 +1,4 @@
-"""The decoder: pre-norm blocks of attention and SwiGLU over prompts in flat form.
+"""The decoder: a stack of blocks over prompts in flat form.
 
 Shape suffixes: N flat tokens, D model width.
 """
@@ -8,112 +8,73 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention.flex_attention import BlockMask
 
 from lrm.config import ModelConfig
-from lrm.model.attention import Attention, KeysValues, rotations
-from lrm.model.causal import Dropout, RmsNorm
-from lrm.model.packed import compiled, is_packed, packed_mask
+from lrm.model.blocks import Block, Kept, PackedBlock, block_part
+from lrm.model.cpu_kernels import Dropout, RmsNorm
+from lrm.model.flex_attention import compiled, padded_size
 from lrm.tokens.prompt import Layout
 
-Decode = Callable[[Tensor, Layout, Sequence[KeysValues]], Tensor]
+Decode = Callable[[Tensor, Layout, Sequence[Kept]], Tensor]
 """Makes states (N, D) of query and candidate tokens (N, D), given what each layer kept of the histories before them."""
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (2002.05202)."""
-
-    def __init__(self, *, d_model: int, d_hidden: int) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(d_model, 2 * d_hidden, bias=False)
-        self.down = nn.Linear(d_hidden, d_model, bias=False)
-
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """(N, D) to (N, D)."""
-        gate, up = self.gate_up(x_ND).chunk(2, dim=-1)
-        mixed_ND: Tensor = self.down(functional.silu(gate) * up)
-        return mixed_ND
-
-
-class Block(nn.Module):
-    """One pre-norm layer; it begins as the identity, so that training starts from what the tokens say (2003.04887)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        d_model = config.d_model
-        self.attention_norm, self.ffn_norm = RmsNorm(d_model), RmsNorm(d_model)
-        self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
-        self.ffn = FeedForward(d_model=d_model, d_hidden=int(config.ffn_multiple * d_model))
-        self.dropout = Dropout(config.dropout)
-        for last in (self.attention.out, self.ffn.down):
-            nn.init.zeros_(last.weight)
-
-    def forward(
-        self,
-        x_ND: Tensor,
-        rotation_NZ: Tensor,
-        layout: Layout,
-        past: KeysValues | None = None,
-    ) -> tuple[Tensor, KeysValues]:
-        """(N, D) to (N, D), and what the attention kept."""
-        attended_ND, kept = self.attention(self.attention_norm(x_ND), rotation_NZ, layout, past)
-        return self._mix(x_ND, attended_ND), kept
-
-    def packed(self, x_ND: Tensor, rotation_NZ2: Tensor, mask: BlockMask) -> Tensor:
-        """(N, D) to (N, D), with those tokens that make up the number of the mask."""
-        return self._mix(x_ND, self.attention.packed(self.attention_norm(x_ND), rotation_NZ2, mask))
-
-    def _mix(self, x_ND: Tensor, attended_ND: Tensor) -> Tensor:
-        x_ND = x_ND + self.dropout(attended_ND)
-        mixed_ND: Tensor = x_ND + self.dropout(self.ffn(self.ffn_norm(x_ND)))
-        return mixed_ND
-
-
 class Decoder(nn.Module):
-    """A stack of blocks and a final norm."""
+    """A stem where the block has one, a stack of blocks, and a final norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_width = config.d_model // config.n_heads
+        part = block_part(config)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.stem: nn.Module | None = part.Stem(config) if hasattr(part, "Stem") else None
+        self.blocks = nn.ModuleList(part.Block(config, **config.block_options) for _ in range(config.n_layers))
         self.norm = RmsNorm(config.d_model)
+        self._is_packed = self.offers(PackedBlock)
 
-    def forward(
-        self, x_ND: Tensor, layout: Layout, past: Sequence[KeysValues] | None = None
-    ) -> tuple[Tensor, list[KeysValues]]:
-        """(N, D) tokens to (N, D) states, and each layer's keys and values of the history.
+    def offers(self, protocol: type) -> bool:
+        """Return whether the blocks make an offer of `lrm.model.blocks`; the forms for serving have no stem."""
+        return isinstance(self.blocks[0], protocol) and (self.stem is None or protocol is PackedBlock)
 
-        Where a step trains on a GPU (`lrm.model.packed`), nothing is kept.
+    def forward(self, x_ND: Tensor, layout: Layout, past: Sequence[Kept] | None = None) -> tuple[Tensor, list[Kept]]:
+        """Map tokens (N, D) to states (N, D), and return what each layer keeps of the history.
+
+        Where a step trains on a GPU over packed tokens, nothing is kept.
 
         Args:
             x_ND: the tokens, in the order of the layout; without those of the history where `past` is given.
-            layout: where all tokens stand.
-            past: each layer's keys and values of the history, from an earlier call.
+            layout: of all tokens.
+            past: what each layer returned of the history in an earlier call.
         """
-        if past is None and is_packed(x_ND, width=self.head_width):
-            return self.packed(x_ND, layout, compiled(Block.packed)), []
-        rotation_NZ = rotations(layout.position_N, width=self.head_width)[len(layout.position_N) - len(x_ND) :]
-        x_ND, kept = self.dropout(x_ND), []
+        first = cast(Block, self.blocks[0])
+        if past is None and self._is_packed and cast(PackedBlock, first).can_pack(x_ND):
+            return self.packed(x_ND, layout, compiled(cast(type[PackedBlock], type(first)).packed)), []
+        prepared = first.prepare(layout, len(x_ND))
+        x_ND, kept = self._entered(x_ND, layout), []
         for layer, block in enumerate(self.blocks):
-            x_ND, history = block(x_ND, rotation_NZ, layout, past[layer] if past else None)
+            x_ND, history = block(x_ND, layout, prepared, past[layer] if past else None)
             kept.append(history)
         states_ND: Tensor = self.norm(x_ND)
         return states_ND, kept
 
-    def packed(
-        self, x_ND: Tensor, layout: Layout, layer: Callable[[Block, Tensor, Tensor, BlockMask], Tensor]
-    ) -> Tensor:
-        """The states of whole prompts, no segment padded; `layer` is `Block.packed`, or what it was compiled to."""
-        mask, n_tokens = packed_mask(layout), len(x_ND)
-        n_more = mask.shape[-1] - n_tokens
-        rotation_NZ2 = torch.view_as_real(rotations(layout.position_N, width=self.head_width))
-        rotation_NZ2 = functional.pad(rotation_NZ2, (0, 0, 0, 0, 0, n_more))
-        x_ND = functional.pad(self.dropout(x_ND), (0, 0, 0, n_more))
+    def packed(self, x_ND: Tensor, layout: Layout, layer: Callable[..., Tensor]) -> Tensor:
+        """Return the states of whole prompts, no segment padded.
+
+        Args:
+            x_ND: all tokens.
+            layout: of all tokens.
+            layer: the blocks' method `packed`, or what it was compiled to.
+        """
+        prepared, n_tokens = cast(PackedBlock, self.blocks[0]).prepare_packed(layout), len(x_ND)
+        x_ND = functional.pad(self._entered(x_ND, layout), (0, 0, 0, padded_size(n_tokens) - n_tokens))
         for block in self.blocks:
-            x_ND = layer(cast(Block, block), x_ND, rotation_NZ2, mask)
+            x_ND = layer(block, x_ND, *prepared)
         states_ND: Tensor = self.norm(x_ND[:n_tokens])
         return states_ND
+
+    def _entered(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        if self.stem is not None:
+            x_ND = self.stem(x_ND, layout)
+        dropped_ND: Tensor = self.dropout(x_ND)
+        return dropped_ND

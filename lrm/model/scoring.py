@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lrm.features.tables import Tables
-from lrm.model.prefix import Prefix, Suffix, decode_over, remember
+from lrm.model.kv_cache import Prefix, Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
@@ -111,7 +111,7 @@ class Scorer:
         lengths = self._shape.memory_tokens + n_events * self._shape.per_event
         at_once = SCORING_TOKENS // 8  # the keys and values of all layers are held for these
         for requests in token_batches(lengths, batch_tokens=at_once, rng=None):
-            for request, prefix in zip(requests, remember(self._recommender, self._corpus, requests), strict=True):
+            for request, prefix in zip(requests, prefill(self._recommender, self._corpus, requests), strict=True):
                 most_bytes -= prefix.n_bytes
                 if most_bytes < 0:
                     return
@@ -172,7 +172,8 @@ class Scorer:
 
     def _over_kept(self, corpus: Corpus, requests: np.ndarray) -> Iterator[Read]:
         prefixes, n_candidates = [self._kept[int(request)] for request in requests], np.diff(corpus.candidate_offset_R)
-        n_past = np.array([prefix.keys_LHJZ.shape[1] for prefix in prefixes], dtype=np.int64)
+        per_event = self._shape.per_event
+        n_past = np.array([prefix.n_memory + len(prefix.row_T) * per_event for prefix in prefixes], dtype=np.int64)
         lengths = n_past + self._shape.per_query + self._shape.per_candidate * n_candidates[requests]
         for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
             offset, candidates = gather(corpus.candidate_offset_R, requests[rows])
@@ -181,6 +182,7 @@ class Scorer:
                 corpus.candidate_C.take(candidates),
                 torch.as_tensor(corpus.candidate_identity_C[candidates]),
                 np.diff(offset),
+                corpus.request_time_R[requests[rows]],
             )
             chosen = [prefixes[row] for row in rows]
             states, layout = decode_over(self._recommender, chosen, suffix)

@@ -46,6 +46,8 @@ class Corpus:
     """Row of the catalogue."""
     event_identity_E: np.ndarray
     event_is_train_E: np.ndarray
+    event_time_E: np.ndarray
+    """Float64 seconds since 1970."""
     history_E: SignalArrays
     user_offset_U: np.ndarray
     """(U + 1,)"""
@@ -54,6 +56,8 @@ class Corpus:
     user_R: np.ndarray
     user_start_R: np.ndarray
     visible_R: np.ndarray
+    request_time_R: np.ndarray
+    """Float64 seconds since 1970."""
     query_R: SignalArrays
     candidate_offset_R: np.ndarray
     """(R + 1,)"""
@@ -99,12 +103,14 @@ def encode_corpus(tables: Tables, signals: Sequence[Signal], vocabulary: Vocabul
         event_row_E=rows_of(event_items, item_ids),
         event_identity_E=vocabulary.identity(event_items),
         event_is_train_E=(tables.events[SPLIT] == TRAIN).to_numpy(),
+        event_time_E=_seconds(tables.events[EVENT_TIME]),
         history_E=encode(tables.events, history_signals(signals), vocabulary),
         user_offset_U=user_offset_U,
         split_R=tables.requests[SPLIT].replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.Int8).to_numpy(),
         user_R=request_user,
         user_start_R=user_offset_U[request_user],
         visible_R=visible_counts(tables),
+        request_time_R=_seconds(tables.requests[EVENT_TIME]),
         query_R=encode(tables.requests, query_signals(signals), vocabulary),
         candidate_offset_R=np.searchsorted(candidates[REQUEST_ID].to_numpy(), requests),
         candidate_order_C=candidate_order,
@@ -114,6 +120,10 @@ def encode_corpus(tables: Tables, signals: Sequence[Signal], vocabulary: Vocabul
         target_offset_R=np.searchsorted(targets[REQUEST_ID].to_numpy(), requests),
         target_row_T=rows_of(targets[ITEM_ID].to_numpy(), item_ids),
     )
+
+
+def _seconds(instant: pl.Series) -> np.ndarray:
+    return instant.dt.epoch("us").to_numpy() / 1e6
 
 
 def visible_counts(tables: Tables) -> np.ndarray:

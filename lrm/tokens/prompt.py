@@ -11,8 +11,8 @@ candidate, never another request. So one pass scores any number of candidates, e
 nothing known at a request reaches an earlier event. For that last reason the query stands after the history and not, as
 in 2606.19635, before it: next-item losses at the events would otherwise read counters from the future.
 
-Projections and feed-forward layers work on the flat valid tokens; only attention pads, and not where it trains on a GPU
-(`lrm.model.packed`).
+Projections and feed-forward layers work on the flat valid tokens. Only attention pads, and not where it trains on a GPU
+(`lrm.model.flex_attention`). `lrm.tokens.visibility` has the rule as a function.
 
 Shape suffixes: G segments, O older events, E events, R requests, C candidates of a batch (flat); T history tokens of
 the longest segment; Q query tokens, S query and candidate tokens of the longest segment; U = T + Q; H, N flat tokens.
@@ -60,6 +60,10 @@ class Layout(NamedTuple):
     """How many of its segment's events each request sees."""
     last_event_R: Tensor
     """Flat row of the last event visible to each request, -1 where there is none."""
+    event_time_E: np.ndarray
+    """Time of each event, float64 seconds since 1970; `lrm.tokens.times` makes times of tokens of it."""
+    request_time_R: np.ndarray
+    """Time of each request, likewise."""
     history_shape: tuple[int, int]
     """(G, T)."""
     suffix_shape: tuple[int, int]
@@ -128,6 +132,8 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
         now_R=corpus.user_start_R[segments.requests] + corpus.visible_R[segments.requests],
         start_G=segments.start_G,
         row_E=corpus.event_row_E[events],
+        event_time_E=corpus.event_time_E[events],
+        request_time_R=corpus.request_time_R[segments.requests],
     )
     return Batch(
         torch.as_tensor(corpus.event_identity_E[events]),
@@ -166,6 +172,8 @@ def lay_out(
     now_R: np.ndarray,
     start_G: np.ndarray,
     row_E: np.ndarray,
+    event_time_E: np.ndarray,
+    request_time_R: np.ndarray,
 ) -> Layout:
     """The places of all tokens.
 
@@ -177,7 +185,9 @@ def lay_out(
         n_candidates: (R,) candidates of each request.
         now_R: (R,) the first event that a request does not see.
         start_G: (G,) the first event of each segment; counted as `now_R` is.
-        row_E: (E,) catalogue row of each event's item, -1 where it is not there.
+        row_E: (E,) catalogue row of each event's item, -1 where the catalogue lacks it.
+        event_time_E: (E,) time of each event, float64 seconds since 1970.
+        request_time_R: (R,) time of each request, likewise.
     """
     n_segments = len(n_events)
     segment = np.arange(n_segments)
@@ -234,6 +244,8 @@ def lay_out(
         segment_R=torch.as_tensor(request_segment),
         visible_R=torch.as_tensor(visible),
         last_event_R=torch.as_tensor(last_event),
+        event_time_E=event_time_E,
+        request_time_R=request_time_R,
         history_shape=(n_segments, longest),
         suffix_shape=(n_segments, widest),
         events_shape=(n_segments, most_events),

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.model.captured import Captured, Size
-from lrm.model.exported import export
+from lrm.model.cuda_graphs import CudaGraphs, Size
 from lrm.model.index import open_index, plan_index
-from lrm.model.prefix import Suffix, decode_over, remember
+from lrm.model.kv_cache import Suffix, decode_over, prefill
+from lrm.model.onnx_runtime import export
 from lrm.model.retrieval import Wanted, best_items
 from lrm.model.scoring import Catalogue, Scorer, item_vectors
 from lrm.tokens.corpus import encode_corpus
@@ -19,7 +19,7 @@ from lrm.tokens.segments import scoring_segments
 from lrm.training.context import Context
 from lrm.training.generated import Negatives
 from lrm.training.objectives import retrieval
-from tests.model.test_prefix import SHAPES, recommender_of
+from tests.model.test_kv_cache import SHAPES, recommender_of
 
 OPEN = 3.0
 """Log-odds of the gate, whatever the state: without history a twentieth of the probability would be left."""
@@ -75,7 +75,7 @@ def test_they_do_where_the_catalogue_lacks_some_or_all_items_of_a_history(model,
 WAYS = {
     "torch": lambda recommender, shape: None,
     "onnx": lambda recommender, shape: export(recommender.decoder, per_candidate=shape.per_candidate),
-    "captured": lambda recommender, shape: Captured(recommender.decoder, [Size(64, 64, shape.per_query)], shape),
+    "captured": lambda recommender, shape: CudaGraphs(recommender.decoder, [Size(64, 64, shape.per_query)], shape),
 }
 
 
@@ -84,8 +84,9 @@ WAYS = {
 def test_the_scores_that_a_server_gives_for_a_whole_catalogue_sum_to_one(model, world, n_events, way):
     corpus = encode_corpus(shortened(world[0], n_events), model.signals, model.vocabulary)
     nothing, shape = np.zeros(0, dtype=np.int64), model.prompt_shape()
-    prefixes = remember(model, corpus, REQUESTS)
-    asked = Suffix(corpus.query_R.take(REQUESTS), corpus.candidate_C.take(nothing), torch.zeros(0).long(), 0 * REQUESTS)
+    prefixes = prefill(model, corpus, REQUESTS)
+    queries, no_items, time_R = corpus.query_R.take(REQUESTS), torch.zeros(0).long(), corpus.request_time_R[REQUESTS]
+    asked = Suffix(queries, corpus.candidate_C.take(nothing), no_items, 0 * REQUESTS, time_R)
     states, _ = decode_over(model, prefixes, asked, way(model, shape))
     vectors = item_vectors(model, corpus)
     plan = plan_index(vectors, np.full(len(vectors), 1 / len(vectors)))

@@ -16,5 +16,7 @@ def test_an_event_knows_the_first_one_of_its_item_in_its_own_segment():
         now_R=np.array([5, 5, 8]),
         start_G=np.array([0, 5, 5]),
         row_E=np.array([7, 2, 7, -1, -1, 2, 7, 2]),  # two items that are not in the catalogue are not the same
+        event_time_E=np.zeros(8),
+        request_time_R=np.zeros(3),
     )
     assert layout.first_GT.tolist() == [[0, 1, 0, 3, 4], [0] * 5, [0, 1, 0, 0, 0]]

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrm.model.captured import Captured, Size, history_bytes
+from lrm.model.blocks import FixedSizeBlock, OnnxBlock
+from lrm.model.cuda_graphs import CudaGraphs, Size, history_bytes
 from lrm.model.decoder import Decode
-from lrm.model.exported import export
-from lrm.model.prefix import Prefix, Suffix, decode_over
+from lrm.model.kv_cache import Prefix, Suffix, decode_over
+from lrm.model.onnx_runtime import export
 from lrm.model.recommender import Recommender, States
 from lrm.schema import ITEM_ID
 from lrm.serving.engine.chunks import AT_ONCE
@@ -29,6 +30,8 @@ from lrm.serving.logs import log
 
 TORCH, ONNX, GRAPHS = "torch", "onnxruntime", "cuda_graphs"
 TITLES = {ONNX: "ONNX Runtime", GRAPHS: "CUDA graphs"}
+OFFERS: dict[str, type] = {ONNX: OnnxBlock, GRAPHS: FixedSizeBlock}
+"""What a block must offer to be decoded so."""
 HELD = ((1, 0), (1, MOST_SHARED), (1, 256), (1, AT_ONCE), (8, 0), (8, MOST_SHARED), (32, 0), (32, MOST_SHARED))
 """Requests together, and candidates of the one with most, for which a pass is captured; 0: the best are asked for."""
 SHARES = (0.25, 1.0)
@@ -61,6 +64,10 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
     recommender, decode = service.recommender, None
     name = ONNX if service.items.catalogue.vectors_VD.device.type == "cpu" else GRAPHS
     detail: dict[str, Any] = {}
+    if not recommender.decoder.offers(OFFERS[name]):
+        facts = _by_torch(f"the block {recommender.config.model.block!r} has no form for {TITLES[name]}")
+        log("decoder", **facts)
+        return service._replace(decode=None, decoder_facts=facts)
     try:
         decode = decoder_of(recommender, name)
         facts = judge(recommender, decode, probes(service), name=name, worth=worth)
@@ -84,7 +91,7 @@ def decoder_of(recommender: Recommender, name: str) -> Decode:
         if shape.per_query + most
     }
     held = [size for size in sizes if history_bytes(recommender.decoder, size) <= CAPTURED_BYTES]
-    return Captured(recommender.decoder, held, shape)
+    return CudaGraphs(recommender.decoder, held, shape)
 
 
 def probes(service: Service) -> list[Pass]:

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from lrm.features.sources import COLUMN_TYPES
-from lrm.model.prefix import Prefix, Suffix, decode_over
+from lrm.model.kv_cache import Prefix, Suffix, decode_over
 from lrm.model.recommender import States
 from lrm.model.retrieval import Wanted, best_items
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
@@ -166,6 +166,7 @@ def _suffix(service: Service, batch: Batch, requests: list[int], chosen: np.ndar
         batch.encoded_candidates.take(chosen),
         torch.as_tensor(identity),
         np.searchsorted(chosen, batch.offset[np.array(requests) + 1]) - np.searchsorted(chosen, first),
+        np.array([batch.asked[r].time.timestamp() for r in requests]),
     )
 
 

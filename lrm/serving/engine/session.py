@@ -18,7 +18,7 @@ from lrm.errors import ServingError, StoreError
 from lrm.model.artifact import load as load_recommender
 from lrm.model.decoder import Decode
 from lrm.model.index import Index
-from lrm.model.prefix import Prefix, remember
+from lrm.model.kv_cache import Prefix, prefill
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, EVENTS, HISTORY, ITEM_ID, QUERY, USER_ID
 from lrm.serving.engine.features import Features, Key, brought, open_features
@@ -247,7 +247,7 @@ def _decoded(
     tables = ask_tables(asks, recommender.signals, item_type)
     corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
     event_rows = catalogue_rows(service, tables.events[ITEM_ID].to_numpy())
-    prefixes = remember(recommender, replace(corpus, event_row_E=event_rows))
+    prefixes = prefill(recommender, replace(corpus, event_row_E=event_rows))
     return [
         Remembered(
             prefix,

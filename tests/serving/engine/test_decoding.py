@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from lrm.model.exported import export
-from lrm.model.prefix import decode_over
+from lrm.model.kv_cache import decode_over
+from lrm.model.onnx_runtime import export
 from lrm.schema import ITEM_ID
 from lrm.serving.engine.decoding import GRAPHS, decoder_of, judge, probes, with_quickest_decoder
 from lrm.serving.engine.histories import spread_users

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrm.model.causal import Dropout, RmsNorm, causal_attention
+from lrm.model.cpu_kernels import Dropout, RmsNorm, causal_attention
 
 
 def test_attention_in_bfloat16_is_that_in_float32_up_to_rounding():

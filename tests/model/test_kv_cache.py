@@ -9,7 +9,7 @@ import torch
 
 from lrm.config import ModelConfig, TokensConfig, preset
 from lrm.features.tables import read, read_declared
-from lrm.model.prefix import Suffix, decode_over, remember
+from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
 from lrm.model.retrieval import Wanted, best_items
 from lrm.model.scoring import Scorer, item_vectors
@@ -59,7 +59,7 @@ def test_scores_over_a_kept_history_are_those_of_one_pass(tables, changed):
     n_events = np.diff(corpus.user_offset_U)
     last = np.flatnonzero(corpus.visible_R == n_events[corpus.user_R])
     assert len(last) > 3
-    prefixes = remember(recommender, corpus)
+    prefixes = prefill(recommender, corpus)
     candidates = [np.arange(*corpus.candidate_offset_R[r : r + 2]) for r in last]
     flat = np.concatenate(candidates)
     suffix = Suffix(
@@ -67,6 +67,7 @@ def test_scores_over_a_kept_history_are_those_of_one_pass(tables, changed):
         corpus.candidate_C.take(flat),
         torch.from_numpy(corpus.candidate_identity_C[flat]),
         np.array([len(one) for one in candidates]),
+        corpus.request_time_R[last],
     )
     mine = [prefixes[corpus.user_R[r]] for r in last]
     states, _ = decode_over(recommender, mine, suffix)
@@ -91,10 +92,10 @@ def test_a_choice_is_kept_and_what_is_left_out_stays_out(tables):
     tables, signals = tables
     recommender = recommender_of(tables, signals, {})
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
-    (prefix, *_) = remember(recommender, corpus)
+    (prefix, *_) = prefill(recommender, corpus)
     empty = np.zeros(0, dtype=np.int64)
-    suffix = Suffix(corpus.query_R.take(np.array([0])), corpus.candidate_C.take(empty), torch.zeros(0).long(), empty)
-    suffix = suffix._replace(n_candidates_R=np.zeros(1, dtype=np.int64))
+    query, time_R = corpus.query_R.take(np.array([0])), corpus.request_time_R[:1]
+    suffix = Suffix(query, corpus.candidate_C.take(empty), torch.zeros(0).long(), np.array([0]), time_R)
     states, _ = decode_over(recommender, [prefix], suffix)
 
     def rows(**wanted):
@@ -112,16 +113,17 @@ def test_equal_scores_come_in_the_order_of_the_catalogue(tables):
     tables, signals = tables
     recommender = recommender_of(tables, signals, {})
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
-    prefix = remember(recommender, corpus)[0]
+    prefix = prefill(recommender, corpus)[0]
     nobody = prefix._replace(
-        keys_LHJZ=prefix.keys_LHJZ[:, :0],
-        values_LHJZ=prefix.values_LHJZ[:, :0],
+        kept_LH=tuple(kept[:, :0] for kept in prefix.kept_LH),
         event_TD=prefix.event_TD[:0],
         row_T=prefix.row_T[:0],
+        time_T=prefix.time_T[:0],
     )
     empty = np.zeros(0, dtype=np.int64)
     query, none = corpus.query_R.take(np.array([0])), corpus.candidate_C.take(empty)
-    states, _ = decode_over(recommender, [nobody], Suffix(query, none, torch.zeros(0).long(), np.array([0])))
+    suffix = Suffix(query, none, torch.zeros(0).long(), np.array([0]), corpus.request_time_R[:1])
+    states, _ = decode_over(recommender, [nobody], suffix)
     alike = torch.zeros_like(item_vectors(recommender, corpus))
     best = best_items(recommender, alike, states, [nobody.row_T], {0: Wanted(3)})[0]
     assert best.rows.tolist() == [0, 1, 2]

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lrm.model import artifact
-from lrm.model.captured import Captured, Size
+from lrm.model.cuda_graphs import CudaGraphs, Size
 from lrm.model.device import DEVICE
-from lrm.model.prefix import decode_over, remember
+from lrm.model.kv_cache import decode_over, prefill
 from lrm.tokens.corpus import encode_corpus
-from tests.model.test_exported import nobody, suffix_of
-from tests.model.test_prefix import SHAPES, recommender_of
+from tests.model.test_kv_cache import SHAPES, recommender_of
+from tests.model.test_onnx_runtime import nobody, suffix_of
 from tests.worlds import write_examples
 
 COUNTS = ([0], [1], [5], [0, 0, 0], [3, 0, 1], [2] * 9)
@@ -26,15 +26,15 @@ from pathlib import Path
 from lrm.features.tables import read
 from lrm.model import artifact
 from lrm.model.device import use_device
-from lrm.model.prefix import decode_over, remember
+from lrm.model.kv_cache import decode_over, prefill
 from lrm.serving.engine.decoding import GRAPHS, decoder_of
 from lrm.tokens.corpus import encode_corpus
-from tests.model.test_captured import COUNTS
-from tests.model.test_exported import suffix_of
+from tests.model.test_cuda_graphs import COUNTS
+from tests.model.test_onnx_runtime import suffix_of
 use_device()
 recommender = artifact.load(Path(sys.argv[1]))
 corpus = encode_corpus(read(Path(sys.argv[2])), recommender.signals, recommender.vocabulary)
-prefixes, captured = remember(recommender, corpus), decoder_of(recommender, GRAPHS)
+prefixes, captured = prefill(recommender, corpus), decoder_of(recommender, GRAPHS)
 for counts in COUNTS * 2:
     asked = (prefixes[: len(counts)], suffix_of(corpus, counts))
     of_both = [decode_over(recommender, *asked, way)[0] for way in (None, captured)]
@@ -49,7 +49,7 @@ def asked(request, world):
     tables, signals = world
     recommender = recommender_of(tables, signals, request.param)
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
-    prefixes = remember(recommender, corpus)
+    prefixes = prefill(recommender, corpus)
     prefixes[1] = nobody(prefixes[1])
     return recommender, corpus, prefixes
 
@@ -63,7 +63,7 @@ def sizes_of(shape, *held):
 def test_passes_of_a_few_sizes_give_the_states_of_the_decoder_for_any_batch(asked):
     recommender, corpus, prefixes = asked
     shape = recommender.prompt_shape()
-    captured = Captured(recommender.decoder, sizes_of(shape, (9, 1, 3), (1, 1, 1), (4, 2, 3), (1, 2, 9)), shape)
+    captured = CudaGraphs(recommender.decoder, sizes_of(shape, (9, 1, 3), (1, 1, 1), (4, 2, 3), (1, 2, 9)), shape)
     for counts in COUNTS * 2:  # the second time over what the first has left behind
         suffix = suffix_of(corpus, counts)
         expected, _ = decode_over(recommender, prefixes[: len(counts)], suffix)
@@ -77,14 +77,13 @@ def test_passes_of_a_few_sizes_give_the_states_of_the_decoder_for_any_batch(aske
     [((1, 1, 3), [1, 1]), ((9, 1, 3), [4]), ((9, 99, 3), [1])],
     ids=["requests", "candidates", "history"],
 )
-def test_what_no_size_holds_is_left_to_the_decoder(world, held, counts, monkeypatch):
+def test_what_no_size_holds_is_left_to_the_decoder(world, held, counts):
     tables, signals = world
     recommender = recommender_of(tables, signals, {})
     corpus, shape = encode_corpus(tables, signals, recommender.vocabulary), recommender.prompt_shape()
-    captured, by_hand = Captured(recommender.decoder, sizes_of(shape, held), shape), []
-    forward = recommender.decoder.forward
-    monkeypatch.setattr(recommender.decoder, "forward", lambda *given: by_hand.append(1) or forward(*given))
-    prefixes = remember(recommender, corpus)
+    captured, by_hand = CudaGraphs(recommender.decoder, sizes_of(shape, held), shape), []
+    recommender.decoder.register_forward_hook(lambda *_: by_hand.append(1))
+    prefixes = prefill(recommender, corpus)
     by_hand.clear()
     decode_over(recommender, prefixes[: len(counts)], suffix_of(corpus, counts), captured)
     assert by_hand
@@ -94,11 +93,11 @@ def test_the_least_size_that_holds_a_pass_is_used(world):
     tables, signals = world
     recommender = recommender_of(tables, signals, {})
     corpus, shape = encode_corpus(tables, signals, recommender.vocabulary), recommender.prompt_shape()
-    captured = Captured(recommender.decoder, sizes_of(shape, (9, 1, 9), (2, 1, 2), (2, 1, 9)), shape)
+    captured = CudaGraphs(recommender.decoder, sizes_of(shape, (9, 1, 9), (2, 1, 2), (2, 1, 9)), shape)
     used = []
     for held in captured._passes:
         held._replay = lambda size=held.size, replay=held._replay: used.append(size) or replay()
-    prefixes = remember(recommender, corpus)
+    prefixes = prefill(recommender, corpus)
     for counts in ([0], [2, 1], [3, 0], [0] * 3):
         decode_over(recommender, prefixes[: len(counts)], suffix_of(corpus, counts), captured)
     assert [(size.requests, size.suffix - shape.per_query) for size in used] == [(2, 2), (2, 2), (2, 9), (9, 9)]
@@ -108,7 +107,7 @@ def test_the_least_size_that_holds_a_pass_is_used(world):
 def test_what_is_no_number_reaches_whom_it_reaches_in_the_decoder_and_nobody_later(asked, broken):
     recommender, corpus, prefixes = asked
     shape = recommender.prompt_shape()
-    captured = Captured(recommender.decoder, sizes_of(shape, (2, 1, 5)), shape)
+    captured = CudaGraphs(recommender.decoder, sizes_of(shape, (2, 1, 5)), shape)
     suffix, sound = suffix_of(corpus, [5, 1]), suffix_of(corpus, [2, 2])
     pair = [prefixes[0], prefixes[2]]
     if broken == "candidate":
@@ -116,7 +115,7 @@ def test_what_is_no_number_reaches_whom_it_reaches_in_the_decoder_and_nobody_lat
         value_NF[3] = float("nan")
         suffix = suffix._replace(candidate_C=suffix.candidate_C._replace(value_NF=value_NF))
     else:
-        pair[0] = prefixes[0]._replace(keys_LHJZ=prefixes[0].keys_LHJZ * float("nan"))
+        pair[0] = prefixes[0]._replace(kept_LH=tuple(kept * float("nan") for kept in prefixes[0].kept_LH))
     expected, states = (decode_over(recommender, pair, suffix, way)[0] for way in (None, captured))
     assert 0 < int(expected.candidate_logit_C.isnan().sum()) < 6
     np.testing.assert_allclose(states.candidate_logit_C, expected.candidate_logit_C, atol=1e-5)
@@ -131,8 +130,8 @@ def test_every_tensor_of_a_padded_pass_is_made_on_the_default_device(asked):
     recommender, corpus, _ = asked
     on_meta, shape = deepcopy(recommender).to("meta"), recommender.prompt_shape()
     with torch.device("meta"):
-        (held,) = Captured(on_meta.decoder, sizes_of(shape, (9, 1, 3)), shape)._passes
-        prefixes = remember(on_meta, corpus)
+        (held,) = CudaGraphs(on_meta.decoder, sizes_of(shape, (9, 1, 3)), shape)._passes
+        prefixes = prefill(on_meta, corpus)
         states, _ = decode_over(on_meta, prefixes, suffix_of(corpus, [2] * 9), held)
     assert {states.request_RD.device.type, states.candidate_logit_C.device.type} == {"meta"}
 

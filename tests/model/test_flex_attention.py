@@ -10,9 +10,10 @@ from torch.nn.attention.flex_attention import create_mask, flex_attention
 from lrm.config import ModelConfig, preset, replace
 from lrm.features.tables import read, read_declared
 from lrm.model import artifact
-from lrm.model.decoder import Block, Decoder
+from lrm.model.blocks.softmax_attention import Block
+from lrm.model.decoder import Decoder
 from lrm.model.device import DEVICE
-from lrm.model.packed import MOST_SIZES, SMALLEST, compiled, is_packed, made_up, packed_mask
+from lrm.model.flex_attention import MOST_SIZES, SMALLEST, can_use_flex, compiled, flex_mask, padded_size
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.prompt import Layout, lay_out
@@ -31,7 +32,7 @@ A_STEP = """
 import sys, torch
 from pathlib import Path
 from lrm.features.tables import read
-from lrm.model import artifact, packed
+from lrm.model import artifact, flex_attention
 from lrm.model.device import use_device
 from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.segments import training_segments
@@ -40,7 +41,7 @@ device, recommender = use_device().type, artifact.load(Path(sys.argv[1]))
 corpus = encode_corpus(read(Path(sys.argv[2])), recommender.signals, recommender.vocabulary)
 segments, negatives = training_segments(corpus, max_history=16), negatives_of(corpus, recommender.config.training)
 sum(train_step(recommender, corpus, segments, negatives, seed=0, at=0).values()).backward()
-assert packed.compiled.cache_info().currsize == (1 if device == "cuda" else 0)
+assert flex_attention.compiled.cache_info().currsize == (1 if device == "cuda" else 0)
 moved = {name: p.grad for name, p in recommender.named_parameters() if p.grad is not None}
 torch.save({name: gradient.to_dense().float().cpu() for name, gradient in moved.items()}, sys.argv[3])
 """
@@ -59,6 +60,8 @@ def layout_of(shape: PromptShape, *, n_requests: tuple[int, ...] = (2, 0, 3)) ->
         now_R=np.repeat(start, asked) + np.arange(total) % (np.repeat(n_events, asked) + 1),
         start_G=start,
         row_E=np.arange(n_events.sum()),
+        event_time_E=np.arange(n_events.sum(), dtype=float),
+        request_time_R=np.arange(total, dtype=float),
     )
 
 
@@ -80,8 +83,10 @@ def test_who_sees_whom_is_the_rule_of_the_prompt():
         now_R=np.array([1]),
         start_G=np.array([0, 2]),
         row_E=np.arange(3),
+        event_time_E=np.zeros(3),
+        request_time_R=np.zeros(1),
     )
-    sees = create_mask(packed_mask(layout).mask_mod, 1, 1, SMALLEST, SMALLEST, device="cpu")[0, 0]
+    sees = create_mask(flex_mask(layout).mask_mod, 1, 1, SMALLEST, SMALLEST, device="cpu")[0, 0]
     assert ["".join(".x"[int(k)] for k in row) for row in sees[:9, :9]] == [
         "x........",  # memory of the first user
         "xx.......",  # its first event
@@ -127,13 +132,13 @@ def test_a_layer_compiles_as_a_whole_and_once_for_a_size(decoder):
         x_ND = torch.randn(len(layout.position_N), 64, requires_grad=True)
         states_ND = decoder.packed(x_ND, layout, layer)
         torch.testing.assert_close(states_ND, decoder(x_ND, layout)[0], atol=1e-5, rtol=1e-4)
-        sizes.append(made_up(len(x_ND)))
+        sizes.append(padded_size(len(x_ND)))
     assert sizes == [SMALLEST] * 5 + [2 * SMALLEST, SMALLEST, 2 * SMALLEST]
     assert len(programs) == 2
 
 
 def test_numbers_of_tokens_are_made_up_by_a_third_at_most_beyond_the_smallest():
-    made = {n: made_up(n) for n in range(1, 40_000)}
+    made = {n: padded_size(n) for n in range(1, 40_000)}
     assert made[1] == made[SMALLEST] == SMALLEST
     assert all(n <= size for n, size in made.items())
     assert max(size / n for n, size in made.items() if n > 3 * SMALLEST) < 1.34
@@ -144,7 +149,7 @@ def test_numbers_of_tokens_are_made_up_by_a_third_at_most_beyond_the_smallest():
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_reads_the_mask_as_it_is_written_out():
     """The kernel skips blocks by the mask's own tables; its plain form on a processor reads the same mask."""
-    mask = packed_mask(layout_of(SHAPES["many tokens each"]))
+    mask = flex_mask(layout_of(SHAPES["many tokens each"]))
     q, k, v = (torch.randn(1, heads, SMALLEST, 16) for heads in (4, 2, 2))
     written = create_mask(mask.mask_mod, 1, 1, SMALLEST, SMALLEST, device="cpu")
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=written, enable_gqa=True)
@@ -155,7 +160,7 @@ def test_flex_attention_reads_the_mask_as_it_is_written_out():
 
 
 def test_a_processor_pads():
-    assert not is_packed(torch.zeros(1, 64), width=64)
+    assert not can_use_flex(torch.zeros(1, 64), head_width=64)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is at hand")

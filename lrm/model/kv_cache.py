@@ -1,11 +1,11 @@
 """Answers in two passes: a history is decoded once, and any number of requests and candidates are decoded over it.
 
-What a request and its candidates may see of the history are its keys and values alone, so keeping those is exact: the
-scores are those of `lrm.model.scoring`, up to the rounding of other batch shapes. The query is not kept: its signals
-move with the clock, and it is a handful of tokens.
+A request and its candidates take from the history only what the layers kept of it. So keeping that is exact: the scores
+are those of `lrm.model.scoring`, up to the rounding of other batch shapes. The query is not kept: its signals move with
+the clock, and it is a handful of tokens. What a layer keeps is its own matter: here it is sliced and joined by history
+token, whatever it is.
 
-Shape suffixes: U users, H history tokens (memory first), T events, L layers, J key-value heads, Z head width, R
-requests, C candidates, D model width.
+Shape suffixes: U users, H history tokens (memory first), T events, L layers, R requests, C candidates, D model width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrm.model.attention import KeysValues
+from lrm.model.blocks import Kept
 from lrm.model.decoder import Decode
 from lrm.model.recommender import Recommender, States
 from lrm.tokens.corpus import Corpus
@@ -29,19 +29,22 @@ from lrm.tokens.signals import SignalTensors
 class Prefix(NamedTuple):
     """One user's decoded history: the latest `max_history` events, and memory tokens for those before."""
 
-    keys_LHJZ: Tensor
-    values_LHJZ: Tensor
+    kept_LH: Kept
+    """What the layers keep of each history token: tensors (L, H, ...)."""
     event_TD: Tensor
     """The state after each event."""
     row_T: np.ndarray
     """Catalogue row of each event, -1 where the item is not in it."""
+    time_T: np.ndarray
+    """Time of each event, float64 seconds since 1970."""
     n_memory: int
 
     @property
     def n_bytes(self) -> int:
-        """Memory held."""
-        tensors = (self.keys_LHJZ, self.values_LHJZ, self.event_TD)
-        return sum(tensor.untyped_storage().nbytes() for tensor in tensors) + self.row_T.nbytes
+        """Return the memory held."""
+        tensors = (*self.kept_LH, self.event_TD)
+        held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        return held + self.row_T.nbytes + self.time_T.nbytes
 
 
 class Suffix(NamedTuple):
@@ -52,10 +55,12 @@ class Suffix(NamedTuple):
     identity_C: Tensor
     n_candidates_R: np.ndarray
     """Candidates of each request; they stand request by request."""
+    time_R: np.ndarray
+    """Time of each request, float64 seconds since 1970."""
 
 
 @torch.inference_mode()
-def remember(recommender: Recommender, corpus: Corpus, requests: np.ndarray | None = None) -> list[Prefix]:
+def prefill(recommender: Recommender, corpus: Corpus, requests: np.ndarray | None = None) -> list[Prefix]:
     """Decode the history of every user of a corpus, as a request after the last event sees it.
 
     Args:
@@ -76,7 +81,7 @@ def remember(recommender: Recommender, corpus: Corpus, requests: np.ndarray | No
     states_HD, kept = recommender.decoder(torch.cat([prompt.memory_ND, prompt.event_ND]), batch.layout)
     all_memory = len(prompt.memory_ND)
     event_ED = states_HD[all_memory:][shape.per_event - 1 :: shape.per_event]
-    keys_LHJZ, values_LHJZ = (torch.stack(of_layers) for of_layers in zip(*kept, strict=True))
+    kept_LH = [torch.stack(of_layers) for of_layers in zip(*kept, strict=True)]
     n_events = end_U - start_U
     has_older = (start_U > first_U) & (shape.older_events > 0)
     n_memory = np.where(has_older, shape.memory_tokens, 0)
@@ -85,9 +90,16 @@ def remember(recommender: Recommender, corpus: Corpus, requests: np.ndarray | No
     for memory, m, event, n in counts:
         first, past = all_memory + event * shape.per_event, all_memory + (event + n) * shape.per_event
         mine_H = torch.cat([torch.arange(memory, memory + m), torch.arange(first, past)])
-        rows = corpus.event_row_E[batch.events[event : event + n]]
-        states_TD = event_ED[event : event + n].clone()
-        prefixes.append(Prefix(keys_LHJZ[:, mine_H], values_LHJZ[:, mine_H], states_TD, rows, int(m)))
+        events = batch.events[event : event + n]
+        prefixes.append(
+            Prefix(
+                tuple(tensor[:, mine_H] for tensor in kept_LH),
+                event_ED[event : event + n].clone(),
+                corpus.event_row_E[events],
+                corpus.event_time_E[events],
+                int(m),
+            )
+        )
     return prefixes
 
 
@@ -101,7 +113,7 @@ def decode_over(
         recommender: the model.
         prefixes: one for each request.
         suffix: the requests and their candidates.
-        decode: what does the work of the recommender's decoder, in its place.
+        decode: runs in place of the recommender's decoder.
     """
     shape = recommender.prompt_shape()
     n_events = np.array([len(prefix.row_T) for prefix in prefixes], dtype=np.int64)
@@ -114,15 +126,17 @@ def decode_over(
         now_R=n_events,
         start_G=np.zeros(len(prefixes), dtype=np.int64),
         row_E=np.concatenate([prefix.row_T for prefix in prefixes]),
+        event_time_E=np.concatenate([prefix.time_T for prefix in prefixes]),
+        request_time_R=suffix.time_R,
     )
     factory = recommender.factory
     asked = factory.asked(suffix.query_R, layout.candidate_request)
     query_ND = factory.query_tokens(suffix.query_R, shape.per_query, asked.embedded_RMW).flatten(0, 1)
     candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, asked, shape.per_candidate)
     past = [
-        KeysValues(
-            _joined([prefix.keys_LHJZ[layer] for prefix in prefixes], prefixes),
-            _joined([prefix.values_LHJZ[layer] for prefix in prefixes], prefixes),
+        tuple(
+            _joined([tensor_LH[layer] for tensor_LH in of_prefixes], prefixes)
+            for of_prefixes in zip(*(prefix.kept_LH for prefix in prefixes), strict=True)
         )
         for layer in range(len(recommender.decoder.blocks))
     ]
@@ -133,6 +147,6 @@ def decode_over(
 
 
 def _joined(history: Sequence[Tensor], prefixes: Sequence[Prefix]) -> Tensor:
-    """The history tokens of several users in the order of a layout: all memory tokens, then all events."""
+    """Return the history tokens of several users in the order of a layout: all memory tokens, then all events."""
     memory = [x[: prefix.n_memory] for x, prefix in zip(history, prefixes, strict=True) if prefix.n_memory]
     return torch.cat([*memory, *(x[prefix.n_memory :] for x, prefix in zip(history, prefixes, strict=True))])
