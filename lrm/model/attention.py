@@ -57,7 +57,7 @@ class Attention(nn.Module):
         if past is not None:
             keys_HJZ, values_HJZ = past
             k_NJZ, v_NJZ = torch.cat([keys_HJZ, k_NJZ]), torch.cat([values_HJZ, v_NJZ])
-        mixed_ND: Tensor = self.out(self._padded(q_NHZ, k_NJZ, v_NJZ, layout).flatten(1))
+        mixed_ND: Tensor = self.out(attend(q_NHZ, k_NJZ, v_NJZ, layout).flatten(1))
         return mixed_ND, (k_NJZ[:n_history], v_NJZ[:n_history])
 
     def packed(self, x_ND: Tensor, rotation_NZ2: Tensor, mask: BlockMask) -> Tensor:
@@ -73,68 +73,79 @@ class Attention(nn.Module):
             return q_NHZ, k_NJZ, v_NJZ
         return rotate(q_NHZ, rotation_NZ), rotate(k_NJZ, rotation_NZ), v_NJZ
 
-    def _padded(self, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, layout: Layout) -> Tensor:
-        """Attend with the queries of all tokens, or of the last ones, to all keys."""
-        n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
-        n_asking = n_history if len(q_NHZ) == len(k_NJZ) else 0
-        past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
-        k_GJUZ, v_GJUZ = (
-            pad(x_NJZ[:n_prefix], layout.prefix_slot_N, past_shape).transpose(1, 2).contiguous()
-            for x_NJZ in (k_NJZ, v_NJZ)
-        )
-        mixed_NHZ = q_NHZ[:0]
-        if n_asking:
-            mixed_NHZ = self._attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
-        if len(q_NHZ) > n_asking:
-            before = self._attend_past(q_NHZ[n_asking:], k_GJUZ, v_GJUZ, layout)
-            own_q_NHZ = q_NHZ[n_asking + n_prefix - n_history :]
-            own = (own_q_NHZ, k_NJZ[n_prefix:], v_NJZ[n_prefix:])
-            suffix_NHZ = self._join_own(before, *own, per_candidate=layout.shape.per_candidate)
-            mixed_NHZ = torch.cat([mixed_NHZ, suffix_NHZ])
+
+def attend(q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, layout: Layout) -> Tensor:
+    """Return (N, H, Z): softmax attention of the last tokens, or of all, to the keys of all tokens.
+
+    Args:
+        q_NHZ: queries of all tokens, or of all but the history.
+        k_NJZ: keys of all tokens, the history first.
+        v_NJZ: their values.
+        layout: of all tokens.
+    """
+    n_history, n_prefix = len(layout.history_slot_H), len(layout.prefix_slot_N)
+    n_asking = n_history if len(q_NHZ) == len(k_NJZ) else 0
+    past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
+    k_GJUZ, v_GJUZ = (
+        pad(x_NJZ[:n_prefix], layout.prefix_slot_N, past_shape).transpose(1, 2).contiguous() for x_NJZ in (k_NJZ, v_NJZ)
+    )
+    mixed_NHZ = q_NHZ[:0]
+    if n_asking:
+        mixed_NHZ = _attend_history(q_NHZ[:n_history], k_GJUZ, v_GJUZ, layout)
+    if len(q_NHZ) > n_asking:
+        before = _attend_past(q_NHZ[n_asking:], k_GJUZ, v_GJUZ, layout)
+        own_q_NHZ = q_NHZ[n_asking + n_prefix - n_history :]
+        own = (own_q_NHZ, k_NJZ[n_prefix:], v_NJZ[n_prefix:])
+        suffix_NHZ = _join_own(before, *own, per_candidate=layout.shape.per_candidate)
+        mixed_NHZ = torch.cat([mixed_NHZ, suffix_NHZ])
+    return mixed_NHZ
+
+
+def _attend_history(q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
+    longest = layout.history_shape[1]
+    q_GHTZ = pad(q_EHZ, layout.history_slot_H, layout.history_shape).transpose(1, 2)
+    mixed_GHTZ = causal_attention(q_GHTZ, k_GJUZ[:, :, :longest], v_GJUZ[:, :, :longest])
+    return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_H]
+
+
+def _attend_past(q_NHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Attended:
+    """Return what query and candidate tokens take from the history and from the query tokens of their request."""
+    (n_segments, widest), n_kv_heads, (n_heads, width) = layout.suffix_shape, k_GJUZ.shape[1], q_NHZ.shape[1:]
+    grouped = (n_segments, n_kv_heads, n_heads // n_kv_heads, widest)
+    q_GSHZ = pad(q_NHZ / math.sqrt(width), layout.suffix_slot_N, layout.suffix_shape)
+    q_GJPSZ = q_GSHZ.transpose(1, 2).reshape(*grouped, width)
+    # In place, and on no view: these are the largest tensors of a step.
+    weight_GJLU = q_GJPSZ.flatten(2, 3) @ k_GJUZ.transpose(-1, -2)
+    weight_GJLU = weight_GJLU.add_(layout.bias_GSU.repeat(1, grouped[2], 1).unsqueeze(1))
+    peak_GJL1 = weight_GJLU.detach().amax(-1, keepdim=True).clamp_(min=LOWEST)
+    weight_GJLU = weight_GJLU.sub_(peak_GJL1).exp_()
+
+    def flat(x_GJLZ: Tensor) -> Tensor:
+        x_GSJPZ = x_GJLZ.view(*grouped, -1).permute(0, 3, 1, 2, 4)
+        return x_GSJPZ.flatten(2, 3).flatten(0, 1)[layout.suffix_slot_N]
+
+    return Attended(flat(weight_GJLU @ v_GJUZ), flat(weight_GJLU.sum(-1, keepdim=True)), flat(peak_GJL1))
+
+
+def _join_own(past: Attended, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, *, per_candidate: int) -> Tensor:
+    """Let the tokens of each candidate see one another as well; query tokens have seen all that they may."""
+    n_query = len(past.weight_NH1) - len(q_NHZ)
+    query = Attended(*(x[:n_query] for x in past))
+    mixed_NHZ = query.mixed_NHZ / query.weight_NH1
+    if not len(q_NHZ):
         return mixed_NHZ
-
-    def _attend_history(self, q_EHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Tensor:
-        longest = layout.history_shape[1]
-        q_GHTZ = pad(q_EHZ, layout.history_slot_H, layout.history_shape).transpose(1, 2)
-        mixed_GHTZ = causal_attention(q_GHTZ, k_GJUZ[:, :, :longest], v_GJUZ[:, :, :longest])
-        return mixed_GHTZ.transpose(1, 2).flatten(0, 1)[layout.history_slot_H]
-
-    def _attend_past(self, q_NHZ: Tensor, k_GJUZ: Tensor, v_GJUZ: Tensor, layout: Layout) -> Attended:
-        """Return what query and candidate tokens take from the history and from the query tokens of their request."""
-        n_segments, widest = layout.suffix_shape
-        grouped = (n_segments, self.n_kv_heads, self.n_heads // self.n_kv_heads, widest)
-        q_GSHZ = pad(q_NHZ / math.sqrt(self.width), layout.suffix_slot_N, layout.suffix_shape)
-        q_GJPSZ = q_GSHZ.transpose(1, 2).reshape(*grouped, self.width)
-        # In place, and on no view: these are the largest tensors of a step.
-        weight_GJLU = q_GJPSZ.flatten(2, 3) @ k_GJUZ.transpose(-1, -2)
-        weight_GJLU = weight_GJLU.add_(layout.bias_GSU.repeat(1, grouped[2], 1).unsqueeze(1))
-        peak_GJL1 = weight_GJLU.detach().amax(-1, keepdim=True).clamp_(min=LOWEST)
-        weight_GJLU = weight_GJLU.sub_(peak_GJL1).exp_()
-
-        def flat(x_GJLZ: Tensor) -> Tensor:
-            x_GSJPZ = x_GJLZ.view(*grouped, -1).permute(0, 3, 1, 2, 4)
-            return x_GSJPZ.flatten(2, 3).flatten(0, 1)[layout.suffix_slot_N]
-
-        return Attended(flat(weight_GJLU @ v_GJUZ), flat(weight_GJLU.sum(-1, keepdim=True)), flat(peak_GJL1))
-
-    def _join_own(self, past: Attended, q_NHZ: Tensor, k_NJZ: Tensor, v_NJZ: Tensor, *, per_candidate: int) -> Tensor:
-        """Let the tokens of each candidate see one another as well; query tokens have seen all that they may."""
-        n_query = len(past.weight_NH1) - len(q_NHZ)
-        query = Attended(*(x[:n_query] for x in past))
-        mixed_NHZ = query.mixed_NHZ / query.weight_NH1
-        if not len(q_NHZ):
-            return mixed_NHZ
-        past = Attended(*(x[n_query:] for x in past))
-        repeats, shape = self.n_heads // self.n_kv_heads, (-1, per_candidate, self.n_heads)
-        k_CKHZ, v_CKHZ = (x.repeat_interleave(repeats, 1).view(*shape, self.width) for x in (k_NJZ, v_NJZ))
-        q_CKHZ = q_NHZ.view(*shape, self.width) / math.sqrt(self.width)
-        own_NHK = torch.einsum("ckhz,clhz->ckhl", q_CKHZ, k_CKHZ).flatten(0, 1)
-        peak_NH1 = torch.maximum(past.peak_NH1, own_NHK.detach().amax(-1, keepdim=True))
-        own_NHK, before_NH1 = (own_NHK - peak_NH1).exp(), (past.peak_NH1 - peak_NH1).exp()
-        own_mixed_CKHZ = torch.einsum("ckhl,clhz->ckhz", own_NHK.view(*shape, per_candidate), v_CKHZ)
-        weight_NH1 = past.weight_NH1 * before_NH1 + own_NHK.sum(-1, keepdim=True)
-        candidates_NHZ = (past.mixed_NHZ * before_NH1 + own_mixed_CKHZ.flatten(0, 1)) / weight_NH1
-        return torch.cat([mixed_NHZ, candidates_NHZ])
+    past = Attended(*(x[n_query:] for x in past))
+    n_heads, width = q_NHZ.shape[1:]
+    repeats, shape = n_heads // k_NJZ.shape[1], (-1, per_candidate, n_heads)
+    k_CKHZ, v_CKHZ = (x.repeat_interleave(repeats, 1).view(*shape, width) for x in (k_NJZ, v_NJZ))
+    q_CKHZ = q_NHZ.view(*shape, width) / math.sqrt(width)
+    own_NHK = torch.einsum("ckhz,clhz->ckhl", q_CKHZ, k_CKHZ).flatten(0, 1)
+    peak_NH1 = torch.maximum(past.peak_NH1, own_NHK.detach().amax(-1, keepdim=True))
+    own_NHK, before_NH1 = (own_NHK - peak_NH1).exp(), (past.peak_NH1 - peak_NH1).exp()
+    own_mixed_CKHZ = torch.einsum("ckhl,clhz->ckhz", own_NHK.view(*shape, per_candidate), v_CKHZ)
+    weight_NH1 = past.weight_NH1 * before_NH1 + own_NHK.sum(-1, keepdim=True)
+    candidates_NHZ = (past.mixed_NHZ * before_NH1 + own_mixed_CKHZ.flatten(0, 1)) / weight_NH1
+    return torch.cat([mixed_NHZ, candidates_NHZ])
 
 
 def pad(x_N: Tensor, slot_N: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -24,11 +24,11 @@ Decode = Callable[[Tensor, Layout, Sequence[Kept]], Tensor]
 class Decoder(nn.Module):
     """A stem where the block has one, a stack of blocks, and a final norm."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, n_positions: int) -> None:
         super().__init__()
         part = block_part(config)
         self.dropout = Dropout(config.dropout)
-        self.stem: nn.Module | None = part.Stem(config) if hasattr(part, "Stem") else None
+        self.stem: nn.Module | None = part.Stem(config, n_positions=n_positions) if hasattr(part, "Stem") else None
         self.blocks = nn.ModuleList(part.Block(config, **config.block_options) for _ in range(config.n_layers))
         self.norm = RmsNorm(config.d_model)
         self._is_packed = self.offers(PackedBlock)

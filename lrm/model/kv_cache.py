@@ -38,11 +38,13 @@ class Prefix(NamedTuple):
     time_T: np.ndarray
     """Time of each event, float64 seconds since 1970."""
     n_memory: int
+    latest_KD: Tensor | None = None
+    """Tokens of the latest event, before the decoder, where requests read it again."""
 
     @property
     def n_bytes(self) -> int:
         """Return the memory held."""
-        tensors = (*self.kept_LH, self.event_TD)
+        tensors = [*self.kept_LH, self.event_TD, *([] if self.latest_KD is None else [self.latest_KD])]
         held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
         return held + self.row_T.nbytes + self.time_T.nbytes
 
@@ -98,9 +100,17 @@ def prefill(recommender: Recommender, corpus: Corpus, requests: np.ndarray | Non
                 corpus.event_row_E[events],
                 corpus.event_time_E[events],
                 int(m),
+                _latest_tokens(recommender, prompt.event_ND[: past - all_memory], n) if shape.reread_events else None,
             )
         )
     return prefixes
+
+
+def _latest_tokens(recommender: Recommender, event_ND: Tensor, n_events: int) -> Tensor:
+    """Return (K, D): the tokens of a user's latest event, which end `event_ND`."""
+    if not n_events:
+        return recommender.no_event()[0]
+    return event_ND[-recommender.factory.history.n_tokens :].clone()
 
 
 @torch.inference_mode()
@@ -131,7 +141,11 @@ def decode_over(
     )
     factory = recommender.factory
     asked = factory.asked(suffix.query_R, layout.candidate_request)
-    query_ND = factory.query_tokens(suffix.query_R, shape.per_query, asked.embedded_RMW).flatten(0, 1)
+    query_RKD = factory.query_tokens(suffix.query_R, shape.soft_query, asked.embedded_RMW)
+    latest = [prefix.latest_KD for prefix in prefixes if prefix.latest_KD is not None]
+    if latest:
+        query_RKD = torch.cat([torch.stack(latest), query_RKD], dim=1)
+    query_ND = query_RKD.flatten(0, 1)
     candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, asked, shape.per_candidate)
     past = [
         tuple(

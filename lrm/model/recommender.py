@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lrm.config import RunConfig
 from lrm.errors import ConfigError
+from lrm.model.blocks import tells_next_time
 from lrm.model.decoder import Decoder
 from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
@@ -56,11 +57,16 @@ class Recommender(nn.Module):
         self.config, self.signals, self.vocabulary = config, tuple(signals), vocabulary
         d_model = config.model.d_model
         self.factory = TokenFactory(signals, vocabulary, config.tokens, d_model=d_model)
-        self.decoder = Decoder(config.model)
+        self.decoder = Decoder(config.model, n_positions=self.prompt_shape().n_positions)
         self.start_D = nn.Parameter(torch.randn(d_model) * 0.02)
         self.repeats = Repeats(d_model=d_model) if config.model.repeats else None
         self.seen = None if config.model.repeats else nn.Parameter(torch.zeros(()))
         self.outcome = nn.Linear(d_model, 1)
+        if self.repeats is not None and tells_next_time(config.model):
+            raise ConfigError(
+                f"the block {config.model.block!r} tells each event the time of the next one, and a pointer at past "
+                "events would read that; set model.repeats to False in the preset"
+            )
 
     def prompt_shape(self, budget: int | None = None) -> PromptShape:
         """The shape of a prompt.
@@ -72,17 +78,18 @@ class Recommender(nn.Module):
         tokens, factory = self.config.tokens, self.factory
         n_query = factory.query.n_tokens if factory.query else 0
         n_candidate = factory.candidate.n_tokens
-        max_history = self.config.model.max_history
+        max_history, reread_events = self.config.model.max_history, int(tells_next_time(self.config.model))
         if tokens.text_budget:
             soft = max_history * tokens.n_event_tokens + tokens.n_query_tokens + tokens.n_candidate_tokens
             max_history = max(1, (soft - n_query - n_candidate) // factory.history.n_tokens)  # 1: see check_budget
         return PromptShape(
             per_event=factory.history.n_tokens,
-            per_query=min(n_query, budget or n_query),
+            per_query=min(n_query, budget or n_query) + reread_events * factory.history.n_tokens,
             per_candidate=min(n_candidate, budget or n_candidate),
             max_history=max_history,
             older_events=tokens.memory_events if factory.memory else 0,
             memory_tokens=tokens.memory_tokens if factory.memory else 0,
+            reread_events=reread_events,
         )
 
     def check_budget(self) -> None:
@@ -117,12 +124,22 @@ class Recommender(nn.Module):
         """What the factory makes of a batch: the tokens that the decoder reads."""
         shape, factory = batch.layout.shape, self.factory
         asked = factory.asked(batch.query_R, batch.layout.candidate_request)
+        memory_GMD = factory.memory_tokens(batch.older)
+        event_EKD = factory.history_tokens(batch.identity_E, batch.history_E)
+        query_RKD = factory.query_tokens(batch.query_R, shape.soft_query, asked.embedded_RMW)
+        if shape.reread_events:
+            latest_RKD = torch.cat([self.no_event(), event_EKD])[batch.layout.last_event_R + 1]
+            query_RKD = torch.cat([latest_RKD, query_RKD], dim=1)
         return Prompt(
-            factory.memory_tokens(batch.older).flatten(0, 1),
-            factory.history_tokens(batch.identity_E, batch.history_E).flatten(0, 1),
-            factory.query_tokens(batch.query_R, shape.per_query, asked.embedded_RMW).flatten(0, 1),
+            memory_GMD.flatten(0, 1),
+            event_EKD.flatten(0, 1),
+            query_RKD.flatten(0, 1),
             factory.candidate_tokens(batch.identity_C, batch.candidate_C, asked, shape.per_candidate).flatten(0, 1),
         )
+
+    def no_event(self) -> Tensor:
+        """Return (1, K, D): what a request without history reads in place of its latest event."""
+        return self.start_D.expand(1, self.factory.history.n_tokens, -1)
 
     def decode(self, prompt: Prompt, batch: Batch) -> Prompt:
         """The state of every token of a batch after the last block."""

@@ -11,6 +11,9 @@ candidate, never another request. So one pass scores any number of candidates, e
 nothing known at a request reaches an earlier event. For that last reason the query stands after the history and not, as
 in 2606.19635, before it: next-item losses at the events would otherwise read counters from the future.
 
+Where requests read their latest event again (`PromptShape.reread_events`), its tokens stand first among the query
+tokens, at that event's positions, and neither the request nor its candidates see that event in the history.
+
 Projections and feed-forward layers work on the flat valid tokens. Only attention pads, and not where it trains on a GPU
 (`lrm.model.flex_attention`). `lrm.tokens.visibility` has the rule as a function.
 
@@ -209,7 +212,8 @@ def lay_out(
     widest = max(1, int(suffix_place.max(initial=-1)) + 1)
     suffix_slot = token_segment * widest + suffix_place
 
-    shown = (n_memory[request_segment] + visible * shape.per_event)[token_request]
+    in_history = visible if not shape.reread_events else (visible - shape.reread_events).clip(0)
+    shown = (n_memory[request_segment] + in_history * shape.per_event)[token_request]
     within = np.concatenate(
         [
             np.tile(np.arange(shape.per_query), len(visible)),

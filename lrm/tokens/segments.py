@@ -20,6 +20,7 @@ class PromptShape(NamedTuple):
 
     per_event: int
     per_query: int
+    """Tokens of a request, with those of the event that it reads again."""
     per_candidate: int
     max_history: int
     """Latest events with tokens of their own."""
@@ -27,6 +28,20 @@ class PromptShape(NamedTuple):
     """Events before those, which are compressed."""
     memory_tokens: int = 0
     """Tokens that the older events become; none where there is no older event."""
+    reread_events: int = 0
+    """1 where each request reads its latest event again, at its own time, in place of that event in the history; its
+    tokens are the first of the request's. Blocks that tell events the time of the next one want that
+    (`lrm.model.blocks`)."""
+
+    @property
+    def soft_query(self) -> int:
+        """Return the tokens that a request's signals become."""
+        return self.per_query - self.reread_events * self.per_event
+
+    @property
+    def n_positions(self) -> int:
+        """Return the most positions that a token can stand at."""
+        return self.memory_tokens + self.max_history * self.per_event + self.per_query + self.per_candidate
 
 
 class Segments(NamedTuple):

@@ -70,7 +70,7 @@ def decoder(request) -> Decoder:
     torch.manual_seed(0)
     n_heads, n_kv_heads = request.param
     config = ModelConfig(d_model=64, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, dropout=0.0)
-    return random_weights(Decoder(config)).train()
+    return random_weights(Decoder(config, n_positions=99)).train()
 
 
 def test_who_sees_whom_is_the_rule_of_the_prompt():

@@ -1,12 +1,16 @@
 """Blocks: the layers of the decoder, one file each; `ModelConfig.block` names the file.
 
-A part of this folder is a module with two names:
+A part of this folder is a module with these names:
 
 - `Block(config, **options)`, an `nn.Module` with the methods of the protocol `Block` below. The decoder makes
   `n_layers` of them. `config` is the `ModelConfig`, `options` are its `block_options`; an option is a keyword-only
   argument of `Block`.
-- `Stem(config)`, which a module may leave out: an `nn.Module` that maps `(x_ND, layout)` to `x_ND` before the first
-  layer. A block that adds learned positions to its input does it there.
+- `Stem(config, n_positions)`, which a module may leave out: an `nn.Module` that maps `(x_ND, layout)` to `x_ND` before
+  the first layer. A block that adds learned positions to its input does it there.
+- `TELLS_NEXT_TIME`, which a module may leave out: True where an event's token reads when the *next* event happens, as
+  in HSTU. What a layer keeps of the latest event would then depend on the future. So each request reads that event
+  again, at its own time, and sees only the events before it in the history (`PromptShape.reread_events`). Nothing
+  leaks, and training at events and asking at requests are the same computation.
 
 The other protocols are offers that a block may make. Where a block does not make one, the decoder runs by torch's plain
 path. Offers are asked by protocol and never by type, so a block of another package can make them too.
@@ -131,3 +135,8 @@ def block_part(config: ModelConfig) -> ModuleType:
     module = part(PACKAGE, config.block)
     check_options(f"the block {config.block!r}", module.Block, config.block_options)
     return module
+
+
+def tells_next_time(config: ModelConfig) -> bool:
+    """Return whether the block of a configuration reads the time of the next event at each event."""
+    return bool(getattr(block_part(config), "TELLS_NEXT_TIME", False))
