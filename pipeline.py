@@ -13,13 +13,13 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
+from components.check_in_staging import check_in_staging
 from components.cluster import for_cluster, on_image
 from components.evaluate_model import evaluate_model
 from components.find_champion import find_champion
 from components.pretrain_token_factory import pretrain_token_factory
 from components.promote_model import promote_model
 from components.register_model import register_model
-from components.rehearse_model import rehearse_model
 from components.report_run import report_run
 from components.retrieve_features import retrieve_features
 from components.roll_out import roll_out
@@ -90,12 +90,12 @@ def workflow(
             examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, **recipe
         )
         model = trained.outputs["model"]
-        rehearsed = uncached(rehearse_model(examples=examples, model=model, champion=champion, **source))
+        staged = uncached(check_in_staging(examples=examples, model=model, champion=champion, **source))
         evaluated = uncached(
             evaluate_model(
                 examples=examples,
                 model=model,
-                rehearsal=rehearsed.outputs["rehearsal"],
+                staging=staged.outputs["staging"],
                 champion=champion,
                 found=found.outputs["found"],
                 as_of=as_of,

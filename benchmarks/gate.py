@@ -4,8 +4,8 @@
 
 A pair is two models' NDCG@10 on every user, drawn so that the truth is known: each user has a level of their own, and
 each model scores around it with noise of its own. In a *null* pair both models are equal in law. The real gate judges
-each pair under the shipped policy without a rehearsal, with recall and concentration held alike, six slices of users
-and 10,000 resamples; a promotion of a null pair is false. *Primary rule alone* counts
+each pair under the shipped policy without a staging check, with recall and concentration held alike, six slices of
+users and 10,000 resamples; a promotion of a null pair is false. *Primary rule alone* counts
 pairs whose deciding metric passed, whatever was guarded.
 """
 
@@ -25,7 +25,7 @@ from lrm.evaluation.estimates import CHALLENGER, CHAMPION, POPULAR, Comparison, 
 from lrm.evaluation.gate.gate import Decision, decide
 from lrm.evaluation.gate.gate_inputs import PASSED, Evidence
 from lrm.evaluation.metrics.bootstrap import Draws, draw_users, interval, mean
-from lrm.evaluation.policy import RETRIEVAL, Policy, RehearsalPolicy
+from lrm.evaluation.policy import RETRIEVAL, Policy, StagingPolicy
 
 K = 10
 N_SLICES = 6
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--gains", type=float, nargs="+", default=[0.0, 0.005, 0.01, 0.02])
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    policy, rows = Policy(rehearsal=RehearsalPolicy(required=False)), []
+    policy, rows = Policy(staging=StagingPolicy(required=False)), []
     level = 1 - policy.decision.confidence
     for n_users in asked.users:
         for gain in asked.gains:

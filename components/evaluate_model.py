@@ -9,7 +9,7 @@ from components.step import step
 def evaluate_model(
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
-    rehearsal: dsl.Input[dsl.Artifact],
+    staging: dsl.Input[dsl.Artifact],
     champion: str,
     found: dsl.Input[dsl.Artifact],
     as_of: str,
@@ -26,7 +26,7 @@ def evaluate_model(
     Args:
         examples: folder that retrieve_features wrote.
         model: folder that train_lrm wrote: the challenger.
-        rehearsal: folder that rehearse_model wrote.
+        staging: folder that check_in_staging wrote.
         champion: the champion's bundle; empty where nothing is in service.
         found: folder that find_champion wrote, which knows what was rolled back and who was judged before.
         as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted unless that is allowed.
@@ -58,7 +58,7 @@ def evaluate_model(
         is_backfill=bool(as_of),
         allow_backfill=bool(allow_backfill),
         feature_repo=Path(feature_repo),
-        rehearsal=Path(rehearsal.path),
+        staging=Path(staging.path),
         found=Path(found.path),
     )
     shutil.copyfile(Path(evaluation.path, run.PAGE), page.path)

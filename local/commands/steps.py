@@ -15,7 +15,7 @@ DESCRIPTION = (
 )
 ALWAYS = {
     "find_champion": "reads the registry: who is champion may have changed",
-    "rehearse_model": "measures a server on this machine",
+    "check_in_staging": "measures a server on this machine",
     "evaluate_model": "decides: a verdict is measured anew, with the policy and the champion of now",
     "register_model": "writes to the registry",
     "promote_model": "moves the champion and writes to the ledger",

@@ -113,8 +113,8 @@ class GuardrailPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RehearsalPolicy:
-    """Whether a rehearsal must have been."""
+class StagingPolicy:
+    """Whether the staging check must have run."""
 
     required: bool = True
 
@@ -155,7 +155,7 @@ class Policy:
     )
     slices: SlicePolicy = field(default_factory=SlicePolicy)
     guardrails: GuardrailPolicy = field(default_factory=GuardrailPolicy)
-    rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+    staging: StagingPolicy = field(default_factory=StagingPolicy)
     honesty: HonestyPolicy = field(default_factory=HonestyPolicy)
 
     def __post_init__(self) -> None:

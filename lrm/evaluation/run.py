@@ -30,7 +30,7 @@ def evaluate_model(
     is_backfill: bool = False,
     allow_backfill: bool = False,
     feature_repo: Path | None = None,
-    rehearsal: Path | None = None,
+    staging: Path | None = None,
     found: Path | None = None,
 ) -> dict[str, Any]:
     """Judge a model against the champion and simple baselines.
@@ -46,7 +46,7 @@ def evaluate_model(
         is_backfill: the data end at an instant in the past that somebody asked for.
         allow_backfill: whoever started the run said in words that it may promote all the same.
         feature_repo: the declarations of the data, whose `policy.toml`, if any, overrules the project's.
-        rehearsal: folder that rehearse_model wrote; None where the model was not rehearsed.
+        staging: folder that check_in_staging wrote; None where the model was not checked in staging.
         found: folder that find_champion wrote, which knows what was rolled back, and the looks that were taken at these
             test data before; None where nobody looked.
 
@@ -60,7 +60,7 @@ def evaluate_model(
     """
     from lrm.content_digest import model_sha256
     from lrm.evaluation import policy as policies
-    from lrm.evaluation import staging_results as rehearsals
+    from lrm.evaluation import staging_results
     from lrm.evaluation.baselines.history_rerankers import ask_shortlists
     from lrm.evaluation.compare_models import hold
     from lrm.evaluation.estimates import CHALLENGER
@@ -76,7 +76,7 @@ def evaluate_model(
         raise DataError(f"champion and challenger are both {model}; give the champion's own folder, or none")
     config, manifest = named_preset(preset).evaluation, read_manifest(examples)
     paths = policies.files(feature_repo)
-    policy, rehearsed, known = policies.load(paths), rehearsals.read(rehearsal), alpha_spending.read(found)
+    policy, staged, known = policies.load(paths), staging_results.read(staging), alpha_spending.read(found)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
     contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
     protocol, ledger = manifest["data"]["protocol"], contest.ledger
@@ -98,7 +98,7 @@ def evaluate_model(
         facts=contest.facts._replace(
             is_backfill=is_backfill,
             allow_backfill=allow_backfill,
-            rehearsal=rehearsed,
+            staging=staged,
             rolled_back=_rolled_back(found, contest.about[CHALLENGER]["weights_sha256"]),
             looks=earlier,
         ),
@@ -107,7 +107,7 @@ def evaluate_model(
         "absent": absent,
         "policy": policies.as_json(policy, paths),
         "challenger_content": model_sha256(model),
-        "rehearsal": rehearsals.as_json(rehearsed),
+        "staging": staging_results.as_json(staged),
         "recommendations": contest.recommendations,
         "about": contest.about,
         "data": {

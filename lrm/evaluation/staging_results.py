@@ -1,4 +1,4 @@
-"""What a rehearsal on the real server found: the folder `rehearsal` of the step rehearse_model."""
+"""What a staging check on the real server found: the folder `staging` of the step check_in_staging."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from lrm.errors import DataError
 
-REHEARSAL = "rehearsal.json"
+STAGING = "staging.json"
 
 
-class Rehearsal(NamedTuple):
+class StagingResults(NamedTuple):
     """Skew between the offline and the online path, and what serving costs."""
 
     n_users: int
@@ -39,29 +39,29 @@ class Rehearsal(NamedTuple):
     """Why the champion could not be served beside it."""
 
 
-def read(folder: Path | None) -> Rehearsal | None:
-    """What was found; None where nothing was rehearsed.
+def read(folder: Path | None) -> StagingResults | None:
+    """What was found; None where nothing was checked.
 
     Raises:
-        DataError: `rehearsal.json` is missing or no JSON, lacks a field, or has one that is not a number.
+        DataError: `staging.json` is missing or no JSON, lacks a field, or has one that is not a number.
     """
     if folder is None:
         return None
-    path = folder / REHEARSAL
+    path = folder / STAGING
     if not path.is_file():
-        raise DataError(f"{path} is missing; the step rehearse_model writes it, also where nothing could be rehearsed")
+        raise DataError(f"{path} is missing; the step check_in_staging writes it, also where nothing could be checked")
     try:
         told = json.loads(path.read_text())
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); run the step rehearse_model again") from error
+        raise DataError(f"{path} is not JSON ({error}); run the step check_in_staging again") from error
     found = {
         name: _number(told, name, path)
-        for name in Rehearsal._fields
+        for name in StagingResults._fields
         if name not in ("skewed_signals", "n_expired", "fault", "champion_fault")
     }
     named = Counter(signal for row in told.get("skew", []) for signal in row["signals"])
     names = tuple(name for name, _ in sorted(named.items(), key=lambda one: (-one[1], one[0])))
-    return Rehearsal(
+    return StagingResults(
         **found,
         skewed_signals=names,
         n_expired=sum(told.get("expired", {}).values()),
@@ -70,7 +70,7 @@ def read(folder: Path | None) -> Rehearsal | None:
     )
 
 
-def as_json(found: Rehearsal | None) -> dict[str, Any] | None:
+def as_json(found: StagingResults | None) -> dict[str, Any] | None:
     """What `evaluation.json` holds of it: null where a number is not finite, which JSON cannot say."""
     if found is None:
         return None
@@ -81,12 +81,12 @@ def as_json(found: Rehearsal | None) -> dict[str, Any] | None:
 
 
 def _number(told: dict[str, Any], name: str, path: Path) -> Any:
-    """A field; null only for what a rehearsal without a champion cannot measure. Not finite is left to the gate."""
+    """A field; null only for what a staging check without a champion cannot measure. Not finite is left to the gate."""
     value = told.get(name)
     if value is None and name in told and name.startswith("champion_"):
         return None
     if value is None and name in told and not told.get("n_requests"):
         return math.nan  # nothing was asked, so nothing was measured
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"{path}: {name} must be a number, got {value!r}; run the step rehearse_model again")
+        raise DataError(f"{path}: {name} must be a number, got {value!r}; run the step check_in_staging again")
     return value

@@ -1,4 +1,4 @@
-"""Rows that no client could ever send: a server takes keys and values within limits, and rehearsals send them too."""
+"""Rows that no client could ever send: a server takes keys and values within limits, and so does the staging check."""
 
 from __future__ import annotations
 

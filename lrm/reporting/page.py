@@ -35,7 +35,7 @@ def context(summary: Json, kept: Kept) -> Json:
         "validation": sections.validation(kept),
         "pretraining": sections.curves(kept.pretraining_curves),
         "training": sections.curves(kept.training_curves, best_epoch=kept.training_metrics.get("best_epoch")),
-        "rehearsal": staging.section(kept),
+        "staging": staging.section(kept),
         "verdict": verdict.verdict(kept),
         "metrics": results.metrics(kept),
         "comparisons": results.comparisons(kept),

@@ -14,7 +14,7 @@ STEPS = (
     "validate_data",
     "pretrain_token_factory",
     "train_lrm",
-    "rehearse_model",
+    "check_in_staging",
     "evaluate_model",
     "register_model",
     "promote_model",
@@ -41,7 +41,7 @@ class Kept(NamedTuple):
     training_curves: Json
     training_metrics: Json
     config: Json
-    rehearsal: Json
+    staging: Json
     evaluation: Json
     ledger: Json
     lineage: Json
@@ -78,7 +78,7 @@ def read(run_dir: Path) -> Kept:
         training_curves=parsed("steps/train_lrm/curves.json"),
         training_metrics=parsed("steps/train_lrm/metrics.json"),
         config=parsed("steps/train_lrm/config.json"),
-        rehearsal=parsed("steps/rehearse_model/rehearsal.json"),
+        staging=parsed("steps/check_in_staging/staging.json"),
         evaluation=parsed("steps/evaluate_model/evaluation.json"),
         ledger=parsed("steps/evaluate_model/signal_ledger.json"),
         lineage=parsed("steps/register_model/bundle.json").get("lineage", {}),

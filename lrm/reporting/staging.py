@@ -1,4 +1,4 @@
-"""The report's section about the rehearsal: online against offline, and what the real server took."""
+"""The report's section about the staging check: online against offline, and what the real server took."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEYS = (
 
 
 def section(kept: Kept) -> Json:
-    """What the page shows; empty where no rehearsal ended."""
-    found = kept.rehearsal
+    """What the page shows; empty where no staging check ended."""
+    found = kept.staging
     if not found:
         return {}
     if found.get("fault"):
-        return {"lead": "The model could not be rehearsed.", "facts": [("Why", found["fault"])], "skew": []}
+        return {"lead": "The model could not be checked in staging.", "facts": [("Why", found["fault"])], "skew": []}
     facts = [
         ("Differences beyond the tolerance", count(found["n_skewed"])),
         ("Largest difference of a score", f"{found['max_score_difference']:.1e}"),
@@ -47,12 +47,12 @@ def section(kept: Kept) -> Json:
 
 
 def summary(kept: Kept) -> Json | None:
-    """What `summary.json` holds; None where no rehearsal ended."""
-    return {key: kept.rehearsal[key] for key in KEYS} if kept.rehearsal else None
+    """What `summary.json` holds; None where no staging check ended."""
+    return {key: kept.staging[key] for key in KEYS} if kept.staging else None
 
 
 def _expired(by_signal: Json, n_ever_known: int | None) -> str:
-    """A rehearsal of an earlier version did not count the values beside those that expired."""
+    """A staging check of an earlier version did not count the values beside those that expired."""
     if not by_signal:
         return "none"
     n = sum(by_signal.values())

@@ -67,7 +67,7 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         "warnings": warnings(kept),
         "data": _data(kept),
         "steps": [*steps, report],
-        "rehearsal": staging.summary(kept),
+        "staging": staging.summary(kept),
         "metrics": kept.evaluation.get("models", {}),
         "model": _model(kept),
         "versions": dict(kept.run.get("versions", {})),
@@ -183,7 +183,7 @@ def summary_text(summary: Json, *, run_dir: Path | None = None) -> str:
         for step in summary["steps"]
     ]
     lines += ["", *_table(("step", "state", "time", "CPU time", "peak memory"), steps, n_left=2)]
-    lines += _rehearsal_lines(summary["rehearsal"])
+    lines += _staging_lines(summary["staging"])
     for task in TASKS:
         lines += _metrics_table(task, summary["metrics"])
     if verdict:
@@ -205,16 +205,16 @@ def _list(sentences: Sequence[str], n: int) -> list[str]:
     return [*(f"  - {sentence}" for sentence in sentences[:n]), *more]
 
 
-def _rehearsal_lines(found: Json | None) -> list[str]:
+def _staging_lines(found: Json | None) -> list[str]:
     if not found:
         return []
     if not found["n_users"]:
-        return ["", "Rehearsal: the model could not be served; the report says why"]
+        return ["", "Staging check: the model could not be served; the report says why"]
     beside = found["champion_latency_p50_ms"]
     champion = f" (champion {beside:.0f})" if beside is not None else ""
     return [
         "",
-        f"Rehearsal: {found['n_users']} users online and offline, {found['n_skewed']} differences beyond the "
+        f"Staging check: {found['n_users']} users online and offline, {found['n_skewed']} differences beyond the "
         f"tolerance; median answer {found['latency_p50_ms']:.0f} ms{champion}",
     ]
 

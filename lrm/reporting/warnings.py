@@ -9,7 +9,7 @@ from lrm.reporting.wording import is_number
 
 EXPIRED_SHARE = 0.1
 """Share of the values known online beyond which those that have expired are worth a warning: their source may have
-stopped. Data that end long before a run, as a public data set does, are rehearsed at their own end."""
+stopped. Data that end long before a run, as a public data set does, are checked in staging at their own end."""
 
 
 def warnings(kept: Kept) -> list[Json]:
@@ -37,12 +37,12 @@ def _drift(kept: Kept) -> Iterator[Json]:
 
 
 def _expired(kept: Kept) -> Iterator[Json]:
-    by_signal, n_known = kept.rehearsal.get("expired") or {}, kept.rehearsal.get("n_ever_known")
+    by_signal, n_known = kept.staging.get("expired") or {}, kept.staging.get("n_ever_known")
     share = sum(by_signal.values()) / n_known if n_known else 0.0
     if share > EXPIRED_SHARE:
         named = ", ".join(f"{name} {n:,}" for name, n in by_signal.items())
         what = f"{share:.0%} of the values known online have expired, so null: {named}."
-        yield _warning("rehearse_model", "expired", what, share, EXPIRED_SHARE)
+        yield _warning("check_in_staging", "expired", what, share, EXPIRED_SHARE)
 
 
 def _leaks(kept: Kept) -> Iterator[Json]:

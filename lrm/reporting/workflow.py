@@ -17,7 +17,7 @@ _PLACES = {
     "validate_data": (1, 1),
     "pretrain_token_factory": (2, 1),
     "train_lrm": (3, 1),
-    "rehearse_model": (4, 1),
+    "check_in_staging": (4, 1),
     "evaluate_model": (0, 2),
     "register_model": (1, 2),
     "promote_model": (2, 2),
@@ -41,8 +41,8 @@ def wide(steps: Sequence[Json]) -> str:
     ran = {step["name"] for step in steps if step["state"] != "skipped"}
     order = list(_PLACES)
     edges = [_right(at[a], at[b], is_on={a, b} <= ran) for row in (order[1:6], order[6:]) for a, b in pairwise(row)]
-    edges.append(_fold(at["rehearse_model"], at["evaluate_model"], is_on="evaluate_model" in ran))
-    edges += [_down(at["find_champion"], at[name], is_on=name in ran) for name in ("rehearse_model", "validate_data")]
+    edges.append(_fold(at["check_in_staging"], at["evaluate_model"], is_on="evaluate_model" in ran))
+    edges += [_down(at["find_champion"], at[name], is_on=name in ran) for name in ("check_in_staging", "validate_data")]
     if "roll_out" in ran and "promote_model" not in ran:
         edges.append(_bypass(at["register_model"], at["roll_out"]))
     boxes = [_box(step, *at[step["name"]]) for step in steps if step["name"] in at]

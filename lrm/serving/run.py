@@ -1,4 +1,4 @@
-"""The serving room's doors: rehearse a trained model, and put a registered version in service."""
+"""The serving room's doors: check a trained model in staging, and put a registered version in service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lrm.record import recorded
-from lrm.serving.staging.staging_check import rehearse_model as rehearse_model
+from lrm.serving.staging.staging_check import check_in_staging as check_in_staging
 
 N_PROBES = 25
-"""Users whose requests are compared with the offline scores: a light check of what the rehearsal has proved."""
+"""Users whose requests are compared with the offline scores: a light check of what the staging check has proved."""
 EXACTLY = ("--search-effort", "0")
 """Skew is a question about signals and code: it is asked without the index, whose own error was measured when it was
 built, and is looked at again by every server that opens it."""

@@ -2,20 +2,20 @@ import numpy as np
 import pytest
 
 from lrm.config import preset
-from lrm.evaluation.policy import METRICS, DecisionPolicy, HonestyPolicy, Policy, RehearsalPolicy, SlicePolicy
+from lrm.evaluation.policy import METRICS, DecisionPolicy, HonestyPolicy, Policy, SlicePolicy, StagingPolicy
 from lrm.evaluation.test_set import ask, ask_baselines, prepare
 from lrm.features.tables import read
 from tests.worlds import SIGNALS, write_examples
 
 
 def small_policy(**decision):
-    """The default policy with fewer users and draws, no rehearsal, and what a test asks for."""
+    """The default policy with fewer users and draws, no staging check, and what a test asks for."""
     few = {"min_users": 10, "n_resamples": 500} | decision
     known = {task: dict.fromkeys(metrics, 1.0) for task, metrics in METRICS.items()}
     return Policy(
         decision=DecisionPolicy(**few),
         slices=SlicePolicy(min_users=10),
-        rehearsal=RehearsalPolicy(required=False),
+        staging=StagingPolicy(required=False),
         honesty=HonestyPolicy(max_signal_auc=1.0, max_gain=known),  # an oracle is better than any model
     )
 

@@ -9,7 +9,7 @@ from lrm.config import ARMS, PRESETS, SHUFFLED, preset
 from lrm.evaluation.run import evaluate_model
 from lrm.training.run import pretrain_token_factory, train_lrm
 from tests.evaluation.test_run import POLICY
-from tests.evaluation.test_staging_results import UNSERVED, write_rehearsal
+from tests.evaluation.test_staging_results import UNSERVED, write_staging_results
 
 
 def small(name):
@@ -27,9 +27,9 @@ def test_a_preset_is_trained_judged_and_weighed_signal_by_signal(name, examples,
     pretrain_token_factory(examples, tmp_path / "factory", preset="small")
     train_lrm(examples, tmp_path / "factory", tmp_path / "model", preset="small")
     can_be_served = name != SHUFFLED  # it reads the signals of other rows, and a server has one request at a time
-    (tmp_path / "rehearsal").mkdir()
-    rehearsal = write_rehearsal(tmp_path / "rehearsal", **({} if can_be_served else UNSERVED))
-    asked = {"preset": "small", "feature_repo": tmp_path, "rehearsal": rehearsal}
+    (tmp_path / "staging").mkdir()
+    staging = write_staging_results(tmp_path / "staging", **({} if can_be_served else UNSERVED))
+    asked = {"preset": "small", "feature_repo": tmp_path, "staging": staging}
     metrics = evaluate_model(examples, tmp_path / "model", None, tmp_path / "evaluation", **asked)
     result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     assert 0 < metrics["ranking_auc"] < 1

@@ -20,7 +20,7 @@ from lrm.registry import bundle
 from lrm.reporting.run import report_run
 from lrm.schema import write_signals
 from lrm.tokens.corpus import fit_vocabulary
-from tests.evaluation.test_staging_results import UNSERVED, write_rehearsal
+from tests.evaluation.test_staging_results import UNSERVED, write_staging_results
 from tests.worlds import SIGNALS
 
 POLICY = """\
@@ -28,7 +28,7 @@ POLICY = """\
 min_users = 10
 n_resamples = 500
 
-[rehearsal]
+[staging]
 required = false
 
 [honesty]
@@ -317,23 +317,23 @@ def test_the_content_of_the_challenger_is_the_registrys_digest_of_the_same_files
     assert model_sha256(touched) != content
 
 
-def test_skew_in_the_rehearsal_rejects_with_the_signal_named(judge, tmp_path):
-    write_rehearsal(tmp_path, n_skewed=2, skew=[{"signals": ["hour"]}, {"signals": ["hour", "age"]}])
-    result = judge(tmp_path / "evaluation", rehearsal=tmp_path)
+def test_skew_in_the_staging_check_rejects_with_the_signal_named(judge, tmp_path):
+    write_staging_results(tmp_path, n_skewed=2, skew=[{"signals": ["hour"]}, {"signals": ["hour", "age"]}])
+    result = judge(tmp_path / "evaluation", staging=tmp_path)
     assert result["verdict"] == "reject"
     assert "hour, age differ" in result["reasons"][0]
-    assert result["rehearsal"]["n_expired"] == 3
+    assert result["staging"]["n_expired"] == 3
 
 
 def test_a_model_that_cannot_be_served_is_rejected_and_both_reports_say_so(judge, tmp_path):
-    rehearsal, evaluation = (tmp_path / "run/steps" / step for step in ("rehearse_model", "evaluate_model"))
-    rehearsal.mkdir(parents=True)
-    write_rehearsal(rehearsal, **UNSERVED)
-    result = judge(evaluation, rehearsal=rehearsal)
+    staging, evaluation = (tmp_path / "run/steps" / step for step in ("check_in_staging", "evaluate_model"))
+    staging.mkdir(parents=True)
+    write_staging_results(staging, **UNSERVED)
+    result = judge(evaluation, staging=staging)
     said = "The model cannot be served: the server did not start"
     assert result["verdict"] == "reject"
     assert said in result["reasons"]
-    assert (result["rehearsal"]["fault"], result["rehearsal"]["latency_p50_ms"]) == ("the server did not start", None)
+    assert (result["staging"]["fault"], result["staging"]["latency_p50_ms"]) == ("the server did not start", None)
     assert said in (evaluation / "evaluation.html").read_text()
     report_run(tmp_path / "run")
     assert "the server did not start" in (tmp_path / "run/report.html").read_text()

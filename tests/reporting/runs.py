@@ -16,7 +16,7 @@ TIMES = {
     "validate_data": (17.8, 16.9, 1430),
     "pretrain_token_factory": (61.3, 118.0, 1180),
     "train_lrm": (271.6, 530.4, 1890),
-    "rehearse_model": (31.5, 40.2, 1310),
+    "check_in_staging": (31.5, 40.2, 1310),
     "evaluate_model": (38.2, 70.1, 1640),
     "register_model": (6.1, 5.2, 480),
     "promote_model": (1.2, 1.1, 312),
@@ -220,7 +220,7 @@ EVALUATION: Json = {
          "value": 0.0025, "low": -0.0006, "high": 0.0056, "bar": -0.005},
         {"rule": "Slices", "asked": "none worse by more than 0.01 beyond doubt (holm correction)",
          "seen": "11 judged, 1 with fewer than 50 users or no number", "outcome": "passed", "verdict": "promote"},
-        {"rule": "Rehearsal", "asked": "answers on the real server as offline", "seen": "not rehearsed",
+        {"rule": "Staging check", "asked": "answers on the real server as offline", "seen": "not checked in staging",
          "outcome": "not asked", "verdict": "promote"},
     ],
     "primary": {"task": "ranking", "metric": "auc"},
@@ -298,7 +298,7 @@ LEDGER: Json = {
     "together": {"signals": ["age", "unit_price"], "worth": {"ranking": {"auc": _worth(0.0003, 0.002)}}},
     "warnings": ["Signal 'was_bought' may leak the outcome: alone it orders outcomes."],
 }  # fmt: skip
-REHEARSAL: Json = {
+STAGING: Json = {
     "n_users": 100, "n_requests": 200, "n_skewed": 3, "tolerance": 1e-4,
     "max_score_difference": 0.0412, "max_probability_difference": 2.4e-8,
     "skew": [{"user_id": 77, "item_id": 1081, "what": "score", "online": 3.1, "offline": 3.06, "signals": ["income"]}],
@@ -347,7 +347,7 @@ def promoted(folder: Path) -> Path:
     write(folder, "steps/pretrain_token_factory/curves.json", PRETRAINING_CURVES)
     write(folder, "steps/train_lrm/curves.json", TRAINING_CURVES)
     write(folder, "steps/train_lrm/metrics.json", {"best_epoch": 3, "epochs": 4, "steps": 2000})
-    write(folder, "steps/rehearse_model/rehearsal.json", REHEARSAL)
+    write(folder, "steps/check_in_staging/staging.json", STAGING)
     write(folder, EVALUATION_FILE, EVALUATION)
     write(folder, LEDGER_FILE, LEDGER)
     write(folder, "steps/register_model/bundle.json", BUNDLE)
@@ -387,7 +387,7 @@ def failed(folder: Path) -> Path:
 def killed(folder: Path) -> Path:
     """A run whose process was killed while training, and left a half-written file."""
     promoted(folder)
-    for step in ("rehearse_model", "evaluate_model", "register_model", "promote_model", "roll_out"):
+    for step in ("check_in_staging", "evaluate_model", "register_model", "promote_model", "roll_out"):
         shutil.rmtree(folder / "steps" / step)
     write_record(folder, "train_lrm", state="running")
     (folder / "steps/train_lrm/curves.json").write_text('{"train/retrieval_loss": [[5, 10.')

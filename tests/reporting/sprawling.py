@@ -27,6 +27,6 @@ def sprawling(folder: Path) -> Path:
     cards[1]["recommended"][0]["title"] = cards[1]["history"][-1]["title"] = RIGHT_TO_LEFT
     rows = [*runs.sliced(f"store = {LONG}", "ranking", "auc", (0.77, 0.75, 0.77), 0.02, 88), *runs.EVALUATION["slices"]]
     runs.write(folder, runs.EVALUATION_FILE, runs.EVALUATION | {"recommendations": cards, "slices": rows})
-    skew = [{**runs.REHEARSAL["skew"][0], "user_id": LONG, "item_id": LONG, "signals": [f"store_{LONG}"]}]
-    runs.write(folder, "steps/rehearse_model/rehearsal.json", runs.REHEARSAL | {"skew": skew})
+    skew = [{**runs.STAGING["skew"][0], "user_id": LONG, "item_id": LONG, "signals": [f"store_{LONG}"]}]
+    runs.write(folder, "steps/check_in_staging/staging.json", runs.STAGING | {"skew": skew})
     return folder

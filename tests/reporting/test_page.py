@@ -116,7 +116,7 @@ def test_sections_that_the_run_did_not_reach_are_named_not_drawn_empty(run_dir, 
     runs.failed(run_dir)
     _, page = report(state="FAILED")
     assert '<section id="metrics"' not in page
-    assert "nothing to show for: pretraining, training, rehearsal, verdict, metrics" in page
+    assert "nothing to show for: pretraining, training, staging, verdict, metrics" in page
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (420, "dark")])

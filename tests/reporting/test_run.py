@@ -223,22 +223,22 @@ def test_the_door_returns_the_outcome_as_metrics(run_dir):
     assert report_run(run_dir, state="FAILED") == {"status": "failed", "verdict": "", "n_steps_failed": 1}
 
 
-def test_the_rehearsal_is_on_the_page_and_in_the_summary(run_dir, report):
+def test_the_staging_check_is_on_the_page_and_in_the_summary(run_dir, report):
     runs.promoted(run_dir)
     summary, page = report()
-    assert (summary["rehearsal"]["n_users"], summary["rehearsal"]["n_skewed"]) == (100, 3)
+    assert (summary["staging"]["n_users"], summary["staging"]["n_skewed"]) == (100, 3)
     for text in ("41.2 and 75.2 ms (champion 39.8 and 71.9 ms)", "6.8 MB"):
         assert text in page
     assert "421 of 8,420 (5.0%): promotions 412, weeks_since_bought 9" in page
-    line = next(line for line in summary_text(summary).splitlines() if line.startswith("Rehearsal: "))
+    line = next(line for line in summary_text(summary).splitlines() if line.startswith("Staging check: "))
     assert "3 differences beyond the tolerance; median answer 41 ms (champion 40)" in line
 
 
 def test_a_model_that_could_not_be_served_is_said(run_dir, report):
     runs.promoted(run_dir)
-    nothing = dict.fromkeys(runs.REHEARSAL) | {"n_users": 0, "n_requests": 0, "n_skewed": 0, "skew": [], "expired": {}}
-    runs.write(run_dir, "steps/rehearse_model/rehearsal.json", nothing | {"fault": "the server ended with status 1"})
+    nothing = dict.fromkeys(runs.STAGING) | {"n_users": 0, "n_requests": 0, "n_skewed": 0, "skew": [], "expired": {}}
+    runs.write(run_dir, "steps/check_in_staging/staging.json", nothing | {"fault": "the server ended with status 1"})
     summary, page = report()
     jsonschema.validate(summary, SCHEMA)
     assert "the server ended with status 1" in page
-    assert "Rehearsal: the model could not be served" in summary_text(summary)
+    assert "Staging check: the model could not be served" in summary_text(summary)

@@ -9,12 +9,12 @@ from lrm.reporting.summary import N_WARNINGS, summary_text
 from tests.reporting import runs
 from tests.reporting.test_run import SCHEMA
 
-VALIDATION, REHEARSAL = "steps/validate_data/validation.json", "steps/rehearse_model/rehearsal.json"
+VALIDATION, STAGING = "steps/validate_data/validation.json", "steps/check_in_staging/staging.json"
 
 
 def test_every_kind_of_warning_says_its_step_what_was_seen_and_the_bar(run_dir, report):
     runs.promoted(run_dir)
-    runs.write(run_dir, REHEARSAL, runs.REHEARSAL | {"expired": {"promotions": 842, "income": 842}})
+    runs.write(run_dir, STAGING, runs.STAGING | {"expired": {"promotions": 842, "income": 842}})
     summary, page = report()
     jsonschema.validate(summary, SCHEMA)
     found = {(one["step"], one["kind"], one["value"], one["bar"]): one["what"] for one in summary["warnings"]}
@@ -25,7 +25,7 @@ def test_every_kind_of_warning_says_its_step_what_was_seen_and_the_bar(run_dir, 
         "2 of 1,469,307 rows, expected 0 to 80,000.",
         ("validate_data", "drift", 0.171, 0.134): "requests.store_id has drifted from what the champion was trained on "
         "(Jensen-Shannon distance 0.171, above 0.134).",
-        ("rehearse_model", "expired", 0.2, 0.1): "20% of the values known online have expired, so null: "
+        ("check_in_staging", "expired", 0.2, 0.1): "20% of the values known online have expired, so null: "
         "promotions 842, income 842.",
         ("evaluate_model", "leak", None, None): runs.LEDGER["warnings"][0],
     }
@@ -38,7 +38,7 @@ def test_every_kind_of_warning_says_its_step_what_was_seen_and_the_bar(run_dir, 
 @pytest.mark.parametrize(("n_expired", "is_told"), [(841, False), (843, True)])
 def test_expired_values_are_a_warning_beyond_a_tenth_of_those_known(run_dir, report, n_expired, is_told):
     runs.promoted(run_dir)
-    runs.write(run_dir, REHEARSAL, runs.REHEARSAL | {"expired": {"promotions": n_expired}})
+    runs.write(run_dir, STAGING, runs.STAGING | {"expired": {"promotions": n_expired}})
     summary, _ = report()
     assert any(one["kind"] == "expired" for one in summary["warnings"]) == is_told
 

@@ -1,4 +1,4 @@
-"""No line that a server, its probe or a rehearsal writes names a user or repeats what was sent."""
+"""No line that a server, its probe or a staging check writes names a user or repeats what was sent."""
 
 import json
 import subprocess
@@ -77,7 +77,7 @@ def test_a_failed_probe_names_no_user(world, tmp_path, monkeypatch):
     assert str(USER) not in str(told.value)
 
 
-def test_a_failed_rehearsal_names_no_user():
+def test_a_failed_staging_check_names_no_user():
     worst = Skew(USER, 100, "score", 1.0, 2.0, ["age"])
     with pytest.raises(ServingError, match="a user, item 100: score 1") as told:
         require_none(Outcome(1.0, 0.0, 1, [worst], {}, 1))

@@ -29,7 +29,7 @@ RULES: tuple[Rule, ...] = (
     plausibility.plausibility,
     guardrails.coverage,
     guardrails.retention,
-    guardrails.rehearsal,
+    guardrails.staging,
     guardrails.backfill,
     guardrails.rolled_back,
 )

@@ -9,7 +9,7 @@ from lrm.evaluation.estimates import Comparison
 from lrm.evaluation.gate.alpha_spending import Looks
 from lrm.evaluation.metrics.bootstrap import Interval
 from lrm.evaluation.policy import Policy
-from lrm.evaluation.staging_results import Rehearsal
+from lrm.evaluation.staging_results import StagingResults
 
 PROMOTE, KEEP, REJECT, INCONCLUSIVE = "promote", "keep", "reject", "inconclusive"
 PASSED, FAILED, UNCLEAR, NOT_ASKED = "passed", "failed", "cannot tell", "not asked"
@@ -37,7 +37,7 @@ class Facts(NamedTuple):
     """Whoever started the run said in words that such data may promote."""
     rolled_back: str | None = None
     """Who took the challenger's weights out of service, when and why; "" for nobody, None where nobody could say."""
-    rehearsal: Rehearsal | None = None
+    staging: StagingResults | None = None
     looks: Looks = Looks()
     """What earlier looks at these test data leave to this one."""
     retention: Mapping[str, float] = {}

@@ -7,7 +7,7 @@ import math
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION
 from lrm.evaluation.gate.gate_inputs import KEEP, REJECT, Evidence, Finding, failed, not_asked, passed, unclear
 from lrm.evaluation.policy import RETRIEVAL, Policy
-from lrm.evaluation.staging_results import Rehearsal
+from lrm.evaluation.staging_results import StagingResults
 
 MEGABYTE = 1e6
 
@@ -28,17 +28,19 @@ def coverage(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [failed(rule, asked, seen, f"Lists show less of the catalogue: {seen}; asked: {asked}.", verdict=KEEP)]
 
 
-def rehearsal(evidence: Evidence, policy: Policy) -> list[Finding]:
+def staging(evidence: Evidence, policy: Policy) -> list[Finding]:
     """The model on the real server answers as it does offline, quickly enough, from a bundle that is not too large."""
-    found = evidence.facts.rehearsal
+    found = evidence.facts.staging
     asked = "answers on the real server as offline"
     if found is not None and found.fault:
-        return [failed("Rehearsal", asked, "no answer", f"The model cannot be served: {found.fault}", verdict=REJECT)]
+        return [
+            failed("Staging check", asked, "no answer", f"The model cannot be served: {found.fault}", verdict=REJECT)
+        ]
     if found is None or not found.n_requests:
-        reason = "Not rehearsed: the model has not answered through the online store and the server."
-        if policy.rehearsal.required:
-            return [unclear("Rehearsal", asked, "not rehearsed", reason)]
-        return [not_asked("Rehearsal", asked, "not rehearsed", reason)]
+        reason = "Not checked in staging: the model has not answered through the online store and the server."
+        if policy.staging.required:
+            return [unclear("Staging check", asked, "not checked in staging", reason)]
+        return [not_asked("Staging check", asked, "not checked in staging", reason)]
     bars = policy.guardrails
     n_megabytes = found.bundle_bytes / MEGABYTE
     latency, size = (
@@ -60,14 +62,14 @@ def _of_champion(evidence: Evidence, measured: float | None) -> float | None:
     return math.nan if measured is None and evidence.has_champion else measured
 
 
-def _skew(found: Rehearsal) -> Finding:
+def _skew(found: StagingResults) -> Finding:
     rule, asked = "Online as offline", f"scores within {found.tolerance:g}"
     largest = max(found.max_score_difference, found.max_probability_difference)
     seen = f"largest difference {largest:.2g}, {found.n_requests:,} requests of {found.n_users:,} users"
     if found.n_expired:
         seen += f"; {found.n_expired:,} expired values became null"
     if not (math.isfinite(found.max_score_difference) and math.isfinite(found.max_probability_difference)):
-        return unclear(rule, asked, "not a number", "the rehearsal's differences are not finite numbers.")
+        return unclear(rule, asked, "not a number", "the staging check's differences are not finite numbers.")
     if found.n_skewed or largest > found.tolerance:
         names = ", ".join(found.skewed_signals) or "no signal: the scores alone"
         reason = (
@@ -84,7 +86,7 @@ def _ratio(rule: str, own: float, other: float | None, most: float, unit: str, w
     ratio = own / other if other else math.nan
     if not math.isfinite(ratio):
         reason = f"{rule[0].lower()}{rule[1:]} could not be measured"
-        said = f"{reason}: the champion was not rehearsed ({why})." if why else f"{reason}."
+        said = f"{reason}: the champion was not checked in staging ({why})." if why else f"{reason}."
         return unclear(rule, asked, "not measured", said)
     seen = f"{ratio:.2f} times ({own:,.4g}, before {other:,.4g})"
     if ratio <= most:

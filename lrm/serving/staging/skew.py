@@ -122,7 +122,7 @@ def require_none(outcome: Outcome) -> None:
 
 
 def _described(skew: Skew) -> str:
-    """The user stands in rehearsal.json and not here: this comes into logs."""
+    """The user stands in staging.json and not here: this comes into logs."""
     of = "a user" if skew.item_id is None else f"a user, item {skew.item_id!r}"
     values = [
         "missing" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
-"""The rehearsal: a trained model in the real server, before anybody decides about it.
+"""The staging check: a trained model in the real server, before anybody decides about it.
 
-Everything is built in a scratch folder, so that what is in service is not touched. Only the entities that the rehearsal
-asks about are written to the scratch's online store: seconds instead of a minute.
+Everything is built in a scratch folder, so that what is in service is not touched. Only the entities that the staging
+check asks about are written to the scratch's online store: seconds instead of a minute.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from lrm.serving.staging.replay import Probe, Reply
     from lrm.serving.staging.skew import Outcome
 
-REHEARSAL = "rehearsal.json"
-CHALLENGER, CHAMPION, REHEARSED = "challenger", "champion", "rehearsed"
+STAGING = "staging.json"
+CHALLENGER, CHAMPION, STAGED = "challenger", "champion", "staged"
 LOGS = {CHALLENGER: "challenger.log", CHAMPION: "champion.log"}
 N_USERS = 100
 N_LISTED = 20
-"""Differences that `rehearsal.json` lists; all are counted."""
+"""Differences that `staging.json` lists; all are counted."""
 
 
 class Play(NamedTuple):
@@ -42,7 +42,7 @@ class Play(NamedTuple):
     examples: Path
     data: Path
     feature_repo: Path
-    rehearsal: Path
+    staging: Path
     n_users: int
 
 
@@ -62,12 +62,12 @@ class Played(NamedTuple):
     replies: list[Reply]
 
 
-@recorded("rehearse_model", output="rehearsal", keep=(REHEARSAL, *LOGS.values()))
-def rehearse_model(
+@recorded("check_in_staging", output="staging", keep=(STAGING, *LOGS.values()))
+def check_in_staging(
     examples: Path,
     model: Path,
     champion: Path | None,
-    rehearsal: Path,
+    staging: Path,
     *,
     data: Path,
     feature_repo: Path,
@@ -83,30 +83,30 @@ def rehearse_model(
         examples: folder of retrieve_features; its `as_of` is the instant of all requests.
         model: folder that train_lrm wrote.
         champion: the bundle in service; None where there is none.
-        rehearsal: output folder; gets `rehearsal.json` (docs/artifacts.md, section 9) and the servers' logs.
+        staging: output folder; gets `staging.json` (docs/artifacts.md, section 9) and the servers' logs.
         data: the data folder.
         feature_repo: the declarations over it.
         n_users: users at most, spread from the most recently active to the least.
 
     Returns:
-        The numbers of `rehearsal.json`.
+        The numbers of `staging.json`.
     """
     from lrm.features.tables import read
 
-    play, found, champion_fault = Play(read(examples), examples, data, feature_repo, rehearsal, n_users), None, ""
-    with tempfile.TemporaryDirectory(dir=rehearsal, prefix=".stage-") as folder:
+    play, found, champion_fault = Play(read(examples), examples, data, feature_repo, staging, n_users), None, ""
+    with tempfile.TemporaryDirectory(dir=staging, prefix=".stage-") as folder:
         own = {CHALLENGER: sealed(model, Path(folder, "bundle"))}
         if champion is not None:
-            found, champion_fault = _rehearsed(play, own | {CHAMPION: champion}, Path(folder, "both"))
+            found, champion_fault = _measured(play, own | {CHAMPION: champion}, Path(folder, "both"))
         if found is None:  # the champion's fault, or the challenger's, which is then met again
-            found, fault = _rehearsed(play, own, Path(folder, "alone"))
+            found, fault = _measured(play, own, Path(folder, "alone"))
     facts = (found or _nothing()) | {
         "bundle_bytes": size_of(model),
         "champion_bundle_bytes": size_of(champion) if champion else None,
         "fault": fault if found is None else "",
         "champion_fault": champion_fault if found else "",
     }
-    (rehearsal / REHEARSAL).write_text(json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n")
+    (staging / STAGING).write_text(json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n")
     return {name: value for name, value in facts.items() if isinstance(value, int | float)}
 
 
@@ -130,7 +130,7 @@ def size_of(bundle: Path) -> int:
     return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name not in added)
 
 
-def _rehearsed(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Any] | None, str]:
+def _measured(play: Play, bundles: dict[str, Path], stage: Path) -> tuple[dict[str, Any] | None, str]:
     """What was measured, or None and what went wrong."""
     from lrm.features.scratch_project import scratch_project
     from lrm.model.artifact import load
@@ -158,7 +158,7 @@ def _perform(
         replies: dict[str, list[Reply]] = {name: [] for name in actors}
         for name, actor in actors.items():
             start = time.perf_counter()
-            addresses[name] = stack.enter_context(running(actor.release.folder, log=play.rehearsal / LOGS[name]))
+            addresses[name] = stack.enter_context(running(actor.release.folder, log=play.staging / LOGS[name]))
             started[name] = time.perf_counter() - start
             ask(addresses[name], actor.probes[0], actor.release.as_of)  # the first request fills caches
         for row in range(len(actors[CHALLENGER].probes)):
@@ -175,7 +175,7 @@ def _cast(play: Play, bundles: dict[str, Path], stage: Path, scratch: Scratch) -
     from lrm.serving.staging.replay import choose_probes
 
     as_of = datetime.fromisoformat(read_manifest(play.examples)["as_of"])
-    place: dict[str, Any] = {"state": stage, "version": REHEARSED, "online": scratch.online}
+    place: dict[str, Any] = {"state": stage, "version": STAGED, "online": scratch.online}
     declared, probes = {}, {}
     for name, bundle in bundles.items():
         declared[name] = declared_for(read_signals(bundle / "signals.json"), play.feature_repo, play.data)
@@ -217,7 +217,7 @@ def _found(outcome: Outcome, played: dict[str, Played]) -> dict[str, Any]:
 
 
 def _nothing() -> dict[str, Any]:
-    """What `rehearsal.json` says where nothing could be measured."""
+    """What `staging.json` says where nothing could be measured."""
     from lrm.serving.staging.skew import TOLERANCE
 
     measured = ("max_score_difference", "max_probability_difference", "start_seconds")

@@ -5,10 +5,10 @@ from dataclasses import replace
 from scipy.stats import binom
 
 from benchmarks.gate import simulate
-from lrm.evaluation.policy import DecisionPolicy, Policy, RehearsalPolicy
+from lrm.evaluation.policy import DecisionPolicy, Policy, StagingPolicy
 
 N_PAIRS = 200
-POLICY = replace(Policy(), decision=DecisionPolicy(n_resamples=1000), rehearsal=RehearsalPolicy(required=False))
+POLICY = replace(Policy(), decision=DecisionPolicy(n_resamples=1000), staging=StagingPolicy(required=False))
 LEVEL = 1 - POLICY.decision.confidence
 ALLOWED = int(binom.ppf(0.99, N_PAIRS, LEVEL))
 """False promotions that a gate at its stated level stays within in 99 of 100 such simulations: 18 of 200."""

@@ -14,12 +14,12 @@ from lrm.evaluation.policy import (
     GuardrailPolicy,
     HonestyPolicy,
     Policy,
-    RehearsalPolicy,
     SlicePolicy,
+    StagingPolicy,
 )
-from lrm.evaluation.staging_results import Rehearsal
+from lrm.evaluation.staging_results import StagingResults
 
-POLICY = Policy(rehearsal=RehearsalPolicy(required=False))
+POLICY = Policy(staging=StagingPolicy(required=False))
 NDCG = "ndcg@10"
 NAN = float("nan")
 
@@ -39,7 +39,7 @@ GUARDS = [
 BETTER = row("ranking", "auc", "champion", 0.001, 0.01)
 WON = [BETTER, *GUARDS]
 COVERAGE = {"challenger": 0.30, "champion": 0.32}
-REHEARSAL = Rehearsal(
+STAGING = StagingResults(
     n_users=20,
     n_requests=40,
     tolerance=1e-4,
@@ -87,7 +87,7 @@ def test_better_beyond_doubt_with_every_guard_held_promotes():
     assert decision.reasons == [
         "Ranking AUC is better than the champion's by 0.0055 "
         "(95% interval: 0.0010 better to 0.0100 better; 100 users).",
-        "Not rehearsed: the model has not answered through the online store and the server.",
+        "Not checked in staging: the model has not answered through the online store and the server.",
     ]
     assert {one.outcome for one in decision.findings} == {"passed", "not asked"}
 
@@ -159,39 +159,39 @@ def test_truth_table(case, verdict, reason):
         (
             {"champion_latency_p50_ms": None, "champion_fault": "the server did not start"},
             "inconclusive",
-            "latency against the champion could not be measured: the champion was not rehearsed (the server did",
+            "latency against the champion could not be measured: the champion was not checked in staging (the server",
         ),
         ({"champion_bundle_bytes": None}, "inconclusive", "size against the champion could not be measured"),
         ({"n_requests": 0}, "promote", "Ranking AUC"),
     ],
 )
-def test_a_rehearsal_stops_skew_slowness_and_size(found, verdict, reason):
-    decision = decide(evidence(*WON, facts={"rehearsal": REHEARSAL._replace(**found)}), POLICY)
+def test_a_staging_check_stops_skew_slowness_and_size(found, verdict, reason):
+    decision = decide(evidence(*WON, facts={"staging": STAGING._replace(**found)}), POLICY)
     assert decision.verdict == verdict
     assert reason in decision.reasons[0]
 
 
 def test_without_a_champion_there_is_nothing_to_be_as_quick_as():
-    alone = REHEARSAL._replace(champion_latency_p50_ms=None, champion_bundle_bytes=None)
-    decision = decide(evidence(facts={"rehearsal": alone}), POLICY)
+    alone = STAGING._replace(champion_latency_p50_ms=None, champion_bundle_bytes=None)
+    decision = decide(evidence(facts={"staging": alone}), POLICY)
     assert decision.verdict == "promote"
     assert finding(decision, "Latency against the champion").outcome == "not asked"
 
 
-def test_expired_values_of_a_rehearsal_are_stated():
-    decision = decide(evidence(*WON, facts={"rehearsal": REHEARSAL}), POLICY)
+def test_expired_values_of_a_staging_check_are_stated():
+    decision = decide(evidence(*WON, facts={"staging": STAGING}), POLICY)
     assert "7 expired values became null" in finding(decision, "Online as offline").seen
 
 
-def test_where_a_rehearsal_is_required_as_it_is_by_default_none_is_inconclusive():
+def test_where_a_staging_check_is_required_as_it_is_by_default_none_is_inconclusive():
     decision = decide(evidence(*WON), Policy())
     assert decision.verdict == "inconclusive"
-    assert decision.reasons[0].startswith("Inconclusive: Not rehearsed")
+    assert decision.reasons[0].startswith("Inconclusive: Not checked in staging")
 
 
-def test_a_model_that_cannot_be_served_is_rejected_also_where_no_rehearsal_is_required():
-    broken = REHEARSAL._replace(n_requests=0, fault="the server did not start")
-    decision = decide(evidence(*WON, facts={"rehearsal": broken}), POLICY)
+def test_a_model_that_cannot_be_served_is_rejected_also_where_no_staging_check_is_required():
+    broken = STAGING._replace(n_requests=0, fault="the server did not start")
+    decision = decide(evidence(*WON, facts={"staging": broken}), POLICY)
     assert decision.verdict == "reject"
     assert "The model cannot be served: the server did not start" in decision.reasons
 
@@ -348,7 +348,7 @@ def test_the_confidence_is_written_in_the_reasons():
 
 
 def test_every_rule_says_what_was_asked_and_what_was_seen_and_every_stop_has_a_reason():
-    cases = [evidence(*WON), evidence(), evidence(*GUARDS), evidence(*WON, facts={"rehearsal": REHEARSAL})]
+    cases = [evidence(*WON), evidence(), evidence(*GUARDS), evidence(*WON, facts={"staging": STAGING})]
     for case in cases:
         for one in decide(case, POLICY).findings:
             assert one.rule

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.gate import N_SLICES, judge
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION, POPULAR
 from lrm.evaluation.metrics.bootstrap import draw_users
-from lrm.evaluation.policy import DecisionPolicy, Policy, RehearsalPolicy
+from lrm.evaluation.policy import DecisionPolicy, Policy, StagingPolicy
 
 N_USERS = 600
 
@@ -16,7 +16,7 @@ N_USERS = 600
 def decisions(n_resamples, confidence, harm, n_pairs, seed=0):
     """Of pairs whose challenger gains .05 everywhere but on slice 0, where it loses `harm`."""
     asked = DecisionPolicy(n_resamples=n_resamples, confidence=confidence)
-    policy = replace(Policy(), decision=asked, rehearsal=RehearsalPolicy(required=False))
+    policy = replace(Policy(), decision=asked, staging=StagingPolicy(required=False))
     rng = np.random.default_rng(seed)
     draws = draw_users(N_USERS, n_resamples, rng)
     for _ in range(n_pairs):

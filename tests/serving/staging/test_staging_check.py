@@ -1,4 +1,4 @@
-"""What a rehearsal finds: the real server, online store and all, against offline scores."""
+"""What a staging check finds: the real server, online store and all, against offline scores."""
 
 import json
 import re
@@ -18,21 +18,21 @@ from lrm.serving.releases.builder import build_release, declared_for
 from lrm.serving.staging.process import running
 from lrm.serving.staging.replay import ask, choose_probes
 from lrm.serving.staging.skew import TOLERANCE, Outcome, measure, require_none
-from lrm.serving.staging.staging_check import rehearse_model
+from lrm.serving.staging.staging_check import check_in_staging
 from tests.online_stores import place
 from tests.serving.shop import AS_OF, FEATURE_REPO, write_shop
 
 
-def rehearsed(world, folder: Path, *, champion: Path | None = None, **changed) -> dict:
+def staged(world, folder: Path, *, champion: Path | None = None, **changed) -> dict:
     asked = {"data": world.data, "feature_repo": world.feature_repo} | changed
-    rehearse_model(world.examples, world.root / "model", champion, folder, **asked)
-    return json.loads((folder / "rehearsal.json").read_text())
+    check_in_staging(world.examples, world.root / "model", champion, folder, **asked)
+    return json.loads((folder / "staging.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def beside_the_champion(world, tmp_path_factory) -> tuple[dict, Path]:
-    folder = tmp_path_factory.mktemp("rehearsal")
-    return rehearsed(world, folder, champion=world.release.folder / "bundle"), folder
+    folder = tmp_path_factory.mktemp("staging")
+    return staged(world, folder, champion=world.release.folder / "bundle"), folder
 
 
 def test_an_honest_release_has_no_skew(beside_the_champion):
@@ -46,8 +46,8 @@ def test_a_thousand_users_are_served_what_is_scored_offline(world, tmp_path):
     data, repo = write_shop(tmp_path, n_users=1000)
     retrieve_features(data, repo, tmp_path / "examples")
     asked = {"data": data, "feature_repo": repo, "n_users": 1000}
-    (tmp_path / "rehearsal").mkdir()
-    found = rehearse_model(tmp_path / "examples", world.root / "model", None, tmp_path / "rehearsal", **asked)
+    (tmp_path / "staging").mkdir()
+    found = check_in_staging(tmp_path / "examples", world.root / "model", None, tmp_path / "staging", **asked)
     assert (found["n_users"], found["n_requests"], found["n_skewed"]) == (1000, 2000, 0)
     assert found["max_score_difference"] <= 1e-4
     assert found["max_probability_difference"] <= 1e-4
@@ -75,28 +75,28 @@ def test_challenger_and_champion_are_timed_and_weighed_alike(beside_the_champion
     assert (found["fault"], found["champion_fault"]) == ("", "")
 
 
-def test_a_rehearsal_leaves_its_findings_and_logs_and_touches_nothing_in_service(beside_the_champion, world):
+def test_a_staging_check_leaves_its_findings_and_logs_and_touches_nothing_in_service(beside_the_champion, world):
     _, folder = beside_the_champion
-    kept = {"rehearsal.json", "record.json", "challenger.log", "champion.log"}
+    kept = {"staging.json", "record.json", "challenger.log", "champion.log"}
     assert {path.name for path in folder.iterdir()} == kept
     releases = {path.name for path in world.releases.iterdir() if path.is_dir()}
     assert releases - {"events"} == {"current", world.release.folder.name}  # servers of other tests keep events there
 
 
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
-def test_a_rehearsal_in_a_store_on_the_network_finds_no_skew_and_leaves_nothing(world, tmp_path, kind):
+def test_a_staging_check_in_a_store_on_the_network_finds_no_skew_and_leaves_nothing(world, tmp_path, kind):
     repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
     with place(kind) as found:
         project = found.give(repo)
-        measured = rehearsed(world, tmp_path / "out", feature_repo=repo)
+        measured = staged(world, tmp_path / "out", feature_repo=repo)
         assert (measured["fault"], measured["n_users"], measured["skew"]) == ("", 20, [])
         assert found.names(project) == found.names("lrm_scratch_") == []
 
 
-def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_rehearsal(world, tmp_path):
+def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_staging_check(world, tmp_path):
     champion = shutil.copytree(world.release.folder / "bundle", tmp_path / "champion")
     (champion / "weights.safetensors").write_bytes(b"evil")
-    found = rehearsed(world, tmp_path / "out", champion=champion)
+    found = staged(world, tmp_path / "out", champion=champion)
     assert "weights.safetensors was changed" in found["champion_fault"]
     assert (found["n_users"], found["champion_latency_p50_ms"]) == (20, None)
 
@@ -104,7 +104,7 @@ def test_a_champion_that_cannot_be_served_any_more_does_not_stop_the_rehearsal(w
 def test_a_model_that_cannot_be_served_is_a_finding_and_not_a_failure(world, tmp_path):
     repo = shutil.copytree(world.feature_repo, tmp_path / "feature_repo")
     (repo / "definitions.py").write_text(FEATURE_REPO.replace('"shelf"', '"rack"'))
-    found = rehearsed(world, tmp_path / "out", feature_repo=repo)
+    found = staged(world, tmp_path / "out", feature_repo=repo)
     assert re.search(r"the model reads shelf, which .* no longer declares", found["fault"])
     assert (found["n_requests"], found["n_users"], found["latency_p50_ms"], found["champion_fault"]) == (0, 0, None, "")
     assert found["bundle_bytes"] > 0

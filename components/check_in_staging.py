@@ -6,13 +6,13 @@ from components.step import step
 
 
 @step
-def rehearse_model(
+def check_in_staging(
     data: str,
     feature_repo: str,
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     champion: str,
-    rehearsal: dsl.Output[dsl.Artifact],
+    staging: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Serve the model in a scratch place, and hold its answers against offline scores; measures and never judges.
@@ -23,7 +23,7 @@ def rehearse_model(
         examples: folder that retrieve_features wrote.
         model: folder that train_lrm wrote.
         champion: the champion's bundle, asked the same beside it; empty where nothing is in service.
-        rehearsal: folder of the differences, latencies and sizes.
+        staging: folder of the differences, latencies and sizes.
         metrics: the same as a table.
     """
     from pathlib import Path
@@ -31,11 +31,11 @@ def rehearse_model(
     from components.step import log_metrics
     from lrm.serving import run
 
-    found = run.rehearse_model(
+    found = run.check_in_staging(
         Path(examples.path),
         Path(model.path),
         Path(champion) if champion else None,
-        Path(rehearsal.path),
+        Path(staging.path),
         data=Path(data),
         feature_repo=Path(feature_repo),
     )
