@@ -26,8 +26,7 @@ from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_mani
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import USER_ID, Signal, in_use
-from lrm.tokens.arms import as_the_arm_sees
-from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
+from lrm.tokens.corpus import Corpus, fit_vocabulary
 from lrm.tokens.vocabulary import Vocabulary
 from lrm.training import checkpoint
 from lrm.training.loop import fit
@@ -94,8 +93,7 @@ def fresh(config: RunConfig, on: World, *, seed: int) -> tuple[Recommender, Corp
     torch.manual_seed(seed)
     recommender = Recommender(config, on.signals, vocabulary)
     recommender.check_budget()
-    corpus = encode_corpus(on.tables, on.signals, vocabulary)
-    return recommender, as_the_arm_sees(corpus, config.tokens.arm, vocabulary)
+    return recommender, recommender.encode(on.tables)
 
 
 def answers(config: RunConfig, on: World, *, seed: int, budgets: tuple[int | None, ...] = (None,)) -> list[Answers]:

@@ -34,13 +34,14 @@ from benchmarks.thirty_signals import thirty_signals
 from lrm.config import NONE, TEXT, ModelConfig, RunConfig, TokensConfig
 from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
-from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
+from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
-from lrm.tokens.segments import scoring_segments, training_segments
-from lrm.training.context import Context
-from lrm.training.generated import Negatives
+from lrm.tokens.segments import scoring_segments
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.objectives import next_item, ranking, retrieval
 from lrm.training.optimizer import make_optimizer, step
+from lrm.training.training_windows import overlapping_windows
 
 N_HEADS = 4
 ARMS: dict[str, TokensConfig] = {
@@ -77,12 +78,12 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     recommender = Recommender(config, signals, vocabulary)
     corpus = encode_corpus(tables, signals, vocabulary)
     shape = recommender.prompt_shape()
-    batch = build_batch(corpus, training_segments(corpus, max_history=options.events), shape)
+    batch = build_batch(corpus, overlapping_windows(corpus, max_history=options.events), shape)
     optimizer = make_optimizer(recommender, config.training)
-    negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1024, full_up_to=5000)
+    losses = Losses(recommender, TrainingData(corpus, recommender))
 
     def train() -> None:
-        loss = _loss(recommender.train(), batch, corpus, negatives)
+        loss = _loss(recommender.train(), batch, losses)
         step(recommender, optimizer, loss, rate=1e-4, clip=1.0, where="the benchmark")
 
     every_item = np.arange(len(corpus.item_ids))
@@ -117,9 +118,8 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
     return Arm(recommender, train, tokens_only, answer, answer_over, n_cached + shape.per_candidate, n_cached)
 
 
-def _loss(recommender: Recommender, batch: Batch, corpus: Corpus, negatives: Negatives) -> torch.Tensor:
-    states = recommender(batch)
-    context = Context(recommender, corpus, batch, negatives, rng=np.random.default_rng(0))
+def _loss(recommender: Recommender, batch: Batch, losses: Losses) -> torch.Tensor:
+    states, context = recommender(batch), losses.context(batch, np.random.default_rng(0))
     return next_item.loss(states, context) + retrieval.loss(states, context) + ranking.loss(states, context)
 
 

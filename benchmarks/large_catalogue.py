@@ -29,9 +29,9 @@ from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.tokens import factory
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
-from lrm.tokens.segments import Segments, segment_tokens, token_batches, training_segments
-from lrm.training.loop import negatives_of, train_step
-from lrm.training.objectives import objectives
+from lrm.tokens.segments import Segments
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.optimizer import make_optimizer, step
 
 DENSE, SPARSE = "dense", "sparse"
@@ -72,17 +72,14 @@ def cell(n_items: int, gradients: str, options: argparse.Namespace) -> dict[str,
     vocabulary = fit_vocabulary(tables, (), config.tokens)
     vocabulary = replace(vocabulary, item_counts=vocabulary.item_counts + 1)  # every item has a row of its own
     recommender, corpus = Recommender(config, (), vocabulary), encode_corpus(tables, (), vocabulary)
-    optimizer, negatives = make_optimizer(recommender, config.training), negatives_of(corpus, config.training)
-    terms = objectives(config.training.objectives)
-    segments = training_segments(corpus, max_history=200)
-    lengths = segment_tokens(corpus, segments, recommender.planned_shape())
-    plan = list(token_batches(lengths, batch_tokens=8192, rng=np.random.default_rng(0)))
+    data, optimizer = TrainingData(corpus, recommender), make_optimizer(recommender, config.training)
+    losses, epoch = Losses(recommender, data), data.epoch(np.random.default_rng(0))
     rates = []
     for at in range(options.steps + 3):
         began = time.perf_counter()
-        part = segments.pick(plan[at % len(plan)])
-        losses = train_step(recommender, corpus, part, negatives, terms, seed=0, at=at)
-        step(recommender, optimizer, losses["next_item"], rate=1e-3, clip=1.0, where=f"step {at}")
+        part = epoch.batch(at % len(epoch.rows))
+        loss = losses.of_step(part, seed=0, at=at)["next_item"]
+        step(recommender, optimizer, loss, rate=1e-3, clip=1.0, where=f"step {at}")
         rates.append(_targets(part) / (time.perf_counter() - began))
     low, middle, high = statistics.quantiles(rates[3:], n=4)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -34,11 +34,11 @@ from lrm.model.device import use_device
 from lrm.model.recommender import Recommender
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import Batch, build_batch
-from lrm.tokens.segments import training_segments
-from lrm.training.loop import negatives_of, train_step
-from lrm.training.objectives import objectives, weighted_sum
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.optimizer import make_optimizer, step
-from lrm.training.targets import event_targets, request_targets
+from lrm.training.targets import draw_targets
+from lrm.training.training_windows import overlapping_windows
 
 PEAK_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L4": 121.0}
 """Dense bfloat16, as the makers state it (of H100 and H200 the SXM form), by a word of the device's name."""
@@ -62,12 +62,11 @@ def flops(batch: Batch, corpus: Corpus, config: ModelConfig) -> Flops:
     n_candidate = len(batch.candidates) * layout.shape.per_candidate
     pairs = int((layout.position_N[: len(layout.history_slot_H)] + 1).sum() + layout.shown_N.sum())
     pairs += len(layout.shown_N) * layout.shape.per_query + n_candidate * layout.shape.per_candidate
-    asked, _ = request_targets(batch, corpus, np.random.default_rng(0))
-    predictions = len(event_targets(batch, corpus)) + len(asked)
+    targets = draw_targets(batch, corpus, np.random.default_rng(0))
     return Flops(
         layers=3 * 2 * batch.n_tokens * config.n_layers * a_token,
         attention=3 * 4 * config.n_layers * d * pairs,
-        catalogue=3 * 2 * predictions * d * len(corpus.item_ids),
+        catalogue=3 * 2 * len(targets.rows) * d * len(corpus.item_ids),
     )
 
 
@@ -129,12 +128,12 @@ def main() -> None:
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     torch.manual_seed(0)
     recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
-    segments, negatives = training_segments(corpus, max_history=options.events), negatives_of(corpus, training)
-    optimizer, terms = make_optimizer(recommender, training), objectives(training.objectives)
+    segments = overlapping_windows(corpus, max_history=options.events)
+    losses = Losses(recommender, TrainingData(corpus, recommender))
+    optimizer = make_optimizer(recommender, training)
 
     def joint_step() -> None:
-        losses = train_step(recommender, corpus, segments, negatives, terms, seed=0, at=0)
-        total = weighted_sum(losses, training.objectives)
+        total = losses.total(losses.of_step(segments, seed=0, at=0))
         step(recommender, optimizer, total, rate=1e-4, clip=1.0, where="the benchmark")
 
     batch = build_batch(corpus, segments, recommender.prompt_shape())

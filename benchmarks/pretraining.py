@@ -34,9 +34,9 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.segments import segment_tokens, token_batches, training_segments
-from lrm.training.loop import follow, negatives_of, train_step
-from lrm.training.objectives import objectives, weighted_sum
+from lrm.training.data import TrainingData
+from lrm.training.loop import update_ema
+from lrm.training.losses import Losses
 from lrm.training.optimizer import make_optimizer, step
 from lrm.training.pretrain import pretrain
 
@@ -57,10 +57,10 @@ def learning_curve(config: RunConfig, on: World, *, seed: int, steps: int, every
     spent = counter.get_total_flops()
     looks = [Look(0, spent, quality(recommender, on))]
     kept = copy.deepcopy(recommender)
-    average, most = kept.state_dict(), config.training.average
+    ema = kept.state_dict()
     for at, flops in enumerate(joint_steps(recommender, corpus, seed=seed, steps=steps), start=1):
         spent += flops
-        follow(average, recommender, most=most, step=at)
+        update_ema(ema, recommender, decay=config.training.ema_decay, step=at)
         if at % every == 0:
             looks.append(Look(at, spent, quality(kept, on)))
     return looks
@@ -69,19 +69,15 @@ def learning_curve(config: RunConfig, on: World, *, seed: int, steps: int, every
 def joint_steps(recommender: Recommender, corpus: Corpus, *, seed: int, steps: int) -> Iterator[int]:
     """Train in place at a constant rate; yields the FLOPs of each step."""
     config = recommender.config.training
-    optimizer, negatives = make_optimizer(recommender, config), negatives_of(corpus, config)
-    terms = objectives(config.objectives)
-    segments = training_segments(corpus, max_history=recommender.prompt_shape().max_history)
-    lengths = segment_tokens(corpus, segments, recommender.planned_shape())
-    plan: list[np.ndarray] = []
+    data = TrainingData(corpus, recommender)
+    losses, optimizer = Losses(recommender, data), make_optimizer(recommender, config)
+    rows: list[np.ndarray] = []
     for at in progress(range(steps), what="joint training", total=steps, unit="step"):
-        plan = plan or list(
-            token_batches(lengths, batch_tokens=config.batch_tokens, rng=np.random.default_rng((seed, at)))
-        )
+        if not rows:
+            segments, rows = data.epoch(np.random.default_rng((seed, at)))
         rate = config.learning_rate * min(1.0, (at + 1) / config.warmup_steps)
         with FlopCounterMode(display=False) as counter:
-            losses = train_step(recommender, corpus, segments.pick(plan.pop()), negatives, terms, seed=seed, at=at)
-            total = weighted_sum(losses, config.objectives)
+            total = losses.total(losses.of_step(segments.pick(rows.pop()), seed=seed, at=at))
             step(recommender, optimizer, total, rate=rate, clip=config.clip_norm, where=f"step {at}")
         yield counter.get_total_flops()
 

@@ -35,8 +35,8 @@ from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TRAIN, USE
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import Segments
-from lrm.training.context import Context
-from lrm.training.generated import Negatives
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.objectives import next_item
 from lrm.training.optimizer import make_optimizer, step
 
@@ -85,13 +85,14 @@ def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
     model = replace(
         config.model, d_model=N_FACTORS, n_layers=N_LAYERS, n_heads=N_HEADS, n_kv_heads=N_HEADS, dropout=0.0
     )
-    config = replace(config, model=model, training=replace(config.training, bfloat16=bfloat16))
+    training = replace(config.training, bfloat16=bfloat16, full_softmax_items=tables.items.height)
+    config = replace(config, model=model, training=training)
     torch.manual_seed(0)
     vocabulary = fit_vocabulary(tables, (), config.tokens)
     corpus, recommender = encode_corpus(tables, (), vocabulary), Recommender(config, (), vocabulary)
     if not with_seen:
         recommender.seen = None
-    negatives = Negatives(np.ones(tables.items.height), n_negatives=1, full_up_to=tables.items.height)
+    losses = Losses(recommender, TrainingData(corpus, recommender))
     optimizer, rng = make_optimizer(recommender, config.training), np.random.default_rng(0)
     lengths = np.diff(corpus.user_offset_U)
 
@@ -100,7 +101,7 @@ def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
         for first in range(0, len(users), USERS):
             batch = build_batch(corpus, _whole(corpus, by_length[first : first + USERS]), recommender.prompt_shape())
             recommender.train()
-            context = Context(recommender, corpus, batch, negatives, rng=rng, bfloat16=bfloat16)
+            context = losses.context(batch, rng, bfloat16=bfloat16)
             with context.precision():
                 states = recommender(batch)
             loss = next_item.loss(states, context)

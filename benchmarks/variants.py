@@ -26,7 +26,7 @@ from lrm.evaluation.baselines.trees import Trees
 from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.metrics.bootstrap import Statistic, draw_users, minus
 from lrm.progress import progress
-from lrm.tokens.segments import segment_tokens, training_segments
+from lrm.training.data import TrainingData
 
 SOFT, TRUNCATED, TREES = "soft", "text-truncated", "trees"
 N_BOOTSTRAP = 1000
@@ -37,8 +37,7 @@ def configured(base: RunConfig, arm: str, *, epochs: float, on: World) -> RunCon
     kind = "text" if arm == TRUNCATED else arm
     config = replace(base, name=arm, tokens=replace(base.tokens, arm=kind, text_budget=arm == TRUNCATED))
     recommender, corpus = fresh(config, on, seed=0)
-    shape = recommender.planned_shape()
-    tokens = segment_tokens(corpus, training_segments(corpus, max_history=shape.max_history), shape).sum()
+    tokens = TrainingData(corpus, recommender).n_tokens(seed=0)
     steps = max(1, round(epochs * tokens / config.training.batch_tokens))
     return replace(config, training=replace(config.training, max_steps=steps))
 

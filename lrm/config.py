@@ -129,7 +129,7 @@ class PretrainConfig:
     outcome_weight: float = 10.0
     """Weight of the outcome loss, a fraction of a nat, beside the others of several nats each."""
     learning_rate: float = 1e-3
-    mask_share: float = 0.3
+    mask_ratio: float = 0.3
     """Share of an example's signals hidden from the factory, to be predicted from its tokens."""
     temperature: float = 0.1
     """Of the contrastive agreement between items bought close together."""
@@ -158,9 +158,9 @@ class TrainingConfig:
     events_only: bool = False
     """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
     For data whose requests ask just that: what comes next."""
-    forget_share: float = 0.1
+    id_dropout: float = 0.1
     """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
-    average: float = 0.98
+    ema_decay: float = 0.98
     """Decay a step of a running average of the weights, which is what is validated and kept; 0 keeps the last ones."""
     bfloat16: bool = False
     """Matrix products of a step in bfloat16; weights, sums and the optimizer stay in float32."""
@@ -227,7 +227,7 @@ def tiny() -> RunConfig:
             learning_rate=1e-2,
             warmup_steps=5,
             objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 1.0},
-            average=0.0,
+            ema_decay=0.0,
             checkpoint_every_steps=10,
         ),
         evaluation=EvaluationConfig(n_trees=20, ledger_tokens=20_000),
@@ -271,8 +271,8 @@ def sequential() -> RunConfig:
             batch_tokens=4096,
             warmup_steps=100,
             events_only=True,
-            forget_share=0.0,
-            average=0.995,
+            id_dropout=0.0,
+            ema_decay=0.995,
             bfloat16=True,
             full_softmax_items=50_000,
         ),
@@ -286,7 +286,7 @@ def sequential_sparse() -> RunConfig:
         base,
         name="sequential-sparse",
         model=replace(base.model, max_history=50, dropout=0.5),
-        training=replace(base.training, batch_tokens=1024, learning_rate=1e-3, average=0.999),
+        training=replace(base.training, batch_tokens=1024, learning_rate=1e-3, ema_decay=0.999),
     )
 
 
@@ -301,7 +301,7 @@ def large_data() -> RunConfig:
             max_steps=1600,
             learning_rate=1e-3,
             objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 30.0},
-            average=0.99,
+            ema_decay=0.99,
         ),
     )
 

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from lrm.config import RunConfig
 from lrm.errors import ConfigError
+from lrm.features.tables import Tables
 from lrm.model.blocks import tells_next_time
 from lrm.model.decoder import Decoder
 from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
 from lrm.schema import Signal
+from lrm.tokens.arms import as_the_arm_sees
+from lrm.tokens.corpus import Corpus, encode_corpus
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.prompt import Batch, Layout
 from lrm.tokens.segments import PromptShape
@@ -67,6 +70,11 @@ class Recommender(nn.Module):
                 f"the block {config.model.block!r} tells each event the time of the next one, and a pointer at past "
                 "events would read that; set model.repeats to False in the preset"
             )
+
+    def encode(self, tables: Tables) -> Corpus:
+        """Encode tables as this recommender reads them."""
+        corpus = encode_corpus(tables, self.signals, self.vocabulary)
+        return as_the_arm_sees(corpus, self.config.tokens.arm, self.vocabulary)
 
     def prompt_shape(self, budget: int | None = None) -> PromptShape:
         """The shape of a prompt.

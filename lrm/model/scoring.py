@@ -19,10 +19,9 @@ from lrm.model.kv_cache import Prefix, Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import mixture, share_of_items
 from lrm.schema import ITEM_ID
-from lrm.tokens.arms import as_the_arm_sees
-from lrm.tokens.corpus import Corpus, encode_corpus
-from lrm.tokens.prompt import Layout, build_batch, event_rows
-from lrm.tokens.segments import gather, scoring_segments, segment_tokens, token_batches
+from lrm.tokens.corpus import Corpus
+from lrm.tokens.prompt import Layout, event_rows, request_batches
+from lrm.tokens.segments import gather, token_batches
 from lrm.tokens.vocabulary import rows_of
 
 CATALOGUE_CHUNK = 16_384
@@ -80,8 +79,7 @@ class Scorer:
             budget: tokens at most of a query and of a candidate, for a model trained with elastic tokens.
         """
         self._recommender, self._shape = recommender.eval(), recommender.prompt_shape(budget)
-        corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
-        self._corpus = as_the_arm_sees(corpus, recommender.config.tokens.arm, recommender.vocabulary)
+        self._corpus = recommender.encode(tables)
         self._item_vectors_VD: Tensor | None = None
         self._kept: dict[int, Prefix] = {}
         if catalogue is not None:
@@ -163,12 +161,8 @@ class Scorer:
         is_kept = np.array([int(request) in self._kept for request in request_ids], dtype=bool)
         yield from self._over_kept(corpus, np.unique(request_ids[is_kept]))
         whole = np.unique(request_ids[~is_kept])
-        segments = scoring_segments(corpus, whole, max_history=self._shape.max_history)
-        lengths = segment_tokens(corpus, segments, self._shape)
-        for rows in token_batches(lengths, batch_tokens=SCORING_TOKENS, rng=None):
-            batch = build_batch(corpus, segments.pick(rows), self._shape)
-            row_E = corpus.event_row_E[batch.events]
-            yield Read(batch.requests, batch.candidates, batch.layout, row_E, self._recommender(batch))
+        for batch in request_batches(corpus, whole, self._shape, batch_tokens=SCORING_TOKENS):
+            yield Read(batch.requests, batch.candidates, batch.layout, batch.row_E, self._recommender(batch))
 
     def _over_kept(self, corpus: Corpus, requests: np.ndarray) -> Iterator[Read]:
         prefixes, n_candidates = [self._kept[int(request)] for request in requests], np.diff(corpus.candidate_offset_R)

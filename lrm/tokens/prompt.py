@@ -23,6 +23,7 @@ the longest segment; Q query tokens, S query and candidate tokens of the longest
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,16 @@ import torch
 from torch import Tensor
 
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.segments import PromptShape, Segments, gather, older_starts, places
+from lrm.tokens.segments import (
+    PromptShape,
+    Segments,
+    gather,
+    older_starts,
+    places,
+    scoring_segments,
+    segment_tokens,
+    token_batches,
+)
 from lrm.tokens.signals import SignalTensors
 
 
@@ -103,6 +113,8 @@ class Batch(NamedTuple):
     layout: Layout
     events: np.ndarray
     """Row in the corpus of each event."""
+    row_E: np.ndarray
+    """Catalogue row of each event's item, -1 where the catalogue lacks it."""
     requests: np.ndarray
     """Row in the corpus of each request."""
     candidates: np.ndarray
@@ -124,7 +136,7 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
     event_segment = np.repeat(np.arange(len(n_events)), n_events)
     event_place = places(n_events)
     events = segments.start_G[event_segment] + event_place
-    older_start = older_starts(corpus, segments, shape)
+    row_E, older_start = corpus.event_row_E[events], older_starts(corpus, segments, shape)
     candidate_offset, candidates = gather(corpus.candidate_offset_R, segments.requests)
     layout = lay_out(
         shape,
@@ -134,7 +146,7 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
         n_candidates=np.diff(candidate_offset),
         now_R=corpus.user_start_R[segments.requests] + corpus.visible_R[segments.requests],
         start_G=segments.start_G,
-        row_E=corpus.event_row_E[events],
+        row_E=row_E,
         event_time_E=corpus.event_time_E[events],
         request_time_R=corpus.request_time_R[segments.requests],
     )
@@ -147,11 +159,27 @@ def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch
         _older(corpus, older_start, segments.start_G, shape),
         layout,
         events,
+        row_E,
         segments.requests,
         candidates,
         event_place == 0,
         segments.target_from_G[event_segment],
     )
+
+
+def request_batches(corpus: Corpus, requests: np.ndarray, shape: PromptShape, *, batch_tokens: int) -> Iterator[Batch]:
+    """Build prompts for requests, each over exactly its latest events, with prompts of like length together.
+
+    Args:
+        corpus: that the requests belong to.
+        requests: distinct rows of the corpus.
+        shape: of the prompts.
+        batch_tokens: tokens of a batch at most, unless one prompt is longer.
+    """
+    segments = scoring_segments(corpus, requests, max_history=shape.max_history)
+    lengths = segment_tokens(corpus, segments, shape)
+    for rows in token_batches(lengths, batch_tokens=batch_tokens, rng=None):
+        yield build_batch(corpus, segments.pick(rows), shape)
 
 
 def _older(corpus: Corpus, older_start: np.ndarray, start: np.ndarray, shape: PromptShape) -> Older | None:

@@ -1,4 +1,4 @@
-"""Which stretches of histories a batch reads: windows for training, the latest events for scoring, batches by length.
+"""Which stretches of histories a batch reads: the latest events for scoring, and batches by length.
 
 A *segment* is a stretch of one user's events with the requests made along it.
 
@@ -61,39 +61,6 @@ class Segments(NamedTuple):
         """The chosen segments."""
         offset, requests = gather(self.request_offset_G, rows)
         return Segments(self.start_G[rows], self.end_G[rows], self.target_from_G[rows], offset, self.requests[requests])
-
-
-def training_segments(corpus: Corpus, *, max_history: int) -> Segments:
-    """Cut every user's training events into windows of at most `max_history`, overlapping by half.
-
-    A request falls into the first window that shows it at least half of `max_history`, or all there is.
-    """
-    stride = max(1, max_history // 2)
-    starts, ends, targets, groups = [], [], [], []
-    train = np.flatnonzero(corpus.split_R == 0)
-    by_user = train[np.lexsort((corpus.visible_R[train], corpus.user_R[train]))]
-    bounds = np.searchsorted(corpus.user_R[by_user], np.arange(len(corpus.user_offset_U)))
-    for user in range(len(corpus.user_offset_U) - 1):
-        first, past = corpus.user_offset_U[user], corpus.user_offset_U[user + 1]
-        n_train = int(corpus.event_is_train_E[first:past].sum())
-        requests = by_user[bounds[user] : bounds[user + 1]]
-        visible = corpus.visible_R[requests]
-        n_windows = max(1, -(-(max(n_train, visible.max(initial=0)) - max_history) // stride) + 1)
-        window = (-(-(visible - max_history) // stride)).clip(0)
-        for w in range(n_windows):
-            begin, end = w * stride, min(w * stride + max_history, n_train)
-            mine = requests[window == w]
-            end = max(end, corpus.visible_R[mine].max(initial=0))
-            if end - begin > 1 or len(mine):
-                starts.append(first + begin)
-                ends.append(first + end)
-                targets.append(first + (begin + max_history - stride if w else 0))
-                groups.append(mine)
-    offset = np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(np.int64)
-    requests = np.concatenate(groups) if groups else np.zeros(0, dtype=np.int64)
-    return Segments(
-        np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), np.array(targets), offset, requests
-    )
 
 
 def scoring_segments(corpus: Corpus, requests: np.ndarray, *, max_history: int) -> Segments:

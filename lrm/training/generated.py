@@ -63,7 +63,7 @@ class Generated:
         self.is_full = negatives.is_full
         identity_C = torch.as_tensor(corpus.item_identity_V[self._rows])
         if generator is not None:
-            share = recommender.config.training.forget_share
+            share = recommender.config.training.id_dropout
             identity_C = forget_identities(identity_C, share=share, generator=generator)
         self._item_CD = recommender.factory.item_vectors(identity_C, corpus.content_V.take(self._rows))
 

@@ -83,7 +83,7 @@ class PretrainTasks(nn.Module):
         self.factory = factory = recommender.factory
         self.norm, self.outcome_head = recommender.decoder.norm, recommender.outcome
         d_model = recommender.config.model.d_model
-        self.forget_share = recommender.config.training.forget_share
+        self.id_dropout = recommender.config.training.id_dropout
         self.heads = nn.ModuleDict({name: SignalHeads(maker) for name, maker in makers(factory).items()})
         self.next_item = nn.Linear(d_model, d_model)
 
@@ -130,7 +130,7 @@ class PretrainTasks(nn.Module):
         if not len(candidates):
             return torch.zeros(())
         identity_N = torch.as_tensor(corpus.candidate_identity_C[candidates])
-        identity_N = forget_identities(identity_N, share=self.forget_share, generator=generator)
+        identity_N = forget_identities(identity_N, share=self.id_dropout, generator=generator)
         asked = self.factory.asked_by(corpus, candidates)
         tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates), asked)
         logit_N = self.outcome_head(self.norm(tokens_NKD[:, -1])).squeeze(-1)
@@ -188,7 +188,7 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
         later = _sample(rows["history"][n_before[rows["history"]] > 0], config.signal_rows, rng)
         earlier = later - rng.integers(1, np.minimum(PAIR_REACH, n_before[later]) + 1)
         losses = {
-            "masked_signals": tasks.masked(corpus, chosen, share=config.mask_share, generator=generator),
+            "masked_signals": tasks.masked(corpus, chosen, share=config.mask_ratio, generator=generator),
             "cooccurrence": tasks.cooccurrence(corpus, earlier, later, temperature=config.temperature),
             "next_item": tasks.from_tokens(corpus, later, n_before[later]),
             "outcome": tasks.outcome(corpus, candidates[at], generator),

@@ -38,9 +38,8 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     from lrm.model import artifact
     from lrm.model.device import use_device
     from lrm.model.recommender import Recommender
-    from lrm.tokens.arms import as_the_arm_sees
-    from lrm.tokens.corpus import encode_corpus, fit_vocabulary
-    from lrm.tokens.mapped import mapped
+    from lrm.tokens.corpus import fit_vocabulary
+    from lrm.training.data import training_corpus
     from lrm.training.pretrain import pretrain
 
     use_device(tf32=True)
@@ -50,8 +49,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender = Recommender(config, signals, vocabulary)
     recommender.check_budget()
-    corpus = as_the_arm_sees(encode_corpus(tables, signals, vocabulary), config.tokens.arm, vocabulary)
-    corpus = mapped(corpus, factory)
+    corpus = training_corpus(tables, recommender, factory)
     del tables
     curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
@@ -81,10 +79,8 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
     """
     from lrm.model import artifact
     from lrm.model.device import use_device
-    from lrm.tokens.arms import as_the_arm_sees
-    from lrm.tokens.corpus import encode_corpus
-    from lrm.tokens.mapped import mapped
     from lrm.training import checkpoint
+    from lrm.training.data import training_corpus
     from lrm.training.loop import fit
 
     use_device(tf32=True)
@@ -95,8 +91,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
             f"the factory was pretrained with preset {recommender.config.name!r}, and {preset!r} was asked for; "
             "run pretrain_token_factory again with the same preset"
         )
-    corpus = encode_corpus(read(examples), recommender.signals, recommender.vocabulary)
-    corpus = mapped(as_the_arm_sees(corpus, config.tokens.arm, recommender.vocabulary), model)
+    corpus = training_corpus(read(examples), recommender, model)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
     kept = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights

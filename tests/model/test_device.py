@@ -15,10 +15,10 @@ from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
-from lrm.tokens.segments import training_segments
-from lrm.training.context import Context
-from lrm.training.generated import Negatives
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.objectives import ranking
+from lrm.training.training_windows import overlapping_windows
 from tests.worlds import random_weights, write_examples
 
 ON_A_GPU = """
@@ -47,10 +47,10 @@ def test_every_tensor_of_a_step_is_made_on_the_default_device(examples, arm):
     corpus = encode_corpus(tables, signals, vocabulary)
     recommender = Recommender(config, signals, vocabulary).to("meta")
     with torch.device("meta"):
-        batch = build_batch(corpus, training_segments(corpus, max_history=16), recommender.prompt_shape())
+        batch = build_batch(corpus, overlapping_windows(corpus, max_history=16), recommender.prompt_shape())
         states = recommender(batch)
-        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=1, full_up_to=0)
-        context = Context(recommender, corpus, batch, negatives, rng=np.random.default_rng(0))
+        losses = Losses(recommender, TrainingData(corpus, recommender))
+        context = losses.context(batch, np.random.default_rng(0))
         loss = ranking.loss(states, context) + states.pointed.share_RT.sum() + states.request_RD.sum()
         loss.backward()
     assert {each.device.type for each in (*states.pointed, states.event_ED, loss)} == {"meta"}

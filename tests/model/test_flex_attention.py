@@ -34,13 +34,13 @@ from pathlib import Path
 from lrm.features.tables import read
 from lrm.model import artifact, flex_attention
 from lrm.model.device import use_device
-from lrm.tokens.corpus import encode_corpus
-from lrm.tokens.segments import training_segments
-from lrm.training.loop import negatives_of, train_step
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
+from lrm.training.training_windows import overlapping_windows
 device, recommender = use_device().type, artifact.load(Path(sys.argv[1]))
-corpus = encode_corpus(read(Path(sys.argv[2])), recommender.signals, recommender.vocabulary)
-segments, negatives = training_segments(corpus, max_history=16), negatives_of(corpus, recommender.config.training)
-sum(train_step(recommender, corpus, segments, negatives, seed=0, at=0).values()).backward()
+corpus = recommender.encode(read(Path(sys.argv[2])))
+losses = Losses(recommender, TrainingData(corpus, recommender))
+sum(losses.of_step(overlapping_windows(corpus, max_history=16), seed=0, at=0).values()).backward()
 assert flex_attention.compiled.cache_info().currsize == (1 if device == "cuda" else 0)
 moved = {name: p.grad for name, p in recommender.named_parameters() if p.grad is not None}
 torch.save({name: gradient.to_dense().float().cpu() for name, gradient in moved.items()}, sys.argv[3])
@@ -171,7 +171,7 @@ def test_a_gpu_packs_and_gives_the_gradients_of_the_processor(bfloat16, toleranc
     config = replace(
         config,
         model=replace(config.model, dropout=0.0, n_heads=4, n_kv_heads=2),
-        training=replace(config.training, forget_share=0.0, bfloat16=bfloat16),
+        training=replace(config.training, id_dropout=0.0, bfloat16=bfloat16),
     )
     recommender = random_weights(Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)))
     artifact.save(recommender, tmp_path / "model")

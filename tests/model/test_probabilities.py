@@ -16,8 +16,8 @@ from lrm.model.scoring import Catalogue, Scorer, item_vectors
 from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import scoring_segments
-from lrm.training.context import Context
-from lrm.training.generated import Negatives
+from lrm.training.data import TrainingData
+from lrm.training.losses import Losses
 from lrm.training.objectives import retrieval
 from tests.model.test_kv_cache import SHAPES, recommender_of
 
@@ -101,9 +101,8 @@ def test_training_does_not_take_the_gate_for_a_request_that_sees_nothing(model, 
     def loss(corpus, requests):
         model.zero_grad()
         batch = build_batch(corpus, scoring_segments(corpus, requests, max_history=64), model.prompt_shape())
-        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=0, full_up_to=100)
-        context = Context(model, corpus, batch, negatives, rng=np.random.default_rng(0))
-        mean = retrieval.loss(model(batch), context)
+        losses = Losses(model, TrainingData(corpus, model))
+        mean = retrieval.loss(model(batch), losses.context(batch, np.random.default_rng(0)))
         mean.backward()
         return mean.item(), abs(model.repeats.gate.bias.grad.item())
 

@@ -5,7 +5,7 @@ from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
-from lrm.tokens.segments import PromptShape, scoring_segments, segment_tokens, token_batches, training_segments
+from lrm.tokens.segments import PromptShape, scoring_segments, segment_tokens, token_batches
 from tests.worlds import write_examples
 
 
@@ -19,27 +19,6 @@ def corpus(tmp_path_factory) -> Corpus:
 
 def test_a_request_sees_exactly_the_events_before_it(corpus):
     assert corpus.visible_R[:12].tolist() == list(range(12, 24))
-
-
-def test_every_training_event_is_a_target_exactly_once(corpus):
-    segments = training_segments(corpus, max_history=8)
-    targets = [
-        event
-        for start, end, target_from in zip(segments.start_G, segments.end_G, segments.target_from_G, strict=True)
-        for event in range(max(start + 1, target_from), end)
-        if corpus.event_is_train_E[event]
-    ]
-    wanted = [e for e in np.flatnonzero(corpus.event_is_train_E) if e not in set(corpus.user_offset_U)]
-    assert sorted(targets) == wanted
-
-
-def test_a_training_request_is_in_one_window_and_sees_at_least_half_of_it(corpus):
-    segments = training_segments(corpus, max_history=8)
-    assert sorted(segments.requests.tolist()) == np.flatnonzero(corpus.split_R == 0).tolist()
-    for g in range(len(segments.start_G)):
-        for request in segments.requests[segments.request_offset_G[g] : segments.request_offset_G[g + 1]]:
-            now = corpus.user_start_R[request] + corpus.visible_R[request]
-            assert segments.start_G[g] + 4 < now <= segments.end_G[g]
 
 
 def test_scoring_shows_each_request_its_latest_events_and_no_more(corpus):
@@ -61,6 +40,6 @@ def test_batches_hold_every_row_once_within_the_token_budget():
 
 
 def test_the_token_count_of_a_batch_is_what_its_segments_promise(corpus):
-    segments = training_segments(corpus, max_history=8)
+    segments = scoring_segments(corpus, np.arange(corpus.n_requests), max_history=8)
     shape = PromptShape(per_event=3, per_query=2, per_candidate=4, max_history=8, older_events=4, memory_tokens=2)
     assert build_batch(corpus, segments, shape).n_tokens == segment_tokens(corpus, segments, shape).sum()

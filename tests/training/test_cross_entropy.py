@@ -1,25 +1,13 @@
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from lrm.config import preset, replace
-from lrm.features.tables import read, read_declared
+from lrm.features.tables import read
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
-from lrm.tokens.prompt import build_batch
-from lrm.tokens.segments import PromptShape
 from lrm.training import cross_entropy
 from lrm.training.cross_entropy import Seen, mean_nll
-from lrm.training.targets import event_targets, seen_before
-from lrm.training.windows import shifted_windows
 from tests.worlds import write_examples
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    examples = write_examples(tmp_path_factory.mktemp("world"), n_users=40)
-    tables, signals = read(examples), read_declared(examples)
-    return encode_corpus(tables, signals, fit_vocabulary(tables, signals, preset("tiny").tokens))
 
 
 @pytest.mark.parametrize("with_seen", [False, True])
@@ -44,41 +32,6 @@ def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(with_seen, mo
 
 def test_no_prediction_costs_nothing():
     assert mean_nll(torch.zeros(0, 4), torch.zeros(3, 4), torch.zeros(0, dtype=torch.long)).item() == 0.0
-
-
-def test_an_epoch_of_shifted_windows_reads_each_training_event_once(corpus):
-    """Users with more events than fit are cut elsewhere in another epoch; the others never."""
-    epochs = [shifted_windows(corpus, max_history=8, rng=np.random.default_rng(seed)) for seed in (0, 1)]
-    for segments in epochs:
-        lengths = segments.end_G - segments.start_G
-        assert lengths.max() <= 8
-        read_events = np.concatenate([np.arange(a, b) for a, b in zip(segments.start_G, segments.end_G, strict=True)])
-        assert len(np.unique(read_events)) == len(read_events)
-        assert corpus.event_is_train_E[read_events].all()
-        left = corpus.event_is_train_E.sum() - len(read_events)  # a window of one event would predict nothing
-        assert left <= len(corpus.user_offset_U)
-    assert not np.array_equal(epochs[0].start_G, epochs[1].start_G)
-
-
-def test_every_event_with_a_history_is_predicted_in_some_epoch_also_where_windows_fill_up(corpus):
-    n_train = corpus.event_is_train_E[: corpus.user_offset_U[1]].sum()
-    assert n_train % 2 == 0
-    epochs = [shifted_windows(corpus, max_history=n_train // 2, rng=np.random.default_rng(seed)) for seed in range(20)]
-    firsts = [set(epoch.start_G[epoch.start_G < n_train].tolist()) for epoch in epochs]
-    assert set.intersection(*firsts) <= {0}
-
-
-def test_what_a_prediction_has_seen_is_its_segments_items_before_it_each_once(corpus):
-    segments = shifted_windows(corpus, max_history=8, rng=np.random.default_rng(0)).pick(np.arange(5))
-    batch = build_batch(corpus, segments, PromptShape(per_event=1, per_query=0, per_candidate=1, max_history=8))
-    events = event_targets(batch, corpus)
-    seen = seen_before(batch, corpus, events)
-    for place, event in enumerate(events):
-        begin, end = seen.offset_P[place : place + 2].tolist()
-        start = max(segments.start_G[segments.start_G <= batch.events[event]])
-        expected = set(corpus.event_row_E[start : batch.events[event]].tolist())
-        assert sorted(seen.class_S[begin:end].tolist()) == sorted(expected)
-        assert seen.row_S[begin:end].eq(place).all()
 
 
 def test_the_sequential_preset_learns_to_leave_out_what_was_seen(tmp_path):

@@ -53,12 +53,12 @@ def test_a_small_world_is_learned_in_both_tasks(world):
     assert (logit[label == 1][:, None] > logit[label == 0]).mean() > 0.9
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-def test_resumed_training_ends_exactly_where_unbroken_training_does(average, world, tmp_path, monkeypatch):
-    unbroken, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_resumed_training_ends_exactly_where_unbroken_training_does(ema_decay, world, tmp_path, monkeypatch):
+    unbroken, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, ema_decay=ema_decay)
     done = loop.fit(unbroken, corpus, seed=7, checkpoints=None)
 
-    killed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
+    killed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, ema_decay=ema_decay)
     real_step = loop.step
 
     def dies(*args, where: str, **kwargs):
@@ -70,7 +70,7 @@ def test_resumed_training_ends_exactly_where_unbroken_training_does(average, wor
     with pytest.raises(KeyboardInterrupt):
         loop.fit(killed, corpus, seed=7, checkpoints=tmp_path)
     monkeypatch.undo()
-    resumed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, average=average)
+    resumed, corpus, _ = build(world, max_steps=8, checkpoint_every_steps=3, ema_decay=ema_decay)
     again = loop.fit(resumed, corpus, seed=7, checkpoints=tmp_path)
 
     assert again.curves == done.curves
@@ -203,8 +203,8 @@ def test_a_pretrained_recommender_already_ranks_before_its_decoder_has_learned_a
 def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_weights(world, tmp_path, monkeypatch):
     """Bit for bit, and whether the corpus is in memory or in files."""
     monkeypatch.setenv(checkpoint.CHECKPOINT_ROOT, str(tmp_path / "checkpoints"))
-    for run, mapped_from in (("a", 2**60), ("b", 1)):
-        monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", mapped_from)
+    for run, memmap_from in (("a", 2**60), ("b", 1)):
+        monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", memmap_from)
         pretrain_token_factory(world, tmp_path / run / "factory", preset="tiny", seed=3)
         metrics = train_lrm(world, tmp_path / run / "factory", tmp_path / run / "model", preset="tiny", seed=3)
     assert metrics["parameters"] > metrics["factory_parameters"] > 0

@@ -23,8 +23,7 @@ from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, HISTORY, QUERY, SPLITS, TEST, TRAIN, Signal
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import TokenFactory
-from lrm.tokens.prompt import build_batch
-from lrm.tokens.segments import scoring_segments, segment_tokens, token_batches
+from lrm.tokens.prompt import request_batches
 
 BATCH_TOKENS = 16_384
 
@@ -140,12 +139,8 @@ def tokens(factory: TokenFactory, corpus: Corpus, side: Side) -> dict[str, Float
 @torch.inference_mode()
 def states(recommender: Recommender, corpus: Corpus, side: Side) -> dict[str, Floats]:
     """{maker: (N, X)} the states of the same tokens after the last block."""
-    shape = recommender.prompt_shape()
-    segments = scoring_segments(corpus, side.requests, max_history=shape.max_history)
-    lengths = segment_tokens(corpus, segments, shape)
     found: dict[str, Floats] = {}
-    for chosen in token_batches(lengths, batch_tokens=BATCH_TOKENS, rng=None):
-        batch = build_batch(corpus, segments.pick(chosen), shape)
+    for batch in request_batches(corpus, side.requests, recommender.prompt_shape(), batch_tokens=BATCH_TOKENS):
         after = recommender.decode(recommender.tokens(batch), batch)
         rows = {HISTORY: batch.events, QUERY: batch.requests, CANDIDATE: batch.candidates}
         for (maker, at), state in zip(rows.items(), after[1:], strict=True):

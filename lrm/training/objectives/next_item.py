@@ -15,12 +15,11 @@ from lrm.training.targets import seen_before
 
 def loss(states: States, context: Context) -> Tensor:
     """Compute the mean negative log-probability of the next item over events, in nats; 0 without predictable events."""
-    batch, corpus, events = context.batch, context.corpus, context.event_targets
-    row_P = corpus.event_row_E[batch.events[events]]
+    targets = context.targets
     with context.precision():
-        generated, before_PD = context.generated, states.event_ED[torch.as_tensor(events - 1)]
+        generated, before_PD = context.generated, states.event_ED[torch.as_tensor(targets.event_P - 1)]
         bias = context.recommender.seen_bias
-        seen = None if bias is None else seen_before(batch, corpus, events)
+        seen = None if bias is None else seen_before(context.batch, targets.event_P)
         if generated.is_full:
-            return generated.mean_nll(before_PD, row_P, seen, bias)
-        return -generated.log_p(before_PD, row_P, seen, bias).sum() / max(1, len(events))
+            return generated.mean_nll(before_PD, targets.event_row_P, seen, bias)
+        return -generated.log_p(before_PD, targets.event_row_P, seen, bias).sum() / max(1, len(targets.event_P))

@@ -5,7 +5,6 @@ Shape suffixes: C candidates.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,8 +14,6 @@ from lrm.training.context import Context
 
 def loss(states: States, context: Context) -> Tensor:
     """Compute the mean log loss of the candidates' outcomes, in nats; 0 for a batch without candidates."""
-    batch = context.batch
-    if not len(batch.candidates):
+    if not len(context.batch.candidates):
         return states.candidate_logit_C.sum()
-    label_C = torch.as_tensor(context.corpus.label_C[batch.candidates])
-    return functional.binary_cross_entropy_with_logits(states.candidate_logit_C, label_C)
+    return functional.binary_cross_entropy_with_logits(states.candidate_logit_C, context.targets.label_C)

@@ -21,17 +21,16 @@ def loss(states: States, context: Context) -> Tensor:
 
     A request with several targets counts once: its loss is the mean over its targets of this step.
     """
-    batch, corpus = context.batch, context.corpus
-    requests, places = context.request_targets
+    batch, requests, row_Q = context.batch, context.targets.request_Q, context.targets.request_row_Q
     if not len(requests):
         return torch.zeros(())
-    row_Q, request_Q = corpus.target_row_T[places], torch.as_tensor(requests)
+    request_Q = torch.as_tensor(requests)
     with context.precision():
-        row_RT = event_rows(batch.layout, corpus.event_row_E[batch.events])
+        row_RT = event_rows(batch.layout, batch.row_E)
         is_same_QT = torch.as_tensor(row_RT[requests] == row_Q[:, None])
         pointed_Q = (states.pointed.share_RT[request_Q] * is_same_QT).sum(-1)
         bias = context.recommender.seen_bias
-        seen = None if bias is None else seen_by(batch, corpus, requests)
+        seen = None if bias is None else seen_by(batch, requests)
         log_generated_Q = context.generated.log_p(states.request_RD[request_Q], row_Q, seen, bias)
         log_p_Q = mixture(log_generated_Q, pointed_Q, states.pointed.gate_R[request_Q])
         weight_Q = torch.as_tensor(1.0 / np.bincount(requests, minlength=1)[requests]).float()

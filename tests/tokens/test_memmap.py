@@ -6,7 +6,7 @@ import pytest
 from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
-from lrm.tokens.mapped import mapped
+from lrm.tokens.memmap import memory_mapped
 from tests.worlds import write_examples
 
 
@@ -18,8 +18,8 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
-    in_files = mapped(corpus, tmp_path)
+    monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", 1)
+    in_files = memory_mapped(corpus, tmp_path)
     assert list(tmp_path.iterdir()) == []
     for before, after in (
         (corpus.event_identity_E, in_files.event_identity_E),
@@ -31,10 +31,10 @@ def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_p
 
 
 def test_a_small_corpus_stays_in_memory(corpus, tmp_path):
-    assert mapped(corpus, tmp_path) is corpus
+    assert memory_mapped(corpus, tmp_path) is corpus
 
 
 def test_names_of_items_that_are_text_stay_in_memory(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("lrm.tokens.mapped.MAPPED_FROM", 1)
+    monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", 1)
     named = replace(corpus, item_ids=np.array(["tea", "milk"], dtype=object))
-    assert mapped(named, tmp_path).item_ids is named.item_ids
+    assert memory_mapped(named, tmp_path).item_ids is named.item_ids
