@@ -63,7 +63,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps . \
     && python -m pip --python /opt/venv/bin/python check && sh /opt/bom/write
 
-# Training on a GPU compiles its layers, for which Triton needs a C compiler (lrm/model/packed.py).
+# Training on a GPU compiles its layers, for which Triton needs a C compiler (lrm/model/flex_attention.py).
 FROM base AS base-train
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \

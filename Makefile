@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SOURCES := lrm components local feature_repo examples benchmarks tests pipeline.py
+SOURCES := lrm components local feature_repo examples benchmarks tests docs pipeline.py
 DATA   ?= complete-journey
 # The model of DATA, by the name that its folder gives itself; built-in data that is not prepared yet is called DATA.
 NAME    = $(shell $(BIN)/python -c 'import json, pathlib, sys; at = pathlib.Path(sys.argv[1], "dataset.json"); \
@@ -17,7 +17,7 @@ BASE   ?=
 BUILD_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run serve report history status rollback approve test slow check format lint types compile image lock services services-stop clean reproduce prune faults watch backtest
+.PHONY: help setup data run serve report history status rollback approve test slow check docs format lint types compile image lock services services-stop clean reproduce prune faults watch backtest
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -91,7 +91,7 @@ test: $(STAMP)  ## run the tests
 slow: $(STAMP)  ## run the tests that take minutes: runs that are killed, made again, watched
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow $(ARGS)
 
-check: format lint types compile manifests test  ## everything that continuous integration checks
+check: format lint types compile manifests docs test  ## everything that continuous integration checks
 
 format: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -107,6 +107,9 @@ compile: $(STAMP)  ## write build/pipeline.yaml for Kubeflow Pipelines
 
 manifests: $(STAMP)  ## render the manifests for a cluster into build/manifests, and check them
 	@$(BIN)/python -m tests.manifests.check
+
+docs: $(STAMP)  ## build the documentation site into build/site; open build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 image:  ## build the image of the workflow's steps and that of the server: make image BASE=python:3.11-slim-bookworm@sha256:...
 	@case "$(BASE)" in *@sha256:*|localhost/*) ;; *) echo "error: name the base by digest, for a tag may lead to another" \

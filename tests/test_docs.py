@@ -15,7 +15,10 @@ import pytest
 from lrm.features.datasets.prepare import BUILDS
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((PROJECT / "docs").rglob("*.md")),
+]
 MADE = ("runs/", "state/", "data/", "build/", "my-data/", "models/")
 """Folders that a run or a user makes."""
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+)$")
@@ -30,7 +33,9 @@ TELLING = [
 """Files that name other files."""
 FILES = {path.name for place in (*ROOTS, "docs", "manifests") for path in (PROJECT / place).rglob("*")}
 FILES |= {path.name for path in PROJECT.iterdir()}
-MODULES = {path.relative_to(PROJECT).with_suffix("").as_posix().replace("/", "."): path for path in SOURCES}
+MODULES = {
+    ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES
+}
 PATHS = re.compile(rf"(?<![\w/.<{{$-])((?:{'|'.join(ROOTS)}|docs|manifests)/[\w./-]*\w)")
 DOTTED = re.compile(rf"(?<![\w/.-])((?:{'|'.join(ROOTS)})(?:\.(?!__)\w+)+)")
 IN_MODULE = re.compile(r"`([a-z_]+)\.(?!(?:py|json|toml|parquet)`)([A-Za-z_]\w*)`")
