@@ -36,9 +36,9 @@ from local.prepare import PROJECT, code_version, find_data, start_run
 from local.runner import run
 from local.upload import check_address, upload
 from lrm import manifest
-from lrm.config import preset
 from lrm.errors import LrmError
 from lrm.faults import advice
+from lrm.presets import check_parts, preset
 from lrm.process_environment import settle
 
 
@@ -68,7 +68,7 @@ def workflow(
         ledger: Folder or gs://BUCKET/PATH of the promotion ledger; empty for the one that the registry remembers.
         as_of: ISO instant at which the data ends for this run; empty for the end of the data.
         allow_backfill: Why a run with as_of may promote, for the ledger; empty, and it never does.
-        preset: Name of a configuration in lrm/config.py, such as default or tiny.
+        preset: Name of a configuration in lrm/presets/, such as default or tiny.
         seed: Seed of every random draw: the same inputs and seed give the same model.
         data_version: sha256 of the data folder; completed steps are reused while it stays the same.
         code_version: sha256 of the sources; completed steps are reused while it stays the same.
@@ -233,7 +233,7 @@ def _run(asked: argparse.Namespace) -> int:
 
 def _check(asked: argparse.Namespace) -> None:
     """Refuse what cannot be right before the data are prepared, which takes a while."""
-    preset(asked.preset)
+    check_parts(preset(asked.preset))
     if asked.artifacts:
         check_address(asked.artifacts)
     check_ledger(asked.ledger)

@@ -21,9 +21,10 @@ import torch
 from benchmarks.command import positive, run
 from benchmarks.common import answers, machine, markdown, over_seeds, shown, task_of, world
 from benchmarks.variants import N_BOOTSTRAP
-from lrm.config import BUDGETS, RunConfig, preset
+from lrm.config import BUDGETS, RunConfig
 from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.metrics.bootstrap import draw_users, minus
+from lrm.presets import preset
 from lrm.progress import progress
 
 

@@ -27,11 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.command import positive, run
 from benchmarks.common import World, fresh, keep_table, machine, markdown, world
-from lrm.config import RunConfig, preset
+from lrm.config import RunConfig
 from lrm.evaluation.metrics.metrics import auc
 from lrm.evaluation.predictions import ranking_task
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.progress import progress
 from lrm.tokens.corpus import Corpus
 from lrm.training.data import TrainingData

@@ -46,6 +46,7 @@ from lrm.features.run import retrieve_features
 from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_manifest
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset, preset_names
 from lrm.schema import TEST, VALIDATION
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.training import checkpoint
@@ -120,7 +121,7 @@ class Choice:
 
 def train_ours(examples: Path, question: Question, options: argparse.Namespace, *, seed: int) -> Trained:
     """Our model, with the preset."""
-    config = configuration.preset(options.preset)
+    config = preset(options.preset)
     signals = read_declared(examples)
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(question.tables, signals, config.tokens)
@@ -148,7 +149,7 @@ def train_ours(examples: Path, question: Question, options: argparse.Namespace, 
 
 def train_peer(name: str, question: Question, options: argparse.Namespace, *, minutes: float, seed: int) -> Trained:
     """A RecTools model of the width, depth and length of ours."""
-    shape = configuration.preset(options.preset).model
+    shape = preset(options.preset).model
     choice = Choice(question, name, minutes=minutes)
 
     def after_epoch(model: Any, _: int, cpu_seconds: float) -> bool:
@@ -215,7 +216,7 @@ def main() -> None:
     """Train, rank, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=DATA, default=DATA[0])
-    parser.add_argument("--preset", choices=configuration.PRESETS, default="sequential")
+    parser.add_argument("--preset", choices=preset_names(), default="sequential")
     parser.add_argument("--epochs", type=int, default=0, help="of ours; 0: as the preset says")
     parser.add_argument("--minutes", type=float, default=math.inf, help="CPU-minutes of training for each model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

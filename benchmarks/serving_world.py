@@ -78,12 +78,12 @@ def made_release(
     """
     import torch
 
-    from lrm.config import preset as preset_of
     from lrm.features.run import retrieve_features
     from lrm.features.store import materialise_online
     from lrm.features.tables import read, read_declared
     from lrm.model.artifact import save
     from lrm.model.recommender import Recommender
+    from lrm.presets import preset as preset_of
     from lrm.registry import bundle as bundles
     from lrm.tokens.corpus import fit_vocabulary
 

@@ -27,10 +27,10 @@ import torch
 
 from benchmarks import peers
 from benchmarks.command import positive, run
-from lrm import config as configuration
 from lrm.errors import DataError
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
+from lrm.presets import preset
 from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TRAIN, USER_ID
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
@@ -81,7 +81,7 @@ def orders(data: str, *, n_items: int, n_users: int) -> Tables:
 
 def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
     """Our step; `with_seen` adds the learned bias of items in the history."""
-    config = configuration.preset("sequential")
+    config = preset("sequential")
     model = replace(
         config.model, d_model=N_FACTORS, n_layers=N_LAYERS, n_heads=N_HEADS, n_kv_heads=N_HEADS, dropout=0.0
     )

@@ -20,11 +20,12 @@ import torch
 
 from benchmarks.command import positive, run
 from benchmarks.common import World, answers, fresh, machine, markdown, over_seeds, shown, task_of, world
-from lrm.config import ARMS, RunConfig, preset
+from lrm.config import ARMS, RunConfig
 from lrm.errors import SchemaError
 from lrm.evaluation.baselines.trees import Trees
 from lrm.evaluation.estimates import ranking_statistics
 from lrm.evaluation.metrics.bootstrap import Statistic, draw_users, minus
+from lrm.presets import preset
 from lrm.progress import progress
 from lrm.training.data import TrainingData
 

@@ -31,7 +31,7 @@ def evaluate_model(
         found: folder that find_champion wrote, which knows what was rolled back and who was judged before.
         as_of: ISO instant at which somebody asked the data to end; if any, nothing is promoted unless that is allowed.
         allow_backfill: why something may be promoted all the same; empty for no.
-        preset: name of a configuration in `lrm/config.py`.
+        preset: name of a configuration in `lrm/presets/`.
         seed: of samples and bootstrap draws.
         feature_repo: the declarations of the data, whose policy.toml overrules the project's.
         evaluation: folder of metrics with intervals, slices and example recommendations.

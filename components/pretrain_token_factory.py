@@ -19,7 +19,7 @@ def pretrain_token_factory(
     Args:
         examples: folder that retrieve_features wrote.
         code_version: sha256 of the sources, so that changed code runs again.
-        preset: name of a configuration in `lrm/config.py`.
+        preset: name of a configuration in `lrm/presets/`.
         seed: of every random draw.
         factory: folder of weights, vocabulary and curves.
         metrics: the losses reached.

@@ -21,7 +21,7 @@ def train_lrm(
         examples: folder that retrieve_features wrote.
         factory: folder that pretrain_token_factory wrote.
         code_version: sha256 of the sources, so that changed code runs again.
-        preset: name of a configuration in `lrm/config.py`.
+        preset: name of a configuration in `lrm/presets/`.
         seed: of every random draw.
         model: folder of the model artifact.
         metrics: scores on the validation window.

@@ -18,9 +18,10 @@ from typing import Any
 
 from local.notify import shown_words
 from lrm import manifest
-from lrm.config import preset, to_json
+from lrm.config import to_json
 from lrm.errors import DataError
 from lrm.features.datasets.prepare import BUILDS, DATASET, files_of, name_of, prepare
+from lrm.presets import preset
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path("data")

@@ -1,26 +1,25 @@
-"""Every knob of a run on one page: frozen dataclasses and named presets.
+"""Every knob of a run on one page, as frozen dataclasses. `lrm.presets` has the named configurations.
 
-A preset is a function of nothing that returns a `RunConfig`. The resolved configuration travels inside the model
-artifact as JSON, so a version can always say how it was made.
+The configuration of a model is kept beside its weights as `config.json`, so a model always says how it was made.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from lrm.errors import SchemaError
 
 SOFT, TEXT, HYBRID, NONE = "soft", "text", "hybrid", "none"
 NOISE, FROZEN, SHUFFLED, CONSTANT = "noise", "frozen", "shuffled", "constant"
+FORMAT = 1
+"""Of `config.json`. It goes up when a knob is added, removed or renamed after the first release."""
 ARMS = (SOFT, TEXT, HYBRID, NONE, NOISE, FROZEN, SHUFFLED, CONSTANT)
-"""How signals reach the prompt; `lrm.tokens.arms` says what each is."""
+"""Ways in which signals reach the prompt (`lrm.tokens.arms`)."""
 LINEAR, ATTENTION = "linear", "attention"
 BUDGETS = (1, 2, 4, 8, 16)
-"""Tokens of a group that an elastic model is trained for."""
+"""Numbers of query and candidate tokens that an elastic model is trained for."""
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -40,39 +39,41 @@ def _among(owner: object, **allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokensConfig:
-    """How signals become tokens."""
+    """How signals become tokens of the prompt."""
 
     arm: str = SOFT
-    """How signals reach the prompt: one of `ARMS`."""
+    """How signals reach the prompt; one of `ARMS`."""
     n_event_tokens: int = 1
-    """Prompt positions of one past event."""
+    """Tokens of one past event."""
     n_query_tokens: int = 2
-    """Prompt positions that all query signals share."""
+    """Tokens of one request, for all query signals together."""
     n_candidate_tokens: int = 1
-    """Prompt positions of one candidate."""
+    """Tokens of one candidate."""
     query_in_candidates: bool = True
-    """Whether a candidate's tokens are made of the request's signals too (`lrm.tokens.factory`)."""
+    """Whether the request's signals are an input of its candidates' tokens too (`lrm.tokens.factory`)."""
     elastic: bool = False
-    """Train so that the first 1, 2, 4, ... tokens of query and candidate are useful alone, for serving to choose."""
+    """Train with 1, 2, 4, ... query and candidate tokens in turn, so that serving can choose how many it uses."""
     text_events: bool = True
-    """For the arm `text`: write out events too; otherwise only queries and candidates, and events stay soft."""
+    """With `arm="text"`: write events as text too. If False, only queries and candidates are text."""
     text_budget: bool = False
-    """For the arm `text`: shorten histories until a prompt is as long as it would be with soft tokens. Where that
-    cannot be, nothing is trained (`Recommender.check_budget`)."""
+    """With `arm="text"`: shorten histories so that a prompt is no longer than with soft tokens. Training refuses to
+    start if that is impossible (`Recommender.check_budget`)."""
     memory: str = NONE
-    """Events beyond `max_history`: `none` forgets them; `linear` and `attention` compress them to `memory_tokens`."""
+    """Events before the last `max_history`: `none` drops them, `linear` and `attention` compress them."""
     memory_events: int = 256
+    """Number of older events that are compressed."""
     memory_tokens: int = 8
+    """Number of tokens that they are compressed to."""
     item_identity: str = "both"
-    """What names an item: its `id`, its `content`, or `both` together."""
+    """What an item's token is made of: its `id`, its `content` signals, or `both`."""
     width: int = 16
-    """Width of one signal's own embedding, before a maker mixes all of them."""
+    """Width of the embedding of one signal, before a maker mixes the signals."""
     n_buckets: int = 32
-    """Quantile buckets of a dense signal; each bucket has an embedding, the value inside is added as a number."""
+    """Quantile buckets of a dense signal. Each bucket has an embedding; the place inside it is added as a number."""
     min_item_count: int = 5
-    """Training events below which an item shares the out-of-vocabulary row and lives by its content."""
+    """An item with fewer training events has no embedding of its own: it shares the out-of-vocabulary row."""
     min_category_count: int = 10
-    """Training rows below which a category is out of vocabulary."""
+    """A category in fewer training rows is out of vocabulary."""
 
     def __post_init__(self) -> None:
         _positive(self, "width", "n_buckets", "min_item_count", "min_category_count")
@@ -88,25 +89,26 @@ class TokensConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """The decoder."""
+    """The decoder and its item head."""
 
     block: str = "softmax_attention"
-    """What its layers are: a file of `lrm/model/blocks`, or an installed part of another package."""
-    block_options: dict[str, float | int | str | bool] = field(default_factory=dict)
-    """Knobs of that block beside those below."""
+    """Kind of layer: a module of `lrm/model/blocks/`, or a part of another package (`lrm.parts`)."""
+    block_options: dict[str, float | int | str | bool] = field(default_factory=dict, hash=False)
+    """Options of that block, by name."""
     d_model: int = 64
+    """Width of a token."""
     n_layers: int = 2
     n_heads: int = 2
     n_kv_heads: int = 2
-    """Key and value heads; fewer than `n_heads` is grouped-query attention (2305.13245)."""
+    """Key and value heads. Fewer than `n_heads` makes grouped-query attention (2305.13245)."""
     ffn_multiple: float = 2.0
-    """Hidden width of the SwiGLU feed-forward layer over `d_model`."""
+    """Hidden width of a feed-forward layer, as a multiple of `d_model`."""
     max_history: int = 512
-    """Events of a user that the decoder reads at most: the most recent ones."""
+    """The decoder reads at most this many events of a user: the latest ones."""
     dropout: float = 0.1
     repeats: bool = True
-    """Whether what follows a request may be read off the user's own history (`lrm.model.repeats`). Where not, one
-    learned number is added to the logits of all items in the history: it shuts them out where none comes twice."""
+    """Whether the model may copy the next item from the user's history (`lrm.model.repeats`). If False, one learned
+    number is added to the logits of all items in the history. It excludes them in data where no item repeats."""
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")
@@ -121,18 +123,19 @@ class PretrainConfig:
     """Pretraining of the token factory, without the decoder."""
 
     steps: int = 350
+    """Optimizer steps; 0 skips pretraining."""
     batch_rows: int = 2048
-    """Candidates in a step, whose outcomes are predicted; fewer where that would show one twice."""
+    """Candidates in a step. There are fewer if the data has too few to show each candidate only once."""
     signal_rows: int = 128
-    """Rows of each table in a step whose hidden signals are predicted, and events that items are learned from. With a
-    head for each signal these are the dear ones, and more of them make no better start."""
+    """Rows of each table in a step for the tasks that predict hidden signals and items. These tasks take most of the
+    time of a step; more rows did not make a better start."""
     outcome_weight: float = 10.0
-    """Weight of the outcome loss, a fraction of a nat, beside the others of several nats each."""
+    """Weight of the outcome loss. It is a fraction of a nat; the other losses are several nats each."""
     learning_rate: float = 1e-3
     mask_ratio: float = 0.3
-    """Share of an example's signals hidden from the factory, to be predicted from its tokens."""
+    """Share of signals that are hidden from the factory and predicted from its tokens."""
     temperature: float = 0.1
-    """Of the contrastive agreement between items bought close together."""
+    """Temperature of the contrastive loss between items bought close together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,15 +143,17 @@ class TrainingConfig:
     """Joint training of factory and decoder."""
 
     max_steps: int = 350
-    """About how many optimizer steps, in whole epochs and at least one; early stopping on validation ends it sooner."""
+    """Optimizer steps, rounded to whole epochs (at least 1). Early stopping on validation can end training sooner."""
     patience: int = 2
-    """Epochs that are no better in validation before training stops (`lrm.training.validation`)."""
+    """Training stops after more than this many epochs without a better validation (`lrm.training.validation`)."""
     batch_tokens: int = 8192
-    """Valid tokens in a step: history, query and candidate together, in any arm counted as if they were soft."""
+    """Tokens in a step without padding. Every variant counts them as if its tokens were soft."""
     learning_rate: float = 2e-3
+    """Peak of the schedule: linear warm-up, then a cosine down to a tenth."""
     weight_decay: float = 0.05
     warmup_steps: int = 50
     clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
     objectives: dict[str, float] = field(
         default_factory=lambda: {"next_item": 1.0, "retrieval": 1.0, "ranking": 20.0}, hash=False
     )
@@ -156,18 +161,20 @@ class TrainingConfig:
     (`lrm.parts`). The ranking loss is a fraction of a nat; the losses of next item and retrieval are several nats each.
     """
     events_only: bool = False
-    """Learn from the next item at events alone, over windows cut anew in every epoch; training requests are left out.
-    For data whose requests ask just that: what comes next."""
+    """Learn only from the next item at events, over windows that every epoch cuts anew, and leave training requests
+    out. For data whose requests ask only what comes next."""
     id_dropout: float = 0.1
-    """Share of item identities hidden in a step, so that content alone must do (see `forget_identities`)."""
+    """Share of item ids that a step hides, so that the model learns to use content alone."""
     ema_decay: float = 0.98
-    """Decay a step of a running average of the weights, which is what is validated and kept; 0 keeps the last ones."""
+    """Decay of an exponential moving average of the weights, which is validated and kept; 0 keeps the last weights."""
     bfloat16: bool = False
-    """Matrix products of a step in bfloat16; weights, sums and the optimizer stay in float32."""
+    """Compute matrix products in bfloat16. Weights, sums and the optimizer stay in float32."""
     n_negatives: int = 1024
-    """Sampled-softmax negatives of a step, shared by its targets; catalogues up to `full_softmax_items` use all."""
+    """Negatives of a step for the sampled softmax, shared by all its targets."""
     full_softmax_items: int = 5_000
+    """A catalogue of at most this many items uses the full softmax."""
     checkpoint_every_steps: int = 200
+    """Steps between checkpoints, from which a stopped run continues."""
 
     def __post_init__(self) -> None:
         _positive(self, "max_steps", "patience", "batch_tokens", "learning_rate", "clip_norm", "n_negatives")
@@ -180,20 +187,21 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """What is asked of a model; what its answers must amount to is the policy's (`policy.toml`)."""
+    """What is measured. The policy (`policy.toml`) says how good a model must be."""
 
     k: int = 10
+    """Length of the lists that metrics judge."""
     max_retrieval_requests: int = 4000
-    """Test requests ranked against the whole catalogue; a seeded sample above that."""
+    """At most this many test requests are ranked against the whole catalogue: a sample, drawn with the seed."""
     n_trees: int = 600
-    """Boosting rounds at most of the gradient-boosted-trees baseline."""
+    """Boosting rounds of the baseline of gradient-boosted trees, at most."""
     ledger_tokens: int = 160_000
-    """Prompt tokens of test requests that are scored once more for each signal of the signal ledger; 0: no ledger."""
+    """Prompt tokens of the test requests that are scored again for each signal in the feature report; 0: no report."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """All of a run's knobs; `name` is the preset it came from."""
+    """All knobs of a run; `name` is the preset they come from."""
 
     name: str = "default"
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -204,171 +212,37 @@ class RunConfig:
 
     @property
     def events_read(self) -> int:
-        """Latest events of a user that a score can depend on."""
+        """Number of latest events of a user that a score can depend on."""
         older = 0 if self.tokens.memory == NONE else self.tokens.memory_events
         return self.model.max_history + older
 
 
-def default() -> RunConfig:
-    """A laptop's run: minutes on two cores."""
-    return RunConfig()
-
-
-def tiny() -> RunConfig:
-    """Seconds on small data: for tests and for a first look at new data. Not meant to recommend well."""
-    return RunConfig(
-        name="tiny",
-        tokens=TokensConfig(width=8, n_buckets=8, min_item_count=1, min_category_count=1),
-        model=ModelConfig(d_model=16, n_layers=1, n_heads=1, n_kv_heads=1, max_history=32, dropout=0.0),
-        pretrain=PretrainConfig(steps=20, batch_rows=128),
-        training=TrainingConfig(
-            max_steps=40,
-            batch_tokens=2048,
-            learning_rate=1e-2,
-            warmup_steps=5,
-            objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 1.0},
-            ema_decay=0.0,
-            checkpoint_every_steps=10,
-        ),
-        evaluation=EvaluationConfig(n_trees=20, ledger_tokens=20_000),
-    )
-
-
-def of_arm(arm: str) -> RunConfig:
-    """The default with another arm: same decoder, same data order, same seeds."""
-    return RunConfig(tokens=TokensConfig(arm=arm))
-
-
-def text_truncated() -> RunConfig:
-    """The arm `text` in the prompt length of `soft`."""
-    return RunConfig(tokens=TokensConfig(arm=TEXT, text_budget=True))
-
-
-def of_memory(kind: str) -> RunConfig:
-    """As far back as the default, the older half of the events compressed: a shorter prompt for long histories."""
-    base = RunConfig()
-    older = base.model.max_history // 2
-    return RunConfig(
-        tokens=TokensConfig(memory=kind, memory_events=older),
-        model=ModelConfig(max_history=base.model.max_history - older),
-    )
-
-
-def elastic() -> RunConfig:
-    """One model for every budget of tokens: sixteen for a query and for a candidate, of which fewer are useful too."""
-    return RunConfig(tokens=TokensConfig(elastic=True, n_query_tokens=max(BUDGETS), n_candidate_tokens=max(BUDGETS)))
-
-
-def sequential() -> RunConfig:
-    """Order alone, no ranking task: what comes next, at every event of a history. Hours, not minutes."""
-    return RunConfig(
-        name="sequential",
-        tokens=TokensConfig(n_query_tokens=0, min_item_count=1, min_category_count=5),
-        model=ModelConfig(max_history=200, dropout=0.2, repeats=False),
-        training=TrainingConfig(
-            max_steps=10_000,
-            patience=10,
-            batch_tokens=4096,
-            warmup_steps=100,
-            events_only=True,
-            id_dropout=0.0,
-            ema_decay=0.995,
-            bfloat16=True,
-            full_softmax_items=50_000,
-        ),
-    )
-
-
-def sequential_sparse() -> RunConfig:
-    """`sequential` for short histories over items seen a handful of times: more dropout, and smaller steps."""
-    base = sequential()
-    return replace(
-        base,
-        name="sequential-sparse",
-        model=replace(base.model, max_history=50, dropout=0.5),
-        training=replace(base.training, batch_tokens=1024, learning_rate=1e-3, ema_decay=0.999),
-    )
-
-
-def large_data() -> RunConfig:
-    """Ranking from a million outcomes and more: many more steps, the ranking loss leads, and no item is learned by
-    heart. A quarter of an hour."""
-    return RunConfig(
-        name="large-data",
-        tokens=TokensConfig(item_identity="content"),
-        pretrain=PretrainConfig(steps=500),
-        training=TrainingConfig(
-            max_steps=1600,
-            learning_rate=1e-3,
-            objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 30.0},
-            ema_decay=0.99,
-        ),
-    )
-
-
-def small_data() -> RunConfig:
-    """Ranking from fewer than about 100,000 outcomes, mostly of users never trained on: what can be learned by heart is
-    left out, and the ranking loss leads. A minute."""
-    return RunConfig(
-        name="small-data",
-        tokens=TokensConfig(item_identity="content"),
-        model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, repeats=False),
-        pretrain=PretrainConfig(steps=0),
-        training=TrainingConfig(
-            max_steps=150, learning_rate=1e-3, objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 100.0}
-        ),
-    )
-
-
-PRESETS: dict[str, Callable[[], RunConfig]] = {
-    "default": default,
-    "sequential": sequential,
-    "sequential-sparse": sequential_sparse,
-    "large-data": large_data,
-    "small-data": small_data,
-    "tiny": tiny,
-    **{arm: partial(of_arm, arm) for arm in ARMS},
-    "text-truncated": text_truncated,
-    **{f"memory-{kind}": partial(of_memory, kind) for kind in (LINEAR, ATTENTION)},
-    "elastic": elastic,
-}
-
-
-def preset(name: str) -> RunConfig:
-    """The configuration of that name.
-
-    Raises:
-        SchemaError: no preset has that name.
-    """
-    if name not in PRESETS:
-        raise SchemaError(f"no preset is called {name!r}; lrm/config.py has {', '.join(PRESETS)}")
-    return replace(PRESETS[name](), name=name)
-
-
 def to_json(config: RunConfig) -> str:
-    """The configuration as JSON."""
-    return json.dumps(asdict(config), indent=1)
+    """Write the configuration as JSON, with the number of its format."""
+    return json.dumps({"format": FORMAT} | asdict(config), indent=1)
 
 
 def from_json(text: str) -> RunConfig:
-    """The configuration that `to_json` wrote.
-
-    Knobs of evaluation that are gone are passed over: they say how a model was judged, not how it answers.
+    """Read what `to_json` wrote.
 
     Raises:
-        SchemaError: a knob in the text is not one of this version's.
+        SchemaError: the text has another format, or its knobs are not exactly those of this version.
     """
     values = json.loads(text)
-    values["tokens"] = {"query_in_candidates": False} | values.get("tokens", {})  # as before there was such a knob
-    known = {knob.name for knob in fields(EvaluationConfig)}
-    judged = {name: value for name, value in values.get("evaluation", {}).items() if name in known}
-    config: RunConfig = _build(RunConfig, values | {"evaluation": judged})
+    written = values.pop("format", None)
+    if written != FORMAT:
+        seen = "no format number" if written is None else f"format {written}"
+        raise SchemaError(
+            f"the configuration has {seen}, and this version reads format {FORMAT}; train the model again, or use the "
+            "version that wrote it"
+        )
+    config: RunConfig = _build(RunConfig, values)
     return config
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:
-    hints = get_type_hints(kind)
-    unknown = set(values) - {knob.name for knob in fields(kind)}
-    if unknown:
-        raise SchemaError(f"{kind.__name__} has no knob {sorted(unknown)[0]!r}; it was written by another version")
+    hints, knobs = get_type_hints(kind), {knob.name for knob in fields(kind)}
+    for names, verb in ((set(values) - knobs, "has no"), (knobs - set(values), "needs the")):
+        if names:
+            raise SchemaError(f"{kind.__name__} {verb} knob {min(names)!r}; the file was written by another version")
     return kind(**{k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()})

@@ -33,16 +33,24 @@ def part(package: str, name: str) -> ModuleType:
     Raises:
         ConfigError: neither this project nor an installed package has a part of that name.
     """
+    check_part(package, name)
     if name in own_parts(package):
         return importlib.import_module(f"{package}.{name}")
-    outside = {point.name: point for point in _outside(package)}
-    if name not in outside:
+    module: ModuleType = next(point for point in _outside(package) if point.name == name).load()
+    return module
+
+
+def check_part(package: str, name: str) -> None:
+    """Check that a part is installed, without importing it.
+
+    Raises:
+        ConfigError: neither this project nor an installed package has a part of that name.
+    """
+    if name not in part_names(package):
         raise ConfigError(
             f"{package} has no part called {name!r}; it has {', '.join(part_names(package))}. A part of another "
             f"package must be installed here and name itself as an entry point of the group {package!r}"
         )
-    module: ModuleType = outside[name].load()
-    return module
 
 
 def part_names(package: str) -> list[str]:

@@ -19,6 +19,7 @@ FLOOR = {
         "limits",
         "manifest",
         "parts",
+        "presets",
         "process_environment",
         "progress",
         "record",

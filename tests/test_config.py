@@ -1,65 +1,44 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from lrm.config import (
-    PRESETS,
+    FORMAT,
     EvaluationConfig,
     ModelConfig,
     RunConfig,
     TokensConfig,
     TrainingConfig,
     from_json,
-    preset,
     to_json,
 )
 from lrm.errors import SchemaError
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_carries_its_name_and_survives_json_unchanged(name):
-    config = preset(name)
-    assert config.name == name
-    assert from_json(to_json(config)) == config
-
-
-def test_a_preset_with_a_memory_reads_as_far_back_as_the_default_in_a_shorter_prompt():
-    for kind in ("linear", "attention"):
-        config = preset(f"memory-{kind}")
-        assert config.tokens.memory == kind
-        assert config.events_read == preset("default").events_read == 512
-        assert config.model.max_history + config.tokens.memory_tokens == 264
-
-
-def test_the_elastic_preset_has_as_many_tokens_as_its_largest_budget():
-    tokens = preset("elastic").tokens
-    assert (tokens.elastic, tokens.n_query_tokens, tokens.n_candidate_tokens) == (True, 16, 16)
-
-
-def test_an_unknown_preset_is_refused_with_the_names_that_exist():
-    with pytest.raises(
-        SchemaError,
-        match=r"no preset is called 'huge'; "
-        r"lrm/config.py has default, sequential, sequential-sparse, large-data, small-data, tiny, soft",
-    ):
-        preset("huge")
-
-
 def test_a_knob_of_another_version_is_refused_by_name():
     text = to_json(RunConfig()).replace('"dropout"', '"drop_out"')
-    with pytest.raises(SchemaError, match="ModelConfig has no knob 'drop_out'; it was written by another version"):
+    with pytest.raises(SchemaError, match="ModelConfig has no knob 'drop_out'; the file was written by"):
         from_json(text)
 
 
-def test_a_knob_that_an_older_version_did_not_have_takes_its_default():
-    text = to_json(RunConfig()).replace('"dropout": 0.1', '"n_layers": 2')
-    assert from_json(text).model.dropout == ModelConfig().dropout
+def test_a_configuration_without_one_of_this_versions_knobs_is_refused_by_name():
+    text = to_json(RunConfig()).replace('"dropout": 0.1,', "")
+    with pytest.raises(SchemaError, match="ModelConfig needs the knob 'dropout'; the file was written by another"):
+        from_json(text)
 
 
-def test_a_model_made_before_candidates_read_the_request_is_built_as_it_was():
-    assert RunConfig().tokens.query_in_candidates
-    text = to_json(RunConfig()).replace('"query_in_candidates": true', '"width": 16')
-    assert not from_json(text).tokens.query_in_candidates
+@pytest.mark.parametrize(("written", "seen"), [('"format": 0,', "format 0"), ("", "no format number")])
+def test_a_configuration_of_another_format_is_refused_with_what_to_do(written, seen):
+    text = to_json(RunConfig()).replace(f'"format": {FORMAT},', written)
+    with pytest.raises(SchemaError, match=f"has {seen}, and this version reads format {FORMAT}; train the model again"):
+        from_json(text)
+
+
+def test_a_configuration_can_be_hashed_and_compared():
+    other = replace(RunConfig(), training=TrainingConfig(objectives={"next_item": 1.0}))
+    assert hash(RunConfig()) == hash(RunConfig())
+    assert other != RunConfig()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,20 @@ from typing import Any
 
 from local.commands.durations import span
 from local.prepare import DATA_NAMES, PROJECT
-from lrm.config import PRESETS
+from lrm.presets.table import preset_table
 
 STEP_TIMEOUT = "1d"
+
+
+class _PresetAction(argparse.Action):
+    """Take the name of a preset; `list` prints the table of presets and ends, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        """Store the name."""
+        if values == "list":
+            print(preset_table())
+            parser.exit()
+        setattr(namespace, self.dest, values)
 
 
 def add_data_options(parser: Any, *, preset: str) -> None:
@@ -32,7 +43,13 @@ def add_data_options(parser: Any, *, preset: str) -> None:
         metavar="DIR",
         help="folder with the files of built-in data that you have downloaded (default: $LRM_DATA_ROOT)",
     )
-    parser.add_argument("--preset", default=preset, metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)")
+    parser.add_argument(
+        "--preset",
+        action=_PresetAction,
+        default=preset,
+        metavar="NAME",
+        help="name of a configuration, or `list` to explain them all (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of every random draw (default: %(default)s)")
     parser.add_argument(
         "--image",

@@ -28,7 +28,7 @@ CONTENT = {
     "data_version": "sha256 of the data folder",
     "code_version": "sha256 of the sources and declarations",
     "feature_repo": "what it declares is part of code_version",
-    "preset": "a name in lrm/config.py, which is part of code_version",
+    "preset": "a name in lrm/presets/, which is part of code_version",
     "champion": "a registered bundle, which never changes",
 }
 """What stands for the content of an input that is named by a path."""

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lrm.config import preset as named_preset
 from lrm.errors import DataError
+from lrm.presets import preset as named_preset
 from lrm.record import recorded
 
 EVALUATION, PAGE, LEDGER = "evaluation.json", "evaluation.html", "signal_ledger.json"

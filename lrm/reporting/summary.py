@@ -27,7 +27,7 @@ _MARKS = {"succeeded": "ok", "reused": "reused", "failed": "FAILED", "interrupte
 _REMEDIES = {
     "DataError": "Mend the file that the message names, then run the same command again.",
     "SchemaError": "Make the declarations in the feature repo and the data agree, then run the same command again.",
-    "ConfigError": "Change what the message names in lrm/config.py, or take another preset, then run again.",
+    "ConfigError": "Change what the message names in the preset, or take another preset, then run again.",
     "PolicyError": "Mend the knob that the message names in policy.toml, then run the same command again.",
     "ValidationFailed": "Read the failed checks and their example rows in the report, mend the data or the declared "
     "expectation, then run the same command again.",

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lrm import config as configuration
+from lrm.config import to_json
 from lrm.errors import SchemaError
 from lrm.features.tables import MANIFEST, read, read_declared, read_manifest
+from lrm.presets import preset as find_configuration
 from lrm.record import recorded
 from lrm.schema import in_use
 
@@ -24,14 +25,14 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     Args:
         examples: folder of retrieve_features.
         factory: folder to write; a recommender whose decoder is still random.
-        preset: name of a configuration in `lrm.config`.
+        preset: name of a configuration in `lrm.presets`.
         seed: of every random choice.
 
     Returns:
         The last value of each pretraining loss.
 
     Raises:
-        ConfigError: text was to be as short as soft tokens, and with these signals cannot be.
+        ConfigError: a part of the preset is not installed, or text cannot be as short as soft tokens.
     """
     import torch
 
@@ -40,10 +41,12 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     from lrm.model.recommender import Recommender
     from lrm.tokens.corpus import fit_vocabulary
     from lrm.training.data import training_corpus
+    from lrm.training.objectives import objectives
     from lrm.training.pretrain import pretrain
 
     use_device(tf32=True)
-    config = configuration.preset(preset)
+    config = find_configuration(preset)
+    objectives(config.training.objectives)  # refuses an unknown name before anything is trained
     tables, signals = read(examples), in_use(read_declared(examples))
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
@@ -66,7 +69,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
         examples: folder of retrieve_features.
         factory: folder of pretrain_token_factory, made with the same preset.
         model: folder to write.
-        preset: name of a configuration in `lrm.config`.
+        preset: name of a configuration in `lrm.presets`.
         seed: of every random choice.
 
     Returns:
@@ -84,7 +87,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
     from lrm.training.loop import fit
 
     use_device(tf32=True)
-    config = configuration.preset(preset)
+    config = find_configuration(preset)
     recommender = artifact.load(factory)
     if recommender.config != config:
         raise SchemaError(
@@ -93,9 +96,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
         )
     corpus = training_corpus(read(examples), recommender, model)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
-    kept = checkpoint.folder_for(
-        read_manifest(examples)["snapshot_id"], configuration.to_json(config), str(seed), weights
-    )
+    kept = checkpoint.folder_for(read_manifest(examples)["snapshot_id"], to_json(config), str(seed), weights)
     done = fit(recommender, corpus, seed=seed, checkpoints=kept)
     metrics: dict[str, Any] = {
         "best_epoch": done.best_epoch + 1,

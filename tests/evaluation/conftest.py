@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lrm.config import preset
 from lrm.evaluation.policy import METRICS, DecisionPolicy, HonestyPolicy, Policy, SlicePolicy, StagingPolicy
 from lrm.evaluation.test_set import ask, ask_baselines, prepare
 from lrm.features.tables import read
+from lrm.presets import preset
 from tests.worlds import SIGNALS, write_examples
 
 

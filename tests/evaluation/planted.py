@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from lrm.config import preset
 from lrm.evaluation.policy import DecisionPolicy, Policy
 from lrm.evaluation.signals.feature_report import signal_ledger
 from lrm.evaluation.signals.target_leakage import single_signals
@@ -13,6 +12,7 @@ from lrm.evaluation.test_set import prepare
 from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.schema import Signal, write_signals
 from lrm.training.run import pretrain_token_factory, train_lrm
 from tests.worlds import SIGNALS, write_examples

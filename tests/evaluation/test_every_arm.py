@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from lrm.config import ARMS, PRESETS, SHUFFLED, preset
+from lrm.config import ARMS, SHUFFLED
 from lrm.evaluation.run import evaluate_model
+from lrm.presets import PRESETS, preset
 from lrm.training.run import pretrain_token_factory, train_lrm
 from tests.evaluation.test_run import POLICY
 from tests.evaluation.test_staging_results import UNSERVED, write_staging_results

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lrm.config import PRESETS, preset
 from lrm.content_digest import WEIGHTS, model_sha256, sha256_of
 from lrm.errors import DataError
 from lrm.evaluation.page import page
@@ -16,6 +15,7 @@ from lrm.evaluation.run import evaluate_model
 from lrm.features.tables import read_declared
 from lrm.model.artifact import save
 from lrm.model.recommender import Recommender
+from lrm.presets import PRESETS, preset
 from lrm.registry import bundle
 from lrm.reporting.run import report_run
 from lrm.schema import write_signals

@@ -7,6 +7,7 @@ import pytest
 
 from local.commands import reproduce, steps
 from lrm.errors import DataError
+from lrm.presets import PRESETS
 from lrm.reporting.run_files import STEPS
 from pipeline import main, workflow
 
@@ -100,3 +101,13 @@ def test_a_run_that_never_judged_a_model_cannot_be_compared(tmp_path, capsys):
     (tmp_path / "1/run_manifest.json").write_text(json.dumps(FACTS | {"outcome": None}))
     assert main(["reproduce", "1", "--runs", str(tmp_path)]) == 1
     assert "run 1 never judged a model, so there is nothing to compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "backtest"])
+def test_the_word_list_in_place_of_a_preset_explains_all_presets_and_starts_nothing(command, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--preset", "list", "--runs", str(tmp_path / "runs")])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{name} " in printed for name in PRESETS)
+    assert not (tmp_path / "runs").exists()

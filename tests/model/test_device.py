@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.config import preset
 from lrm.errors import SchemaError
 from lrm.features.tables import read, read_declared
 from lrm.model import artifact
 from lrm.model.device import DEVICE, repeatable, use_device
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
 from lrm.training.data import TrainingData

@@ -1,13 +1,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 
-from lrm.config import ModelConfig, preset, replace
+from lrm.config import ModelConfig
 from lrm.features.tables import read, read_declared
 from lrm.model import artifact
 from lrm.model.blocks.softmax_attention import Block
@@ -15,6 +16,7 @@ from lrm.model.decoder import Decoder
 from lrm.model.device import DEVICE
 from lrm.model.flex_attention import MOST_SIZES, SMALLEST, can_use_flex, compiled, flex_mask, padded_size
 from lrm.model.recommender import Recommender
+from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.prompt import Layout, lay_out
 from lrm.tokens.segments import PromptShape

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.model import index as indexing
 from lrm.model.index import log_total, nearest_items, open_index, plan_index
 from lrm.model.recommender import Recommender, States
 from lrm.model.repeats import Pointed
 from lrm.model.retrieval import Wanted, best_items
+from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import write_examples
 

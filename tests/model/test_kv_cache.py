@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.config import ModelConfig, TokensConfig, preset
+from lrm.config import ModelConfig, TokensConfig
 from lrm.features.tables import read, read_declared
 from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
 from lrm.model.retrieval import Wanted, best_items
 from lrm.model.scoring import Scorer, item_vectors
+from lrm.presets import preset
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.worlds import write_examples
 

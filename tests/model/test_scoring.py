@@ -1,16 +1,19 @@
 """What a score may depend on: checked on a model with random weights, which would show any leak."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from lrm.config import ModelConfig, RunConfig, TokensConfig, preset, replace
+from lrm.config import ModelConfig, RunConfig, TokensConfig
 from lrm.errors import DataError, SchemaError
 from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import random_weights, write_examples
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.config import ARMS, RunConfig, preset
+from lrm.config import ARMS, RunConfig
 from lrm.errors import ConfigError
 from lrm.features.tables import Tables, read
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.training.loop import fit

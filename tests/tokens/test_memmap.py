@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lrm.config import preset
 from lrm.features.tables import read, read_declared
+from lrm.presets import preset
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.memmap import memory_mapped
 from tests.worlds import write_examples

@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.config import preset
 from lrm.features.tables import read
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.memory import AttentionMemory, LinearMemory
 from tests.worlds import SIGNALS, random_weights, write_examples

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lrm.config import preset
 from lrm.features.tables import read, read_declared
+from lrm.presets import preset
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import PromptShape, scoring_segments, segment_tokens, token_batches

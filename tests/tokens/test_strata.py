@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.features.tables import read
+from lrm.presets import preset
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.strata import donors, strata, stratum

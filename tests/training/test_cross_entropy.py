@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
-from lrm.config import preset, replace
 from lrm.features.tables import read
+from lrm.presets import preset
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.training import cross_entropy
 from lrm.training.cross_entropy import Seen, mean_nll

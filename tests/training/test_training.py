@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,6 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.config import PRESETS, preset, replace
 from lrm.errors import SchemaError, TrainingDiverged
 from lrm.evaluation.metrics.metrics import auc
 from lrm.evaluation.predictions import ranking_task
@@ -14,6 +14,7 @@ from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import PRESETS, preset
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import checkpoint, loop
 from lrm.training.cross_entropy import Seen

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer, without_candidates
+from lrm.presets import preset
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import loop
 from lrm.training.data import TrainingData

@@ -2,6 +2,8 @@
 
 To add an objective, add a module with a function `loss` to this folder, or to another package under the entry point
 group `lrm.training.objectives` (see `lrm.parts`), and name it in a preset.
+
+This file imports no torch, so that a command line can list the objectives quickly.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import add
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from torch import Tensor
-
-from lrm.model.recommender import States
 from lrm.parts import part
-from lrm.training.context import Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lrm.model.recommender import States
+    from lrm.training.context import Context
 
 
 class Objective(Protocol):

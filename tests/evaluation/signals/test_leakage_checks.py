@@ -6,9 +6,9 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.evaluation.signals import leakage_checks
 from lrm.features.tables import read_manifest
+from lrm.presets import preset
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.worlds import SIGNALS
 

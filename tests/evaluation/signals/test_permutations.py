@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.evaluation.predictions import item_rows
 from lrm.evaluation.signals.permutation_importance import _answers, only, set_up, spread, worth
 from lrm.evaluation.signals.permutations import columns, shuffled
 from lrm.evaluation.test_set import prepare
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.schema import CANDIDATE, HISTORY, QUERY
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from lrm.tokens.strata import strata

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.evaluation.policy import HonestyPolicy
 from lrm.evaluation.signals.target_leakage import LEAST_TARGETS, content_auc, suspicions
 from lrm.features.tables import read
+from lrm.presets import preset
 from lrm.schema import Signal
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.worlds import SIGNALS, write_examples

@@ -3,12 +3,12 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.config import preset
 from lrm.evaluation.signals.linear_probe import Rows, linear, members, raw, retained
 from lrm.evaluation.signals.target_leakage import alone_auc
 from lrm.evaluation.signals.token_probes import retention, states, tokens, two_sides
 from lrm.features.tables import read
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.schema import BAG, CANDIDATE, DENSE, EMBEDDING, HISTORY, QUERY, SPARSE, USER_ID
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.evaluation.planted import train

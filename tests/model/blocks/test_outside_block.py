@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lrm.config import PRESETS, preset
 from lrm.errors import ConfigError
 from lrm.features.run import retrieve_features
 from lrm.features.tables import read
 from lrm.model import artifact
 from lrm.model.decoder import Decoder
 from lrm.model.scoring import Scorer
+from lrm.presets import PRESETS, preset
 from lrm.registry.run import promote_model
 from lrm.serving.run import roll_out
 from lrm.serving.staging.process import running

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.config import preset
 from lrm.features.tables import read, read_declared
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.presets import preset
 from lrm.serving.engine.scoring import Ask, encode_items, no_candidates, no_history, rank, retrieve, top_items
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import write_examples
