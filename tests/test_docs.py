@@ -109,6 +109,13 @@ def test_make_commands_in_the_text_exist(page):
     assert {a or b for a, b in lines} <= targets()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_prose_is_wrapped_at_120_characters(page):
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 120] == []
+
+
 def test_make_help_lists_every_command_that_has_a_description():
     printed = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     described = set(re.findall(r"^([a-z]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
