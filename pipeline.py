@@ -87,7 +87,7 @@ def workflow(
         validation = validated.outputs["validation"]
         pretrained = pretrain_token_factory(examples=examples, code_version=code_version, **recipe).after(validated)
         trained = train_lrm(
-            examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, **recipe
+            examples=examples, factory=pretrained.outputs["factory"], code_version=code_version, seed=seed
         )
         model = trained.outputs["model"]
         staged = uncached(check_in_staging(examples=examples, model=model, champion=champion, **source))

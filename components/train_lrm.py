@@ -10,7 +10,6 @@ def train_lrm(
     examples: dsl.Input[dsl.Dataset],
     factory: dsl.Input[dsl.Model],
     code_version: str,
-    preset: str,
     seed: int,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -19,9 +18,8 @@ def train_lrm(
 
     Args:
         examples: folder that retrieve_features wrote.
-        factory: folder that pretrain_token_factory wrote.
+        factory: folder that pretrain_token_factory wrote; it holds the configuration.
         code_version: sha256 of the sources, so that changed code runs again.
-        preset: name of a configuration in `lrm/presets/`.
         seed: of every random draw.
         model: folder of the model artifact.
         metrics: scores on the validation window.
@@ -31,5 +29,5 @@ def train_lrm(
     from components.step import log_metrics
     from lrm.training import run
 
-    found = run.train_lrm(Path(examples.path), Path(factory.path), Path(model.path), preset=preset, seed=seed)
+    found = run.train_lrm(Path(examples.path), Path(factory.path), Path(model.path), seed=seed)
     log_metrics(metrics, found)

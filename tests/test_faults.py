@@ -116,18 +116,18 @@ def test_a_training_whose_disk_filled_up_goes_on_from_its_last_whole_checkpoint(
 
     examples = write_examples(tmp_path / "examples")
     pretrain_token_factory(examples, tmp_path / "factory", preset="tiny")
-    train_lrm(examples, tmp_path / "factory", tmp_path / "unbroken", preset="tiny")
+    train_lrm(examples, tmp_path / "factory", tmp_path / "unbroken")
     weights = (tmp_path / "unbroken/weights.safetensors").stat().st_size
     one_and_a_half = 6 * weights  # a checkpoint holds the weights, the best ones, and two moments of each
     with small_disk(tmp_path / "disk", size=str(one_and_a_half)) as change:
         monkeypatch.setenv("LRM_CHECKPOINTS", str(tmp_path / "disk/checkpoints"))
         with pytest.raises((OSError, RuntimeError)):
-            train_lrm(examples, tmp_path / "factory", tmp_path / "disk/model", preset="tiny")
+            train_lrm(examples, tmp_path / "factory", tmp_path / "disk/model")
         assert f"the disk of {tmp_path}/disk/model is full: free some space" in told(run_dir, "train_lrm")
         assert list((tmp_path / "disk").glob("checkpoints/*/checkpoint.pt"))
         assert not (tmp_path / "disk/model/weights.safetensors").exists()
         change("size=20m")
-        train_lrm(examples, tmp_path / "factory", tmp_path / "disk/model", preset="tiny")
+        train_lrm(examples, tmp_path / "factory", tmp_path / "disk/model")
         assert digest(tmp_path / "disk/model/weights.safetensors") == digest(tmp_path / "unbroken/weights.safetensors")
         assert list((tmp_path / "disk").rglob("*.partial")) == []
 

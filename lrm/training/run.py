@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lrm.config import to_json
-from lrm.errors import SchemaError
 from lrm.features.tables import MANIFEST, read, read_declared, read_manifest
 from lrm.presets import preset as find_configuration
 from lrm.record import recorded
@@ -56,27 +55,26 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     del tables
     curves = pretrain(recommender, corpus, seed=seed)
     metrics = {name: series[-1][1] for name, series in curves.items() if series}
-    _leave(factory, examples, curves, metrics)
+    _write_results(factory, examples, curves, metrics)
     artifact.save(recommender, factory)
     return metrics
 
 
 @recorded("train_lrm", output="model", keep=KEPT)
-def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: int = 0) -> dict[str, Any]:
+def train_lrm(examples: Path, factory: Path, model: Path, *, seed: int = 0) -> dict[str, Any]:
     """Train factory and decoder together, from the pretrained factory.
 
     Args:
         examples: folder of retrieve_features.
-        factory: folder of pretrain_token_factory, made with the same preset.
+        factory: folder of pretrain_token_factory; its configuration is used.
         model: folder to write.
-        preset: name of a configuration in `lrm.presets`.
         seed: of every random choice.
 
     Returns:
         Best epoch, steps, parameters, and the best epoch's losses.
 
     Raises:
-        SchemaError: the factory was made with another configuration.
+        SchemaError: another version of the code wrote the factory.
         ConfigError: as of pretrain_token_factory.
         TrainingDiverged: a loss or gradient is not finite.
     """
@@ -87,37 +85,33 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, preset: str, seed: 
     from lrm.training.loop import fit
 
     use_device(tf32=True)
-    config = find_configuration(preset)
     recommender = artifact.load(factory)
-    if recommender.config != config:
-        raise SchemaError(
-            f"the factory was pretrained with preset {recommender.config.name!r}, and {preset!r} was asked for; "
-            "run pretrain_token_factory again with the same preset"
-        )
     corpus = training_corpus(read(examples), recommender, model)
     weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
-    kept = checkpoint.folder_for(read_manifest(examples)["snapshot_id"], to_json(config), str(seed), weights)
-    done = fit(recommender, corpus, seed=seed, checkpoints=kept)
+    checkpoints = checkpoint.folder_for(
+        read_manifest(examples)["snapshot_id"], to_json(recommender.config), str(seed), weights
+    )
+    progress = fit(recommender, corpus, seed=seed, checkpoints=checkpoints)
     metrics: dict[str, Any] = {
-        "best_epoch": done.best_epoch + 1,
-        "epochs": done.epoch,
-        "steps": done.step,
+        "best_epoch": progress.best_epoch + 1,
+        "epochs": progress.epoch,
+        "steps": progress.step,
         "parameters": sum(p.numel() for p in recommender.parameters()),
         "factory_parameters": sum(p.numel() for p in recommender.factory.parameters()),
         "seed": seed,
     }
-    for name, series in done.curves.items():
+    for name, series in progress.curves.items():
         if name.startswith("validation/"):
-            metrics[name.replace("/", "_")] = series[done.best_epoch][1]
-    _leave(model, examples, done.curves, metrics)
+            metrics[name.replace("/", "_")] = series[progress.best_epoch][1]
+    _write_results(model, examples, progress.curves, metrics)
     shutil.copyfile(examples / "items.parquet", model / "items.parquet")
     artifact.save(recommender, model)
-    checkpoint.discard(kept)
+    checkpoint.discard(checkpoints)
     return metrics
 
 
-def _leave(folder: Path, examples: Path, curves: dict[str, list[list[float]]], metrics: dict[str, Any]) -> None:
-    """Write what the report and the registry read beside the weights."""
+def _write_results(folder: Path, examples: Path, curves: dict[str, list[list[float]]], metrics: dict[str, Any]) -> None:
+    """Write what the report and the registry read, beside the weights."""
     (folder / "curves.json").write_text(json.dumps(curves) + "\n")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     shutil.copyfile(examples / MANIFEST, folder / MANIFEST)

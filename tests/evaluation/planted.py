@@ -45,7 +45,7 @@ def write_planted(folder, signals, *, n_users=150, n_wrong=0.02):
 def train(examples, folder):
     """A recommender of the tiny preset."""
     pretrain_token_factory(examples, folder / "factory", preset="tiny", seed=0)
-    train_lrm(examples, folder / "factory", folder / "model", preset="tiny", seed=0)
+    train_lrm(examples, folder / "factory", folder / "model", seed=0)
     return load(folder / "model")
 
 

@@ -26,7 +26,7 @@ def test_a_preset_is_trained_judged_and_weighed_signal_by_signal(name, examples,
     monkeypatch.setitem(PRESETS, "small", lambda: small(name))
     (tmp_path / "policy.toml").write_text(POLICY)
     pretrain_token_factory(examples, tmp_path / "factory", preset="small")
-    train_lrm(examples, tmp_path / "factory", tmp_path / "model", preset="small")
+    train_lrm(examples, tmp_path / "factory", tmp_path / "model")
     can_be_served = name != SHUFFLED  # it reads the signals of other rows, and a server has one request at a time
     (tmp_path / "staging").mkdir()
     staging = write_staging_results(tmp_path / "staging", **({} if can_be_served else UNSERVED))

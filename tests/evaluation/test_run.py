@@ -44,7 +44,7 @@ def models(examples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
         pretrain_token_factory(examples, folder / f"factory-{seed}", preset="tiny", seed=seed)
-        train_lrm(examples, folder / f"factory-{seed}", folder / f"model-{seed}", preset="tiny", seed=seed)
+        train_lrm(examples, folder / f"factory-{seed}", folder / f"model-{seed}", seed=seed)
     return folder / "model-0", folder / "model-1"
 
 
@@ -257,7 +257,7 @@ def test_a_champion_that_reads_a_retired_signal_is_compared_with_a_model_that_do
     gone = {"affinity", "country"}
     write_signals([replace(one, retired=one.name in gone) for one in SIGNALS], now / "signals.json")
     pretrain_token_factory(now, tmp_path / "factory", preset="tiny")
-    train_lrm(now, tmp_path / "factory", tmp_path / "model", preset="tiny")
+    train_lrm(now, tmp_path / "factory", tmp_path / "model")
     assert {one.name for one in read_declared(tmp_path / "model")} == {one.name for one in SIGNALS} - gone
     asked = {"preset": "tiny", "feature_repo": repo}
     evaluate_model(now, tmp_path / "model", models[0], tmp_path / "evaluation", **asked)

@@ -56,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     registry = f"sqlite:///{state}/mlflow.db"
     retrieve_features(data, repo, examples)
     pretrain_token_factory(examples, root / "factory", preset="tiny")
-    train_lrm(examples, root / "factory", root / "model", preset="tiny")
+    train_lrm(examples, root / "factory", root / "model")
     version = register(root, registry, "1")
     promote_model(root / "promoted", registry=registry, name=NAME, version=version, run_id="run-1")
     world = World(root, data, repo, examples, registry, state, {})

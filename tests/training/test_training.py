@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.errors import SchemaError, TrainingDiverged
+from lrm.errors import TrainingDiverged
 from lrm.evaluation.metrics.metrics import auc
 from lrm.evaluation.predictions import ranking_task
 from lrm.features.tables import Tables, read, read_declared
@@ -207,7 +207,7 @@ def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_wei
     for run, memmap_from in (("a", 2**60), ("b", 1)):
         monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", memmap_from)
         pretrain_token_factory(world, tmp_path / run / "factory", preset="tiny", seed=3)
-        metrics = train_lrm(world, tmp_path / run / "factory", tmp_path / run / "model", preset="tiny", seed=3)
+        metrics = train_lrm(world, tmp_path / run / "factory", tmp_path / run / "model", seed=3)
     assert metrics["parameters"] > metrics["factory_parameters"] > 0
     first, second = (artifact.load(tmp_path / run / "model").state_dict() for run in ("a", "b"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -215,11 +215,14 @@ def test_the_doors_write_a_model_that_loads_and_the_same_seed_gives_the_same_wei
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_factory_of_another_preset_is_refused(world, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "other", lambda: replace(preset("tiny"), training=preset("default").training))
-    pretrain_token_factory(world, tmp_path / "factory", preset="tiny")
-    with pytest.raises(SchemaError, match="pretrained with preset 'tiny', and 'other' was asked for"):
-        train_lrm(world, tmp_path / "factory", tmp_path / "model", preset="other")
+def test_a_model_is_trained_with_the_configuration_of_its_factory_even_if_the_preset_has_changed_since(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(PRESETS, "passing", PRESETS["tiny"])
+    pretrain_token_factory(world, tmp_path / "factory", preset="passing")
+    monkeypatch.setitem(PRESETS, "passing", PRESETS["default"])
+    train_lrm(world, tmp_path / "factory", tmp_path / "model")
+    assert artifact.load(tmp_path / "model").config == replace(preset("tiny"), name="passing")
 
 
 @pytest.mark.parametrize("limit", [0.5, 100.0])

@@ -72,7 +72,7 @@ def test_it_is_trained_scored_saved_loaded_and_served(toy, tmp_path):
     registry = f"sqlite:///{state}/mlflow.db"
     retrieve_features(data, repo, examples)
     pretrain_token_factory(examples, tmp_path / "factory", preset=toy)
-    train_lrm(examples, tmp_path / "factory", tmp_path / "model", preset=toy)
+    train_lrm(examples, tmp_path / "factory", tmp_path / "model")
     losses = json.loads((tmp_path / "model/curves.json").read_text())["train/next_item_loss"]
     assert losses[-1][1] < losses[0][1]
     recommender = artifact.load(tmp_path / "model")

@@ -231,7 +231,7 @@ def leaner(world, tmp_path):
     (repo / "definitions.py").write_text(retiring)
     retrieve_features(world.data, repo, tmp_path / "examples")
     pretrain_token_factory(tmp_path / "examples", tmp_path / "factory", preset="tiny")
-    train_lrm(tmp_path / "examples", tmp_path / "factory", tmp_path / "model", preset="tiny")
+    train_lrm(tmp_path / "examples", tmp_path / "factory", tmp_path / "model")
     bundle = sealed(tmp_path / "model", tmp_path / "bundle")
     told = {"state": tmp_path, "name": NAME, "version": "2"}
     return build_release(bundle, tmp_path / "examples", world.data, repo, **told)
