@@ -29,7 +29,7 @@ import torch
 from benchmarks import peers
 from benchmarks.command import run
 from benchmarks.curves import curves_page
-from lrm import config as configuration
+from lrm.config import RunConfig, to_json
 from lrm.evaluation.baselines.simple import EaseMarkov, Popular
 from lrm.evaluation.metrics.bootstrap import draw_users, interval, mean
 from lrm.evaluation.metrics.metrics import hit_rate, ndcg, reciprocal_rank
@@ -47,8 +47,8 @@ from lrm.features.tables import MANIFEST, Tables, read, read_declared, read_mani
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.presets import preset, preset_names
-from lrm.schema import TEST, VALIDATION
-from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.schema import EVENT_TIME, SPLIT, TEST, TRAIN, VALIDATION
+from lrm.tokens.corpus import fit_vocabulary
 from lrm.training import checkpoint
 from lrm.training.loop import epochs as training_epochs
 
@@ -83,9 +83,9 @@ class Trained(NamedTuple):
     """CPU-seconds of training, masked NDCG@10 of the validation targets."""
 
 
-def ask(examples: Path) -> Question:
-    """Read an examples folder and its validation and test targets."""
-    tables, rng = read(examples), np.random.default_rng(0)
+def ask(examples: Path, tables: Tables) -> Question:
+    """Collect the validation and test targets of an examples folder's tables."""
+    rng = np.random.default_rng(0)
     validation = retrieval_task(tables, max_requests=N_VALIDATED, rng=rng, split=VALIDATION)
     test = retrieval_task(tables, max_requests=tables.requests.height, rng=rng, split=TEST)
     if validation is None or test is None:
@@ -119,31 +119,38 @@ class Choice:
         return cpu_seconds < 60 * self._minutes
 
 
-def train_ours(examples: Path, question: Question, options: argparse.Namespace, *, seed: int) -> Trained:
-    """Our model, with the preset."""
-    config = preset(options.preset)
+def train_ours(
+    examples: Path, question: Question, config: RunConfig, *, epochs: int, minutes: float, seed: int
+) -> Trained:
+    """Train our model with a configuration, for so many epochs (0: as it says) and CPU-minutes at most."""
     signals = read_declared(examples)
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(question.tables, signals, config.tokens)
-    corpus = encode_corpus(question.tables, signals, vocabulary)
-    if options.epochs:
-        steps = max(1, round(options.epochs * corpus.event_is_train_E.sum() / config.training.batch_tokens))
+    if epochs:
+        n_tokens = epochs * int((question.tables.events[SPLIT] == TRAIN).sum())
+        steps = max(1, round(n_tokens / config.training.batch_tokens))
         config = replace(config, training=replace(config.training, max_steps=steps))
     recommender = Recommender(config, signals, vocabulary)
-    choice = Choice(question, "ours", minutes=options.minutes)
+    corpus = recommender.encode(question.tables)
+    choice = Choice(question, config.name, minutes=minutes)
     snapshot = read_manifest(examples)["snapshot_id"]
-    kept = checkpoint.folder_for(snapshot, configuration.to_json(config), str(seed), "benchmark")
+    times = str(question.tables.events[EVENT_TIME].max())
+    checkpoints = checkpoint.folder_for(snapshot, to_json(config), str(seed), "benchmark", times)
+    chosen = checkpoints / "chosen" if checkpoints else None
+    choice.best = (checkpoint.load(chosen) or {}).get("best", {})
     seen_epochs = 0
-    for state in training_epochs(recommender, corpus, seed=seed, checkpoints=kept):
+    for state in training_epochs(recommender, corpus, seed=seed, checkpoints=checkpoints):
         if state.epoch == seen_epochs:  # the last time round, which is the best epoch again
             break
         choice.curve = [(cpu, value) for cpu, value in state.curves.get(CURVE, [])]  # whole also after a resumed run
         goes_on = choice.see(recommender, Scorer(recommender, question.tables), state.cpu_seconds)
+        checkpoint.save(chosen, {"best": choice.best})
         state.curves[CURVE], seen_epochs = [list(point) for point in choice.curve], state.epoch
         if not goes_on:
             break
     recommender.load_state_dict(choice.best or recommender.state_dict())
-    ranks = answer(Scorer(recommender, question.tables), question, question.test, "ours")
+    ranks = answer(Scorer(recommender, question.tables), question, question.test, config.name)
+    checkpoint.discard(checkpoints)
     return Trained("ours", ranks, _count(recommender), choice.curve[-1][0], len(choice.curve), choice.curve)
 
 
@@ -234,10 +241,13 @@ def main() -> None:
         if not (examples / MANIFEST).is_file():
             feature_repo = PROJECT / "examples" / options.data / "feature_repo"
             retrieve_features(PROJECT / "data" / options.data, feature_repo, examples)
-        question = ask(examples)
+        question = ask(examples, read(examples))
         rows = list(simple(question))
         for seed in options.seeds:
-            rows.append(train_ours(examples, question, options, seed=seed))
+            config = preset(options.preset)
+            rows.append(
+                train_ours(examples, question, config, epochs=options.epochs, minutes=options.minutes, seed=seed)
+            )
             minutes = min(options.minutes, rows[-1].cpu_seconds / 60)
             rows += [train_peer(name, question, options, minutes=minutes, seed=seed) for name in options.peers]
     print(f"{options.data}, preset {options.preset}, seeds {options.seeds}, {torch.get_num_threads()} thread(s)\n")
