@@ -19,10 +19,11 @@ def answering(release: Path, *, keeps: bool = False) -> Callable[[dict[str, Any]
 
     import torch
 
+    from lrm.model.heads import Wanted
     from lrm.schema import QUERY
     from lrm.serving.engine.features import Row, describe
     from lrm.serving.engine.request_checks import RECOMMEND, Question
-    from lrm.serving.engine.scoring import retrieve, top_items
+    from lrm.serving.engine.scoring import best_items
     from lrm.serving.engine.session import ask_of, open_service, user_keys
     from lrm.serving.release import read_release
 
@@ -37,9 +38,9 @@ def answering(release: Path, *, keeps: bool = False) -> Callable[[dict[str, Any]
     asked = functools.cache(read) if keeps else read
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
-        (scores,) = retrieve(service.recommender, service.items, [asked(body["user_id"])])
-        best = top_items(scores, k=body.get("k", K))
-        return {"items": service.items.item_ids[best].tolist(), "scores": scores[best].tolist()}
+        wanted = Wanted(body.get("k", K))
+        (best,) = best_items(service.recommender, service.items, [asked(body["user_id"])], [wanted])
+        return {"items": service.items.item_ids[best.rows].tolist(), "scores": best.scores.tolist()}
 
     answer({"user_id": 0})
     return answer

@@ -91,7 +91,7 @@ def ours(tables: Tables, *, bfloat16: bool, with_seen: bool = False) -> Round:
     vocabulary = fit_vocabulary(tables, (), config.tokens)
     corpus, recommender = encode_corpus(tables, (), vocabulary), Recommender(config, (), vocabulary)
     if not with_seen:
-        recommender.seen = None
+        recommender.head.seen = None
     losses = Losses(recommender, TrainingData(corpus, recommender))
     optimizer, rng = make_optimizer(recommender, config.training), np.random.default_rng(0)
     lengths = np.diff(corpus.user_offset_U)

@@ -106,9 +106,12 @@ class ModelConfig:
     max_history: int = 512
     """The decoder reads at most this many events of a user: the latest ones."""
     dropout: float = 0.1
-    repeats: bool = True
-    """Whether the model may copy the next item from the user's history (`lrm.model.repeats`). If False, one learned
-    number is added to the logits of all items in the history. It excludes them in data where no item repeats."""
+    head: str = "dot_product"
+    """How an item is named, scored and found: a module of `lrm/model/heads/`, or a part of another package."""
+    head_options: dict[str, float | int | str | bool] = field(default_factory=dict, hash=False)
+    """Options of that head, by name. `dot_product` has `copy_head` (True): whether the model may copy the next item
+    from the user's history. If False, one learned number is added to the logits of all items in the history. It
+    excludes them in data where no item repeats."""
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")

@@ -69,7 +69,7 @@ EDGES = {
     ),
     "mlflow": ("lrm/registry/backend.py",),
     "google.cloud": ("lrm/registry/bucket.py", "lrm/serving/releases/store.py", "local/upload.py"),
-    "faiss": ("lrm/model/index.py",),
+    "faiss": ("lrm/model/heads/_index.py",),
     "onnx": ("lrm/model/onnx_graph.py",),
     "onnxruntime": ("lrm/model/onnx_runtime.py",),
     "fastapi": ("lrm/serving/http/app.py", "lrm/serving/http/routes.py"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrm.errors import ConfigError
-from lrm.parts import part, part_names
+from lrm.parts import check_options, part, part_names
 
 PACKAGE = "lrm.features.datasets"
 
@@ -38,3 +38,11 @@ def test_a_part_of_an_installed_package_is_found_by_its_entry_point(installed):
 def test_a_name_that_nobody_has_is_refused_with_the_names_there_are(name):
     with pytest.raises(ConfigError, match=r"has no part called .*it has .*movielens"):
         part(PACKAGE, name)
+
+
+def test_an_option_that_a_part_does_not_have_is_refused_with_those_that_it_has():
+    def made(width: int, *, depth: int = 1, bias: bool = True) -> None: ...
+
+    check_options("the block 'toy'", made, {"depth": 2})
+    with pytest.raises(ConfigError, match=r"the block 'toy' has no option 'width'; it has depth, bias"):
+        check_options("the block 'toy'", made, {"width": 3, "depth": 2})

@@ -5,6 +5,7 @@ Axes: R test requests, T their targets, N their candidate rows, V items of the c
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,11 +15,15 @@ from numpy.typing import NDArray
 from lrm.errors import DataError
 from lrm.evaluation.metrics.metrics import Floats, Ints, rank_against_ties
 from lrm.features.tables import Tables
+from lrm.model.heads import Best, Wanted
+from lrm.model.scoring import Scorer, top
 from lrm.progress import progress
 from lrm.schema import EVENT_TIME, ITEM_ID, LABEL, REQUEST_ID, SPLIT, TEST, USER_ID
 
 CHUNK = 256
 """Requests scored at once."""
+LISTED = 50
+"""Best items that are asked of a model that cannot score the whole catalogue; others count as not generated."""
 
 
 class Retriever(Protocol):
@@ -82,6 +87,8 @@ class Ranking(NamedTuple):
 
 class Ranks(NamedTuple):
     """Ranks of the targets (T,), from 1; `masked` leaves items out that the history already holds.
+
+    A target that a model did not generate ranks last.
 
     `top` (R, L) holds the catalogue rows of each request's best L items, in no order.
 
@@ -168,7 +175,7 @@ def ranking_task(tables: Tables, *, split: str = TEST) -> Ranking | None:
 
 
 def rank_targets(
-    retriever: Retriever,
+    retriever: Retriever | Scorer,
     task: Retrieval,
     seen: Histories,
     *,
@@ -179,7 +186,8 @@ def rank_targets(
 ) -> Ranks:
     """Rank each target among the whole catalogue, showing how far along that is unless `is_shown` is false.
 
-    With `n_top`, so many best items of each request are kept, or the whole catalogue where it is smaller.
+    With `n_top`, so many best items of each request are kept, or the whole catalogue where it is smaller. A model that
+    cannot score the whole catalogue is asked for its `LISTED` best items.
 
     Raises:
         DataError: the retriever's catalogue is not that of the examples, so that ranks could not be compared.
@@ -194,20 +202,65 @@ def rank_targets(
     chunks = range(0, task.request_ids.size, CHUNK)
     for first in progress(chunks, what=f"rank targets, {name}", unit="chunk") if is_shown else chunks:
         request_ids = task.request_ids[first : first + CHUNK]
-        scores_RV = retriever.item_scores(request_ids)  # noqa: N806
-        n_not_finite += scores_RV.size - int(np.count_nonzero(np.isfinite(scores_RV)))
-        for index, (request_id, scores) in enumerate(zip(request_ids, scores_RV, strict=True), start=first):
+        known = [column[np.unique(seen.items(request_id))] for request_id in request_ids]
+        targets = [column[task.item[bounds[index] : bounds[index + 1]]] for index in range(first, first + len(known))]
+        if isinstance(retriever, Scorer) and not retriever.scores_all:
+            answers = _by_lists(retriever, request_ids, targets, known, n_top=n_top)
+        else:
+            answers = _by_scores(retriever, request_ids, targets, known, n_top=n_top)
+        for index, one in enumerate(answers, start=first):
             rows = slice(bounds[index], bounds[index + 1])
-            targets, known = column[task.item[rows]], column[np.unique(seen.items(request_id))]
-            plain[rows] = rank_against_ties(scores, targets)
-            hidden = np.count_nonzero(scores[known][None, :] >= scores[targets][:, None], axis=1)
-            masked[rows] = np.where(np.isin(targets, known), column.size, plain[rows] - hidden)
-            if n_top:
-                top[index] = row_of_column[np.argpartition(-scores, n_top - 1)[:n_top]]
+            plain[rows], masked[rows], top[index] = one.plain, one.masked, row_of_column[one.top]
+            n_not_finite += one.n_not_finite
     return Ranks(plain, masked, top, n_not_finite)
 
 
-def _columns(retriever: Retriever, tables: Tables, name: str) -> Ints:
+def best_items(retriever: Retriever | Scorer, request_ids: Ints, *, k: int) -> list[Best]:
+    """The k best items of each request, as columns of its scores."""
+    if isinstance(retriever, Scorer):
+        return retriever.best_items(request_ids, [Wanted(k)] * len(request_ids))
+    return [top(scores, Wanted(k)) for scores in retriever.item_scores(request_ids)]
+
+
+def _by_scores(
+    retriever: Retriever, request_ids: Ints, targets: Sequence[Ints], known: Sequence[Ints], *, n_top: int
+) -> Iterator[Ranks]:
+    """The ranks of each request's targets by the scores of all items; items are columns."""
+    for scores, own, held in zip(retriever.item_scores(request_ids), targets, known, strict=True):
+        plain = rank_against_ties(scores, own)
+        hidden = np.count_nonzero(scores[held][None, :] >= scores[own][:, None], axis=1)
+        masked = np.where(np.isin(own, held), scores.size, plain - hidden)
+        top = np.argpartition(-scores, n_top - 1)[:n_top] if n_top else own[:0]
+        yield Ranks(plain, masked, top, scores.size - int(np.count_nonzero(np.isfinite(scores))))
+
+
+def _by_lists(
+    scorer: Scorer, request_ids: Ints, targets: Sequence[Ints], known: Sequence[Ints], *, n_top: int
+) -> Iterator[Ranks]:
+    """The ranks of each request's targets in the list of its best items; items are columns."""
+    depth, n_items = max(LISTED, n_top), len(scorer.item_ids)
+    lists = scorer.best_items(request_ids, [Wanted(depth)] * len(request_ids))
+    again = np.array([np.isin(best.rows, held).any() for best, held in zip(lists, known, strict=True)], dtype=bool)
+    wanted = [Wanted(depth, without=held) for held, is_asked in zip(known, again, strict=True) if is_asked]
+    others = iter(scorer.best_items(request_ids[again], wanted))
+    for best, own, is_asked in zip(lists, targets, again, strict=True):
+        without = next(others) if is_asked else best
+        n_not_finite = best.scores.size - int(np.count_nonzero(np.isfinite(best.scores)))
+        plain, masked = (_rank_in(one, own, last=n_items) for one in (best, without))
+        yield Ranks(plain, masked, np.resize(best.rows, n_top), n_not_finite)
+
+
+def _rank_in(best: Best, targets: Ints, *, last: int) -> Ints:
+    """The rank of each target in a list, equal scores counting against it; `last` for one that is not there."""
+    ranks = np.full(targets.size, last, dtype=np.int64)
+    for place, target in enumerate(targets):
+        score = best.scores[best.rows == target]
+        if score.size:
+            ranks[place] = np.count_nonzero(best.scores >= score[0])
+    return ranks
+
+
+def _columns(retriever: Retriever | Scorer, tables: Tables, name: str) -> Ints:
     """Column of `item_scores` that holds each row of `tables.items`."""
     ids = pl.DataFrame({ITEM_ID: retriever.item_ids}, schema={ITEM_ID: tables.items.schema[ITEM_ID]})
     numbered = ids.with_row_index("column")

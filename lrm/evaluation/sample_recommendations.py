@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from lrm.evaluation.estimates import number
-from lrm.evaluation.predictions import Retriever
+from lrm.evaluation.predictions import Retriever, best_items
 from lrm.evaluation.test_set import Exam
+from lrm.model.scoring import Scorer
 from lrm.schema import EVENT_TIME, ITEM, ITEM_ID, SPARSE, USER_ID
 
 N_USERS = 5
@@ -19,7 +20,7 @@ TITLES = ("title", "product_type")
 """Item signals that name an item, the first there is; else the first sparse signal of items does."""
 
 
-def recommend(exam: Exam, retriever: Retriever, *, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def recommend(exam: Exam, retriever: Retriever | Scorer, *, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """The top k for a few random users, histories in time order; empty without a retrieval task.
 
     `hit` says that the item is among the request's targets.
@@ -35,11 +36,11 @@ def recommend(exam: Exam, retriever: Retriever, *, k: int, rng: np.random.Genera
     names = list(retriever.item_ids.tolist())
     times = exam.tables.events[EVENT_TIME]
     found = []
-    for index, scores in zip(chosen, retriever.item_scores(task.request_ids[chosen]), strict=True):
+    for index, best in zip(chosen, best_items(retriever, task.request_ids[chosen], k=k), strict=True):
         request_id = int(task.request_ids[index])
         wanted = {ids[row] for row in task.item[task.request == index]}
         events = np.arange(exam.seen.start[request_id], exam.seen.stop[request_id])[-N_HISTORY:].tolist()
-        top = [(names[column], scores[column]) for column in np.argsort(-scores, kind="stable")[:k]]
+        top = [(names[row], score) for row, score in zip(best.rows, best.scores, strict=True)]
         found.append(
             {
                 "user_id": exam.tables.requests[USER_ID][request_id],

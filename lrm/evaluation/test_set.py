@@ -47,6 +47,7 @@ from lrm.evaluation.predictions import (
 )
 from lrm.evaluation.slices import Mask, head_items, slices
 from lrm.features.tables import Tables
+from lrm.model.scoring import Scorer
 from lrm.progress import progress
 from lrm.schema import CANDIDATE, EVENT_TIME, QUERY, SPLIT, TEST, TRAIN, USER_ID, Signal, for_maker, in_use
 
@@ -114,7 +115,7 @@ def prepare(tables: Tables, signals: tuple[Signal, ...], config: EvaluationConfi
     return Exam(tables, kept, gone, seen, retrieval, ranking, head_items(tables, seen), config.k)
 
 
-def ask(exam: Exam, name: str, *, retriever: Retriever | None, ranker: Ranker | None) -> Answers:
+def ask(exam: Exam, name: str, *, retriever: Retriever | Scorer | None, ranker: Ranker | None) -> Answers:
     """Let a model answer whatever it can answer and the exam asks."""
     started = time.perf_counter()
     ranks = logits = None

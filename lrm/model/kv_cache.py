@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lrm.model.blocks import Kept
 from lrm.model.decoder import Decode
-from lrm.model.recommender import Recommender, States
+from lrm.model.recommender import Recommender
+from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Layout, build_batch, lay_out
 from lrm.tokens.segments import Segments

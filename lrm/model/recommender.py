@@ -1,4 +1,4 @@
-"""The recommender: a token factory, a decoder, and two heads (which item next; what becomes of this candidate).
+"""The recommender: a token factory, a decoder, an item head (which item next), and the outcome of candidates.
 
 Shape suffixes: E events, R requests, C candidates, K query tokens of a request, D model width.
 """
@@ -6,6 +6,7 @@ Shape suffixes: E events, R requests, C candidates, K query tokens of a request,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ from lrm.errors import ConfigError
 from lrm.features.tables import Tables
 from lrm.model.blocks import tells_next_time
 from lrm.model.decoder import Decoder
-from lrm.model.repeats import REACH, Pointed, Repeats, nowhere
+from lrm.model.heads import HEADS, Design, Fitted, Head
+from lrm.model.states import States
+from lrm.parts import check_options, part
 from lrm.schema import Signal
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
@@ -35,19 +38,6 @@ class Prompt(NamedTuple):
     candidate_ND: Tensor
 
 
-class States(NamedTuple):
-    """What the decoder makes of a batch."""
-
-    event_ED: Tensor
-    """After each event: compared with item vectors, it predicts the next one."""
-    request_RD: Tensor
-    """At each request: compared with item vectors, it predicts what follows the request."""
-    pointed: Pointed
-    """Which of its own past events each request points at."""
-    candidate_logit_C: Tensor
-    """Log-odds that the candidate's outcome is positive."""
-
-
 class Recommender(nn.Module):
     """Token factory and decoder, trained jointly on retrieval and ranking.
 
@@ -59,16 +49,20 @@ class Recommender(nn.Module):
         super().__init__()
         self.config, self.signals, self.vocabulary = config, tuple(signals), vocabulary
         d_model = config.model.d_model
-        self.factory = TokenFactory(signals, vocabulary, config.tokens, d_model=d_model)
+        head, options = part(HEADS, config.model.head), config.model.head_options
+        design = Design(config, self.signals, vocabulary)
+        check_options(f"the item head {config.model.head!r}", head.Head, options)
+        names = partial(head.item_names, design, **options) if hasattr(head, "item_names") else None
+        self.factory = TokenFactory(signals, vocabulary, config.tokens, d_model=d_model, names=names)
         self.decoder = Decoder(config.model, n_positions=self.prompt_shape().n_positions)
         self.start_D = nn.Parameter(torch.randn(d_model) * 0.02)
-        self.repeats = Repeats(d_model=d_model) if config.model.repeats else None
-        self.seen = None if config.model.repeats else nn.Parameter(torch.zeros(()))
+        self.head: Head = head.Head(design, **options)
         self.outcome = nn.Linear(d_model, 1)
-        if self.repeats is not None and tells_next_time(config.model):
+        if self.head.reads_events and tells_next_time(config.model):
             raise ConfigError(
-                f"the block {config.model.block!r} tells each event the time of the next one, and a pointer at past "
-                "events would read that; set model.repeats to False in the preset"
+                f"the block {config.model.block!r} tells each event the time of the next one, and the item head "
+                f"{config.model.head!r} reads past events at a request, so it would read that; set its option "
+                "copy_head to False in the preset, or choose another head"
             )
 
     def encode(self, tables: Tables) -> Corpus:
@@ -123,10 +117,10 @@ class Recommender(nn.Module):
             per_event=tokens.n_event_tokens, per_query=tokens.n_query_tokens, per_candidate=tokens.n_candidate_tokens
         )
 
-    @property
-    def seen_bias(self) -> Tensor | None:
-        """What the logits of items in the history gain, where there is no pointer at them."""
-        return None if self.seen is None else REACH * self.seen
+    def fit_head(self, corpus: Corpus, *, seed: int) -> None:
+        """Fit the head to the items of a corpus, where it is to be fitted and is not yet."""
+        if isinstance(self.head, Fitted) and not self.head.is_fitted:
+            self.head.fit(self.factory, corpus, seed=seed)
 
     def tokens(self, batch: Batch) -> Prompt:
         """What the factory makes of a batch: the tokens that the decoder reads."""
@@ -164,9 +158,9 @@ class Recommender(nn.Module):
         """What is read off the decoded tokens, an event given by the state of its last."""
         per_candidate = layout.shape.per_candidate
         request_RD = self._at_request(event_ED, query_ND, layout)
-        pointed = self.repeats(request_RD, event_ED, layout) if self.repeats else nowhere(layout)
+        read = self.head.read(request_RD, event_ED, layout)
         candidate_CD = candidate_ND[per_candidate - 1 :: per_candidate]
-        return States(event_ED, request_RD, pointed, self.outcome(candidate_CD).squeeze(-1))
+        return States(event_ED, request_RD, read, self.outcome(candidate_CD).squeeze(-1))
 
     def _at_request(self, event_ED: Tensor, query_ND: Tensor, layout: Layout) -> Tensor:
         per_query = layout.shape.per_query

@@ -1,30 +1,31 @@
 """Scores from a trained recommender: the one path that evaluation and the server share.
 
-Shape suffixes: R requests, T events, V items of the catalogue, D model width.
+Shape suffixes: R requests, T events, V items of the catalogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lrm.errors import ConfigError
 from lrm.features.tables import Tables
+from lrm.model.heads import Best, ScoresAll, Wanted
 from lrm.model.kv_cache import Prefix, Suffix, decode_over, prefill
-from lrm.model.recommender import Recommender, States
-from lrm.model.repeats import mixture, share_of_items
+from lrm.model.recommender import Recommender
+from lrm.model.states import States
 from lrm.schema import ITEM_ID
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Layout, event_rows, request_batches
 from lrm.tokens.segments import gather, token_batches
 from lrm.tokens.vocabulary import rows_of
 
-CATALOGUE_CHUNK = 16_384
 SCORING_TOKENS = 32_768
 """Valid tokens scored at a time: bounds memory, changes no score."""
 
@@ -41,6 +42,11 @@ class Read(NamedTuple):
     """Catalogue row of each event."""
     states: States
 
+    def histories(self) -> list[np.ndarray]:
+        """For each request, the catalogue row of each event that it sees; -1 for an item that is not there."""
+        visible_R = self.layout.visible_R.tolist()
+        return [row_T[:n] for row_T, n in zip(event_rows(self.layout, self.row_E), visible_R, strict=True)]
+
     def seen_rows(self) -> Tensor:
         """(R, T) catalogue row of each event that a request sees, -1 elsewhere."""
         rows_RT = torch.as_tensor(event_rows(self.layout, self.row_E))
@@ -53,7 +59,8 @@ class Catalogue(NamedTuple):
 
     item_ids: np.ndarray
     """(V,)"""
-    vectors_VD: Tensor
+    prepared: Any
+    """What the recommender's head worked out for them."""
 
 
 class Scorer:
@@ -80,12 +87,12 @@ class Scorer:
         """
         self._recommender, self._shape = recommender.eval(), recommender.prompt_shape(budget)
         self._corpus = recommender.encode(tables)
-        self._item_vectors_VD: Tensor | None = None
+        self._prepared: Any = None
         self._kept: dict[int, Prefix] = {}
         if catalogue is not None:
             rows_E = rows_of(tables.events[ITEM_ID].to_numpy(), catalogue.item_ids)
             self._corpus = replace(self._corpus, item_ids=catalogue.item_ids, event_row_E=rows_E)
-            self._item_vectors_VD = catalogue.vectors_VD
+            self._prepared = catalogue.prepared
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -122,27 +129,57 @@ class Scorer:
         if corpus.history_E is not mine.history_E or corpus.event_identity_E is not mine.event_identity_E:
             other._kept = {}
         if corpus.content_V is not mine.content_V or corpus.item_identity_V is not mine.item_identity_V:
-            other._item_vectors_VD = None
+            other._prepared = None
         return other
 
     @torch.inference_mode()
     def item_scores(self, request_ids: np.ndarray) -> np.ndarray:
-        """(R, V) float32 log-probabilities that the item follows. Ask for a few hundred requests at a time."""
-        if self._item_vectors_VD is None:
-            self._item_vectors_VD = item_vectors(self._recommender, self._corpus)
+        """(R, V) float32 log-probabilities that the item follows. Ask for a few hundred requests at a time.
+
+        Raises:
+            ConfigError: the recommender's head cannot score the whole catalogue.
+        """
+        head = self._recommender.head
+        if not isinstance(head, ScoresAll):
+            raise ConfigError(
+                f"the item head {self._recommender.config.model.head!r} finds the best items and cannot score the "
+                "whole catalogue; ask for `best_items`"
+            )
         distinct, place = np.unique(request_ids, return_inverse=True)
         scores_RV = np.zeros((len(distinct), len(self.item_ids)), dtype=np.float32)
         for read in self._run(request_ids, with_candidates=False):
-            states, rows_RT = read.states, read.seen_rows()
-            share_RV = share_of_items(states.pointed.share_RT, rows_RT, n_items=len(self.item_ids))
-            logit_RV = states.request_RD @ self._item_vectors_VD.T
-            if self._recommender.seen_bias is not None:
-                logit_RV = logit_RV + self._recommender.seen_bias * seen_items(rows_RT, n_items=len(self.item_ids))
-            log_generated_RV = logit_RV.log_softmax(-1)
-            log_p_RV = mixture(log_generated_RV, share_RV, states.pointed.gate_R.unsqueeze(-1))
+            log_p_RV = head.scores(read.states, read.seen_rows(), self._catalogue())
             scores_RV[np.searchsorted(distinct, read.requests)] = log_p_RV.cpu().numpy()
         wanted: np.ndarray = scores_RV[place]
         return wanted
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether the recommender's head can score the whole catalogue."""
+        return isinstance(self._recommender.head, ScoresAll)
+
+    @torch.inference_mode()
+    def best_items(self, request_ids: np.ndarray, wanted: Sequence[Wanted]) -> list[Best]:
+        """The best items for each request, by the scores of all items where the head can give them.
+
+        Args:
+            request_ids: distinct, ascending.
+            wanted: what each asks for.
+        """
+        if self.scores_all:
+            return [top(scores, one) for scores, one in zip(self.item_scores(request_ids), wanted, strict=True)]
+        found: dict[int, Best] = {}
+        asked = dict(zip(request_ids.tolist(), wanted, strict=True))
+        for read in self._run(request_ids, with_candidates=False):
+            numbered = {r: asked[request] for r, request in enumerate(read.requests.tolist())}
+            best = self._recommender.head.best(read.states, read.histories(), numbered, self._catalogue())
+            found |= {int(read.requests[r]): one for r, one in best.items()}
+        return [found[request] for request in request_ids.tolist()]
+
+    def _catalogue(self) -> Any:
+        if self._prepared is None:
+            self._prepared = self._recommender.head.prepare(self._recommender.factory, self._corpus)
+        return self._prepared
 
     @torch.inference_mode()
     def candidate_logits(self, request_ids: np.ndarray) -> np.ndarray:
@@ -184,24 +221,16 @@ class Scorer:
             yield Read(requests[rows], candidates, layout, row_E, states)
 
 
-def seen_items(rows_RT: Tensor, *, n_items: int) -> Tensor:
-    """(R, V) 1 where the history that a request sees holds the item, else 0; -1 is no event."""
-    return (share_of_items(torch.ones(rows_RT.shape), rows_RT, n_items=n_items) > 0).float()
-
-
-@torch.inference_mode()
-def item_vectors(recommender: Recommender, corpus: Corpus) -> Tensor:
-    """(V, D) the vector of every item of the corpus' catalogue."""
-    rows = np.arange(len(corpus.item_ids))
-    chunks = [rows[i : i + CATALOGUE_CHUNK] for i in range(0, len(rows), CATALOGUE_CHUNK)]
-    return torch.cat(
-        [
-            recommender.factory.item_vectors(
-                torch.as_tensor(corpus.item_identity_V[chunk]), corpus.content_V.take(chunk)
-            )
-            for chunk in chunks
-        ]
-    )
+def top(scores: np.ndarray, wanted: Wanted) -> Best:
+    """The best items of one request by the scores (V,) of all; equal scores in the order of the catalogue."""
+    rows = np.arange(len(scores)) if wanted.only is None else np.unique(wanted.only)
+    if wanted.without is not None:
+        rows = np.setdiff1d(rows, wanted.without)
+    if wanted.k < len(rows):
+        threshold = np.partition(scores[rows], len(rows) - wanted.k)[len(rows) - wanted.k]
+        rows = rows[scores[rows] >= threshold]
+    chosen = rows[np.argsort(-scores[rows], kind="stable")][: wanted.k]
+    return Best(chosen, scores[chosen])
 
 
 def without_candidates(corpus: Corpus) -> Corpus:

@@ -38,7 +38,7 @@ def sequential() -> RunConfig:
     return RunConfig(
         name="sequential",
         tokens=TokensConfig(n_query_tokens=0, min_item_count=1, min_category_count=5),
-        model=ModelConfig(max_history=200, dropout=0.2, repeats=False),
+        model=ModelConfig(max_history=200, dropout=0.2, head_options={"copy_head": False}),
         training=TrainingConfig(
             max_steps=10_000,
             patience=10,
@@ -84,7 +84,7 @@ def small_data() -> RunConfig:
     return RunConfig(
         name="small-data",
         tokens=TokensConfig(item_identity="content"),
-        model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, repeats=False),
+        model=ModelConfig(n_layers=1, max_history=32, dropout=0.2, head_options={"copy_head": False}),
         pretrain=PretrainConfig(steps=0),
         training=TrainingConfig(
             max_steps=150, learning_rate=1e-3, objectives={"next_item": 1.0, "retrieval": 1.0, "ranking": 100.0}

@@ -15,9 +15,10 @@ import polars as pl
 
 from lrm.features.sources import INSTANT_TYPE
 from lrm.model.artifact import load
+from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, for_maker
-from lrm.serving.engine.scoring import Ask, Items, columns, encode_items, rank, require_own_signals, retrieve, top_items
+from lrm.serving.engine.scoring import Ask, Items, best_items, columns, encode_items, rank, require_own_signals
 
 K = 10
 """Items that each answer recommends."""
@@ -37,14 +38,14 @@ class Function:
         given = requests.astype(object).where(requests.notna(), None)
         asks = [self._ask(row) for row in given.to_dict("records")]
         ranked = rank(self._recommender, self._items, asks)
+        found = best_items(self._recommender, self._items, asks, [Wanted(K)] * len(asks))
         return [
             {
-                "items": self._items.item_ids[best].tolist(),
-                "scores": scores[best].tolist(),
+                "items": self._items.item_ids[best.rows].tolist(),
+                "scores": best.scores.tolist(),
                 "probabilities": probabilities.astype("float32").tolist(),
             }
-            for scores, probabilities in zip(retrieve(self._recommender, self._items, asks), ranked, strict=True)
-            for best in [top_items(scores, k=K)]
+            for best, probabilities in zip(found, ranked, strict=True)
         ]
 
     def _ask(self, row: Mapping[str, Any]) -> Ask:

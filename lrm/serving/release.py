@@ -4,7 +4,7 @@
     release.json    name, version, as_of, the types of the keys, the fields that a request may carry
     bundle/         the registered bundle, verified
     items.parquet   the catalogue: every item that can be recommended, described as known at `as_of`
-    index.safetensors  where the catalogue is large: how it is searched (`lrm.model.index.Plan`)
+    index.safetensors  where the catalogue is large: how it is searched (`lrm.model.heads._index.Plan`)
     history.sqlite  the latest events of every user (`histories.write_histories`)
     feature_repo/   the declarations
     online/         the feature store's registry and online store, as of `as_of`

@@ -6,7 +6,7 @@ Shape suffixes: N rows, K soft tokens, D token width; G segments, O older events
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -47,8 +47,23 @@ class TokenFactory(nn.Module):
     """
 
     def __init__(
-        self, signals: Sequence[Signal], vocabulary: Vocabulary, config: TokensConfig, *, d_model: int
+        self,
+        signals: Sequence[Signal],
+        vocabulary: Vocabulary,
+        config: TokensConfig,
+        *,
+        d_model: int,
+        names: Callable[[], nn.Module] | None = None,
     ) -> None:
+        """Build the makers.
+
+        Args:
+            signals: what the prompt is made of.
+            vocabulary: fitted on the training split.
+            config: sizes and the arm.
+            d_model: width of a token.
+            names: makes the module that turns identity rows (N,) into vectors (N, D); None: a table of its rows.
+        """
         super().__init__()
         soft_events = config.arm == HYBRID or (config.arm == TEXT and not config.text_events)
         events_config = replace(config, arm=SOFT) if soft_events else config
@@ -61,9 +76,8 @@ class TokenFactory(nn.Module):
         self.candidate = maker(for_maker(signals, CANDIDATE), config, config.n_candidate_tokens)
         self.beside = _beside(self.query, self.candidate) if config.query_in_candidates else None
         self.content = maker(content_signals(signals), events_config) if config.item_identity != "id" else None
-        n_rows = vocabulary.n_identities
-        self.identity = nn.Embedding(n_rows, d_model, sparse=n_rows > DENSE_ROWS)
-        nn.init.normal_(self.identity.weight, std=0.05)
+        self.d_model = d_model
+        self.identity = names() if names is not None else identity_table(vocabulary.n_identities, d_model=d_model)
         self.has_identity = config.item_identity != "content"
         self.memory = (
             MEMORIES[config.memory](n_events=config.memory_events, n_tokens=config.memory_tokens, d_model=d_model)
@@ -112,7 +126,7 @@ class TokenFactory(nn.Module):
             embedded_NMW: of `asked`, where it has them.
         """
         if self.query is None:
-            return self.identity.weight.new_zeros(len(signals.bucket_NF), 0, self.identity.embedding_dim)
+            return torch.zeros(len(signals.bucket_NF), 0, self.d_model)
         if embedded_NMW is not None and isinstance(self.query, TokenMaker):
             return self.query.mixed(embedded_NMW)[:, :n_tokens]
         tokens_NKD: Tensor = self.query(signals)
@@ -121,7 +135,7 @@ class TokenFactory(nn.Module):
     def memory_tokens(self, older: Older | None) -> Tensor:
         """(G, N, D): older events, compressed, an event counting by its first token; nothing where there are none."""
         if self.memory is None or older is None:
-            return self.identity.weight.new_zeros(0, 0, self.identity.embedding_dim)
+            return torch.zeros(0, 0, self.d_model)
         first_OD = self.history_tokens(older.identity_O, older.signals_O)[:, 0]
         shape = (older.n_segments, older.n_events)
         tokens_GMD = first_OD.new_zeros(math.prod(shape), first_OD.shape[1]).index_copy(0, older.slot_O, first_OD)
@@ -137,6 +151,13 @@ class TokenFactory(nn.Module):
         """The tokens, the item's identity added to the first of each row."""
         behind = tokens_NKD.shape[1] - 1
         return tokens_NKD + functional.pad(self._identity(identity_N).unsqueeze(1), (0, 0, 0, behind))
+
+
+def identity_table(n_rows: int, *, d_model: int) -> nn.Embedding:
+    """A vector for each identity row; of a large table a step moves only the rows that it read."""
+    table = nn.Embedding(n_rows, d_model, sparse=n_rows > DENSE_ROWS)
+    nn.init.normal_(table.weight, std=0.05)
+    return table
 
 
 def _beside(query: Maker | None, candidate: Maker) -> nn.Linear | None:

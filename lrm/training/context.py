@@ -7,9 +7,8 @@ from functools import cached_property
 
 import torch
 
-from lrm.model.recommender import Recommender
+from lrm.model.heads import Likelihood
 from lrm.tokens.prompt import Batch
-from lrm.training.generated import Generated
 from lrm.training.targets import Targets
 
 
@@ -18,28 +17,26 @@ class Context:
 
     def __init__(
         self,
-        recommender: Recommender,
         batch: Batch,
         targets: Targets,
-        draw_items: Callable[[], Generated],
+        draw_items: Callable[[], Likelihood],
         *,
         bfloat16: bool = False,
     ) -> None:
         """Keep what the objectives read.
 
         Args:
-            recommender: the model in training.
             batch: the prompts of this step.
             targets: what the batch has to predict.
             draw_items: draws negatives and makes the vectors of items; called once, by the first objective that asks.
             bfloat16: whether `precision` is bfloat16.
         """
-        self.recommender, self.batch, self.targets = recommender, batch, targets
+        self.batch, self.targets = batch, targets
         self._draw_items, self._bfloat16 = draw_items, bfloat16
 
     @cached_property
-    def generated(self) -> Generated:
-        """Log-probabilities of items, for all objectives of the step."""
+    def likelihood(self) -> Likelihood:
+        """Log-probabilities of items by the model's head, for all objectives of the step."""
         return self._draw_items()
 
     def precision(self) -> torch.autocast:

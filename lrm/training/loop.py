@@ -140,4 +140,7 @@ def update_ema(ema: dict[str, Tensor], recommender: Recommender, *, decay: float
     """
     decay = min(decay, step / (step + 10))
     for name, value in recommender.state_dict().items():
-        ema[name].lerp_(value, 1 - decay)
+        if value.is_floating_point():
+            ema[name].lerp_(value, 1 - decay)
+        else:  # a buffer of the item head
+            ema[name].copy_(value)

@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrm.config import TrainingConfig
 from lrm.model.device import seeded
+from lrm.model.heads import Likelihood
 from lrm.model.recommender import Recommender
-from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import forget_identities
 from lrm.tokens.prompt import Batch
 from lrm.tokens.segments import Segments
 from lrm.training.context import Context
 from lrm.training.data import TrainingData
-from lrm.training.generated import Generated, Negatives
 from lrm.training.objectives import objectives, weighted_sum
 
 
@@ -33,7 +31,7 @@ class Losses:
         self._recommender, self._data = recommender, data
         self._config = recommender.config.training
         self._objectives = objectives(self._config.objectives)
-        self._negatives = negatives_of(data.corpus, self._config)
+        self._learner = recommender.head.learner(recommender.factory, data.corpus)
 
     def of_step(self, segments: Segments, *, seed: int, at: int) -> dict[str, Tensor]:
         """Compute the loss of each objective on one batch, with every random choice taken from (seed, at)."""
@@ -70,18 +68,10 @@ class Losses:
         """
         targets = self._data.targets(batch, rng)
 
-        def draw_items() -> Generated:
-            return Generated(
-                self._recommender, self._data.corpus, self._negatives, targets.rows, rng=rng, generator=generator
-            )
+        def draw_items() -> Likelihood:
+            return self._learner.step(batch, targets.rows, rng=rng, generator=generator)
 
-        return Context(self._recommender, batch, targets, draw_items, bfloat16=bfloat16)
-
-
-def negatives_of(corpus: Corpus, config: TrainingConfig) -> Negatives:
-    """Count the training events of each item: negatives are drawn by these counts."""
-    counts_V = np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids))
-    return Negatives(counts_V, n_negatives=config.n_negatives, full_up_to=config.full_softmax_items)
+        return Context(batch, targets, draw_items, bfloat16=bfloat16)
 
 
 def drop_identities(batch: Batch, *, ratio: float, generator: torch.Generator) -> Batch:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Batch
-from lrm.training.cross_entropy import Seen
 
 MAX_TARGETS = 8
 """Targets of a request that one step uses: neighbours in its list of targets, from a random start."""
@@ -56,30 +55,3 @@ def _request_targets(batch: Batch, corpus: Corpus, rng: np.random.Generator) -> 
     places = np.arange(len(requests)) - np.repeat(np.cumsum(counts) - counts, counts)
     places = (places + rng.integers(0, n_targets.clip(1))[requests]) % n_targets[requests]
     return requests, corpus.target_offset_R[batch.requests][requests] + places
-
-
-def seen_before(batch: Batch, events: np.ndarray) -> Seen:
-    """List the items before each event in its segment, each once, at its first place. Events are rows of the batch."""
-    start_E = np.maximum.accumulate(np.where(batch.is_first_E, np.arange(len(batch.events)), 0))
-    return _seen_between(batch, start_E[events], events)
-
-
-def seen_by(batch: Batch, requests: np.ndarray) -> Seen:
-    """List the items that each request of the batch sees, each once."""
-    layout = batch.layout
-    segment_E = layout.event_slot_E.cpu().numpy() // layout.events_shape[1]
-    start_Q = np.searchsorted(segment_E, layout.segment_R.cpu().numpy()[requests])
-    return _seen_between(batch, start_Q, start_Q + layout.visible_R.cpu().numpy()[requests])
-
-
-def _seen_between(batch: Batch, start_P: np.ndarray, end_P: np.ndarray) -> Seen:
-    """List the items of stretches of the batch's events; each stretch begins where a segment begins."""
-    slot_E = batch.layout.event_slot_E
-    first_E = batch.layout.first_GT.flatten()[slot_E]
-    is_new_E = (first_E == slot_E % batch.layout.events_shape[1]).cpu().numpy()
-    new, before_E = np.flatnonzero(is_new_E), np.concatenate([[0], np.cumsum(is_new_E)])
-    begin_P, count_P = before_E[start_P], before_E[end_P] - before_E[start_P]
-    offset = np.concatenate([[0], np.cumsum(count_P)])
-    place = np.arange(offset[-1]) + np.repeat(begin_P - offset[:-1], count_P)
-    row = np.repeat(np.arange(len(start_P)), count_P)
-    return Seen(torch.as_tensor(offset), torch.as_tensor(batch.row_E[new[place]]), torch.as_tensor(row))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lrm.model.recommender import Recommender, States
-from lrm.model.retrieval import Wanted, best_items
-from lrm.model.scoring import item_vectors
+from lrm.model.heads import Wanted
+from lrm.model.recommender import Recommender
+from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.prompt import Batch, event_rows
 from lrm.training.data import TrainingData
@@ -40,7 +40,8 @@ def validate(recommender: Recommender, data: TrainingData, losses: Losses) -> di
     corpus, requests = data.corpus, data.validation_requests
     has_candidates = np.diff(corpus.candidate_offset_R)[requests].any()
     has_targets = np.diff(corpus.target_offset_R)[requests].any()
-    vectors_VD = item_vectors(recommender, corpus) if has_targets and not has_candidates else None
+    finds_items = has_targets and not has_candidates
+    catalogue = recommender.head.prepare(recommender.factory, corpus) if finds_items else None
     totals = {name: [0.0, 0] for name in (RETRIEVAL_LOSS, RANKING_LOSS, RETRIEVAL_NDCG)}
 
     def add(name: str, mean: float, n: int) -> None:
@@ -52,8 +53,8 @@ def validate(recommender: Recommender, data: TrainingData, losses: Losses) -> di
         with_targets = np.unique(context.targets.request_Q)
         add(RETRIEVAL_LOSS, retrieval.loss(states, context).item(), len(with_targets))
         add(RANKING_LOSS, ranking.loss(states, context).item(), len(batch.candidates))
-        if vectors_VD is not None and len(with_targets):
-            add(RETRIEVAL_NDCG, _ndcg(recommender, vectors_VD, states, batch, corpus, with_targets), len(with_targets))
+        if finds_items and len(with_targets):
+            add(RETRIEVAL_NDCG, _ndcg(recommender, catalogue, states, batch, corpus, with_targets), len(with_targets))
     return {name: total / n for name, (total, n) in totals.items() if n}
 
 
@@ -63,14 +64,14 @@ def stopping_value(measured: Mapping[str, float]) -> float:
 
 
 def _ndcg(
-    recommender: Recommender, vectors_VD: Tensor, states: States, batch: Batch, corpus: Corpus, requests: np.ndarray
+    recommender: Recommender, catalogue: Any, states: States, batch: Batch, corpus: Corpus, requests: np.ndarray
 ) -> float:
     """Average NDCG@10 over those requests of a batch that have targets."""
     visible_R = batch.layout.visible_R.cpu().numpy()
     history_rows = [
         row_T[:n_visible] for row_T, n_visible in zip(event_rows(batch.layout, batch.row_E), visible_R, strict=True)
     ]
-    best = best_items(recommender, vectors_VD, states, history_rows, {int(r): Wanted(K) for r in requests})
+    best = recommender.head.best(states, history_rows, {int(r): Wanted(K) for r in requests}, catalogue)
     gain = 1.0 / np.log2(np.arange(2, K + 2))
     total = 0.0
     for r in requests:

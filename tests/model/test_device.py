@@ -51,9 +51,9 @@ def test_every_tensor_of_a_step_is_made_on_the_default_device(examples, arm):
         states = recommender(batch)
         losses = Losses(recommender, TrainingData(corpus, recommender))
         context = losses.context(batch, np.random.default_rng(0))
-        loss = ranking.loss(states, context) + states.pointed.share_RT.sum() + states.request_RD.sum()
+        loss = ranking.loss(states, context) + states.head.share_RT.sum() + states.request_RD.sum()
         loss.backward()
-    assert {each.device.type for each in (*states.pointed, states.event_ED, loss)} == {"meta"}
+    assert {each.device.type for each in (*states.head, states.event_ED, loss)} == {"meta"}
 
 
 @pytest.mark.parametrize(("asked", "seen"), [("gpu", "must be auto, cpu or cuda"), ("cuda", "sees none")])

@@ -9,17 +9,17 @@ import torch
 
 from lrm.config import ModelConfig, TokensConfig
 from lrm.features.tables import read, read_declared
+from lrm.model.heads import Wanted
 from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.recommender import Recommender
-from lrm.model.retrieval import Wanted, best_items
-from lrm.model.scoring import Scorer, item_vectors
+from lrm.model.scoring import Scorer
 from lrm.presets import preset
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
 from tests.worlds import write_examples
 
 SHAPES = {
     "as it is": {},
-    "without a pointer": {"model": {"repeats": False}},
+    "without a copy head": {"model": {"head_options": {"copy_head": False}}},
     "without query tokens": {"tokens": {"n_query_tokens": 0}},
     "several tokens each": {"tokens": {"n_event_tokens": 2, "n_candidate_tokens": 3}},
     "a short history over memory": {
@@ -77,13 +77,9 @@ def test_scores_over_a_kept_history_are_those_of_one_pass(tables, changed):
     order = np.argsort(corpus.candidate_order_C[flat])
     assert states.candidate_logit_C.numpy()[order] == pytest.approx(logits, abs=1e-5)
     scores = scorer.item_scores(last)
-    best = best_items(
-        recommender,
-        item_vectors(recommender, corpus),
-        states,
-        [p.row_T for p in mine],
-        dict.fromkeys(range(len(last)), Wanted(5)),
-    )
+    catalogue = recommender.head.prepare(recommender.factory, corpus)
+    wanted = dict.fromkeys(range(len(last)), Wanted(5))
+    best = recommender.head.best(states, [p.row_T for p in mine], wanted, catalogue)
     for one, expected in zip(best.values(), scores, strict=True):
         assert one.scores == pytest.approx(np.sort(expected)[::-1][:5], abs=1e-5)
         assert one.scores == pytest.approx(expected[one.rows], abs=1e-5)
@@ -100,10 +96,8 @@ def test_a_choice_is_kept_and_what_is_left_out_stays_out(tables):
     states, _ = decode_over(recommender, [prefix], suffix)
 
     def rows(**wanted):
-        found = best_items(
-            recommender, item_vectors(recommender, corpus), states, [prefix.row_T], {0: Wanted(12, **wanted)}
-        )
-        return found[0].rows.tolist()
+        catalogue = recommender.head.prepare(recommender.factory, corpus)
+        return recommender.head.best(states, [prefix.row_T], {0: Wanted(12, **wanted)}, catalogue)[0].rows.tolist()
 
     assert sorted(rows()) == list(range(12))
     assert sorted(rows(only=np.array([3, 5, 7]), without=np.array([5]))) == [3, 7]
@@ -125,6 +119,7 @@ def test_equal_scores_come_in_the_order_of_the_catalogue(tables):
     query, none = corpus.query_R.take(np.array([0])), corpus.candidate_C.take(empty)
     suffix = Suffix(query, none, torch.zeros(0).long(), np.array([0]), corpus.request_time_R[:1])
     states, _ = decode_over(recommender, [nobody], suffix)
-    alike = torch.zeros_like(item_vectors(recommender, corpus))
-    best = best_items(recommender, alike, states, [nobody.row_T], {0: Wanted(3)})[0]
+    catalogue = recommender.head.prepare(recommender.factory, corpus)
+    alike = catalogue._replace(item_VW=torch.zeros_like(catalogue.item_VW))
+    best = recommender.head.best(states, [nobody.row_T], {0: Wanted(3)}, alike)[0]
     assert best.rows.tolist() == [0, 1, 2]

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from lrm.model.cuda_graphs import CudaGraphs, Size
-from lrm.model.index import open_index, plan_index
+from lrm.model.heads import Wanted
 from lrm.model.kv_cache import Suffix, decode_over, prefill
 from lrm.model.onnx_runtime import export
-from lrm.model.retrieval import Wanted, best_items
-from lrm.model.scoring import Catalogue, Scorer, item_vectors
+from lrm.model.scoring import Catalogue, Scorer
 from lrm.tokens.corpus import encode_corpus
 from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import scoring_segments
@@ -30,9 +29,9 @@ HISTORIES = {"none": 0, "one event": 1, "all": 100}
 @pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
 def model(request, world):
     recommender = recommender_of(*world, request.param)
-    if recommender.repeats is not None:
-        recommender.repeats.gate.weight.data.zero_()
-        recommender.repeats.gate.bias.data.fill_(OPEN)
+    if recommender.head.copy_head is not None:
+        recommender.head.copy_head.gate.weight.data.zero_()
+        recommender.head.copy_head.gate.bias.data.fill_(OPEN)
     return recommender
 
 
@@ -46,7 +45,8 @@ def unlisted(recommender, tables):
     counts = tables.events["item_id"].value_counts(sort=True)["item_id"].to_list()
     rows = np.flatnonzero(~np.isin(tables.items["item_id"].to_numpy(), counts[: len(counts) * 3 // 4]))
     corpus = encode_corpus(tables, recommender.signals, recommender.vocabulary)
-    return Catalogue(corpus.item_ids[rows], item_vectors(recommender, corpus)[rows])
+    prepared = recommender.head.prepare(recommender.factory, corpus)
+    return Catalogue(corpus.item_ids[rows], prepared._replace(item_VW=prepared.item_VW[rows]))
 
 
 def totals(scores):
@@ -88,11 +88,11 @@ def test_the_scores_that_a_server_gives_for_a_whole_catalogue_sum_to_one(model, 
     queries, no_items, time_R = corpus.query_R.take(REQUESTS), torch.zeros(0).long(), corpus.request_time_R[REQUESTS]
     asked = Suffix(queries, corpus.candidate_C.take(nothing), no_items, 0 * REQUESTS, time_R)
     states, _ = decode_over(model, prefixes, asked, way(model, shape))
-    vectors = item_vectors(model, corpus)
-    plan = plan_index(vectors, np.full(len(vectors), 1 / len(vectors)))
-    rows, n_items = [prefix.row_T for prefix in prefixes], len(vectors)
-    for index in (None, open_index(plan, vectors, effort=1000)):
-        found = best_items(model, vectors, states, rows, dict.fromkeys(range(40), Wanted(n_items)), index)
+    exact = model.head.prepare(model.factory, corpus)
+    rows, n_items = [prefix.row_T for prefix in prefixes], len(corpus.item_ids)
+    indexed = model.head.open_index(exact, model.head.plan_index(exact, [states]), effort=1000)
+    for catalogue in (exact, indexed):
+        found = model.head.best(states, rows, dict.fromkeys(range(40), Wanted(n_items)), catalogue)
         assert totals(np.stack([found[r].scores for r in range(40)])) == pytest.approx(1, abs=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_training_does_not_take_the_gate_for_a_request_that_sees_nothing(model, 
         losses = Losses(model, TrainingData(corpus, model))
         mean = retrieval.loss(model(batch), losses.context(batch, np.random.default_rng(0)))
         mean.backward()
-        return mean.item(), abs(model.repeats.gate.bias.grad.item())
+        return mean.item(), abs(model.head.copy_head.gate.bias.grad.item())
 
     whole = encode_corpus(world[0], model.signals, model.vocabulary)
     asking = np.flatnonzero(np.diff(whole.target_offset_R))[:5]
@@ -112,7 +112,7 @@ def test_training_does_not_take_the_gate_for_a_request_that_sees_nothing(model, 
     (seen, moved), (unseen, unmoved) = loss(whole, asking), loss(nobody, asking)
     assert moved > 0
     assert unmoved == 0
-    model.repeats.gate.bias.data.fill_(-OPEN)
+    model.head.copy_head.gate.bias.data.fill_(-OPEN)
     assert loss(whole, asking)[0] != pytest.approx(seen, abs=0.1)
     assert loss(nobody, asking)[0] == pytest.approx(unseen, abs=1e-6)
-    model.repeats.gate.bias.data.fill_(OPEN)
+    model.head.copy_head.gate.bias.data.fill_(OPEN)

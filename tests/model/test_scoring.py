@@ -11,8 +11,9 @@ from lrm.config import ModelConfig, RunConfig, TokensConfig
 from lrm.errors import DataError, SchemaError
 from lrm.features.tables import Tables, read, read_declared
 from lrm.model import artifact
+from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
-from lrm.model.scoring import Scorer
+from lrm.model.scoring import Scorer, top
 from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import random_weights, write_examples
@@ -191,3 +192,19 @@ def test_weights_of_another_version_are_named(recommender, tmp_path):
 def test_tables_without_a_signal_of_the_model_are_refused(recommender, tables):
     with pytest.raises(SchemaError, match="no column for signal 'hour' of view 'requests'"):
         Scorer(recommender, tables._replace(requests=tables.requests.drop("hour")))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(2), [3, 0]),
+        (Wanted(9), [3, 0, 1, 2]),
+        (Wanted(1, only=np.array([0, 1, 2])), [0]),
+        (Wanted(2, only=np.array([1, 3, 0]), without=np.array([3])), [0, 1]),
+        (Wanted(3, only=np.array([], dtype=np.int64)), []),
+    ],
+)
+def test_the_best_items_come_first_and_equals_keep_the_order_of_the_catalogue(wanted, expected):
+    scores = np.array([0.5, 0.5, 0.1, 0.9], dtype=np.float32)
+    assert top(scores, wanted).rows.tolist() == expected
+    assert top(scores, wanted).scores.tolist() == scores[expected].tolist()

@@ -17,8 +17,6 @@ from lrm.model.scoring import Scorer
 from lrm.presets import PRESETS, preset
 from lrm.tokens.corpus import Corpus, encode_corpus, fit_vocabulary
 from lrm.training import checkpoint, loop
-from lrm.training.cross_entropy import Seen
-from lrm.training.generated import Generated, Negatives
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 from lrm.training.pretrain import pretrain
 from lrm.training.run import pretrain_token_factory, train_lrm
@@ -120,64 +118,6 @@ def test_the_learning_rate_warms_up_then_falls_to_a_tenth():
     config = replace(preset("tiny").training, learning_rate=1.0, warmup_steps=10)
     rates = [learning_rate(at, total_steps=110, config=config) for at in (0, 9, 10, 60, 110)]
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1])
-
-
-def test_sampled_negatives_know_how_often_each_item_is_drawn():
-    counts = np.array([100, 50, 10, 0])
-    rows, log_q = Negatives(counts, n_negatives=2, full_up_to=0).draw(np.random.default_rng(0))
-    weight = (counts + 1e-3) ** 0.75
-    expected = 1 - (1 - weight / weight.sum()) ** 2
-    assert log_q == pytest.approx(np.log(expected)[rows], rel=1e-5)
-
-
-def test_what_was_seen_counts_as_much_in_a_sample_that_holds_every_item(world):
-    recommender, corpus, _ = build(world)
-    state, row = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), np.array([1, 5, 5])
-    seen = Seen(torch.tensor([0, 2, 3, 3]), torch.tensor([1, 2, 7]), torch.tensor([0, 0, 1]))
-    answers = []
-    for full_up_to in (0, 10**6):
-        bias = torch.tensor(-2.0, requires_grad=True)
-        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=20_000, full_up_to=full_up_to)
-        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(0))
-        log_p = generated.log_p(state, row, seen, bias)
-        log_p.sum().backward()
-        answers.append((log_p.detach(), bias.grad))
-        plain = generated.log_p(state, row).detach()
-        assert (log_p[0] < plain[0], log_p[1] > plain[1], log_p[2] == plain[2]) == (True, True, True)
-    for sampled, whole in zip(*answers, strict=True):
-        assert torch.allclose(sampled, whole, atol=1e-5)
-
-
-def test_a_small_catalogue_is_compared_whole():
-    rows, log_q = Negatives(np.array([1, 2, 3]), n_negatives=2, full_up_to=3).draw(np.random.default_rng(0))
-    assert (rows.tolist(), log_q.tolist()) == ([0, 1, 2], [0.0, 0.0, 0.0])
-
-
-def test_a_large_enough_sample_estimates_the_whole_catalogue(world):
-    recommender, corpus, _ = build(world)
-    state = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    row = np.array([0, 3, 7, 7])
-    counts = np.bincount(corpus.event_row_E, minlength=len(corpus.item_ids))
-
-    def log_p(full_up_to: int, seed: int) -> torch.Tensor:
-        negatives = Negatives(counts, n_negatives=25, full_up_to=full_up_to)
-        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(seed))
-        return generated.log_p(state, row).detach()
-
-    sampled = torch.stack([log_p(0, seed) for seed in range(200)]).mean(0)
-    assert sampled == pytest.approx(log_p(10**6, 0), abs=0.1)
-
-
-def test_a_sample_that_holds_the_target_counts_it_once(world):
-    """Drawn so often that every item is in the sample: the sampled answer is the whole catalogue's."""
-    recommender, corpus, _ = build(world)
-    state, row = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), np.array([1, 5])
-    answers = []
-    for full_up_to in (0, 10**6):
-        negatives = Negatives(np.ones(len(corpus.item_ids)), n_negatives=20_000, full_up_to=full_up_to)
-        generated = Generated(recommender, corpus, negatives, row, rng=np.random.default_rng(0))
-        answers.append(generated.log_p(state, row).detach())
-    assert torch.allclose(*answers, atol=1e-5)
 
 
 def test_pretraining_lowers_each_of_its_losses(world):

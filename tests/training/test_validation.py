@@ -53,10 +53,10 @@ def test_ndcg_in_validation_is_that_of_the_scores_of_every_item(examples):
 def test_the_loss_of_a_request_is_that_of_the_scores_of_its_targets_where_what_was_seen_counts_less(examples):
     torch.manual_seed(0)
     config, tables, signals = preset("tiny"), read(examples), read_declared(examples)
-    config = replace(config, model=replace(config.model, repeats=False))
+    config = replace(config, model=replace(config.model, head_options={"copy_head": False}))
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     recommender, corpus = Recommender(config, signals, vocabulary), encode_corpus(tables, signals, vocabulary)
-    recommender.seen.data.fill_(-0.5)
+    recommender.head.seen.data.fill_(-0.5)
     asked = np.flatnonzero((corpus.split_R == 1) & (np.diff(corpus.target_offset_R) > 0))
     expected = [
         -scores[corpus.target_row_T[corpus.target_offset_R[request] : corpus.target_offset_R[request + 1]]].mean()

@@ -18,7 +18,8 @@ from lrm.model.cuda_graphs import CudaGraphs, Size, history_bytes
 from lrm.model.decoder import Decode
 from lrm.model.kv_cache import Prefix, Suffix, decode_over
 from lrm.model.onnx_runtime import export
-from lrm.model.recommender import Recommender, States
+from lrm.model.recommender import Recommender
+from lrm.model.states import States
 from lrm.schema import ITEM_ID
 from lrm.serving.engine.chunks import AT_ONCE
 from lrm.serving.engine.chunks import TOGETHER as MOST_SHARED
@@ -62,7 +63,7 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
         many times quicker than torch the other was over single requests and several together.
     """
     recommender, decode = service.recommender, None
-    name = ONNX if service.items.catalogue.vectors_VD.device.type == "cpu" else GRAPHS
+    name = ONNX if recommender.start_D.device.type == "cpu" else GRAPHS
     detail: dict[str, Any] = {}
     if not recommender.decoder.offers(OFFERS[name]):
         facts = _by_torch(f"the block {recommender.config.model.block!r} has no form for {TITLES[name]}")
@@ -148,5 +149,5 @@ def _difference(one: States, other: States) -> float:
         found = float(differing.max()) if x.numel() else 0.0
         return math.inf if math.isnan(found) else found
 
-    mine, theirs = ((x.request_RD, x.candidate_logit_C, *x.pointed) for x in (one, other))
+    mine, theirs = ((x.request_RD, x.candidate_logit_C, *x.head) for x in (one, other))
     return max(largest(*both) for both in zip(mine, theirs, strict=True))

@@ -9,12 +9,9 @@ import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lrm.model.index import Index, open_index, plan_index
-from lrm.model.recommender import States
-from lrm.model.retrieval import Best, Wanted, best_items
+from lrm.model.heads import Best, Indexed, Wanted
+from lrm.model.states import States
 from lrm.serving.engine.histories import spread_users
 from lrm.serving.engine.predict import request_states
 from lrm.serving.engine.request_checks import RECOMMEND, Question
@@ -35,8 +32,8 @@ AIM, FLOOR = 0.99, 0.95
 """Recall for which the effort is chosen, and under which a release has no index."""
 
 
-class _Asked(NamedTuple):
-    """Requests, and their best items by exact product."""
+class _Lookups(NamedTuple):
+    """Requests, and their best items without an index."""
 
     states: States
     rows: list[np.ndarray]
@@ -57,64 +54,59 @@ def with_index(release: Release) -> Release:
         and `n_requests` (on which all three were measured).
     """
     service = open_service(release)
-    vectors = service.items.catalogue.vectors_VD
+    head, exact = service.recommender.head, service.items.catalogue.prepared
+    if not isinstance(head, Indexed):
+        log("no index: the item head of the model finds items without one")
+        return release
     users = spread_users(service.histories, N_USERS)
     if len(users) < 2:
         log("no index: fewer than two users have a history to measure it with", level=logging.WARNING)
         return release
-    tuning, held = ([_asked(service, some) for some in _batches(users[part::2])] for part in (0, 1))
-    plan = plan_index(vectors, _probabilities(vectors, [one.states.request_RD for one in tuning]))
-    n_lists = len(plan.centre_CD)
-    index = open_index(plan, vectors, effort=1)
-    while _least_recall(_measured(service, index, tuning)) < AIM and 4 * index.effort <= n_lists:
-        index = index._replace(effort=2 * index.effort)
-    found = _measured(service, index, held)
-    if _least_recall(found) < FLOOR:
-        log(f"no index: its recall is under {FLOOR}", level=logging.WARNING, **found)
+    tuning, testing = ([_lookups(service, some) for some in _batches(users[part::2])] for part in (0, 1))
+    plan = head.plan_index(exact, [lookup.states for lookup in tuning])
+    n_lists, effort, indexed = head.n_lists(plan), 1, head.open_index(exact, plan, effort=1)
+    while _least_recall(_measured(service, indexed, tuning)) < AIM and 4 * effort <= n_lists:
+        effort *= 2
+        indexed = head.with_effort(indexed, effort)
+    measured = _measured(service, indexed, testing)
+    if _least_recall(measured) < FLOOR:
+        log(f"no index: its recall is under {FLOOR}", level=logging.WARNING, **measured)
         return release
-    facts = {"sha256": write_index(plan, release), "lists": n_lists, "effort": index.effort}
-    return release._replace(catalogue_index=facts | found)
+    facts = {"sha256": write_index(plan, release), "lists": n_lists, "effort": effort}
+    return release._replace(catalogue_index=facts | measured)
 
 
-def measure(service: Service, index: Index, users: list[Any]) -> dict[str, Any]:
-    """Recall and error of an index over the requests of some users, as in `Release.catalogue_index`."""
-    return _measured(service, index, [_asked(service, users)])
+def measure(service: Service, catalogue: Any, users: list[Any]) -> dict[str, Any]:
+    """Recall and error of the index of a catalogue over the requests of some users, as in `Release.catalogue_index`."""
+    return _measured(service, catalogue, [_lookups(service, users)])
 
 
 def _batches(users: list[Any]) -> list[list[Any]]:
     return [users[first : first + AT_ONCE] for first in range(0, len(users), AT_ONCE)]
 
 
-def _asked(service: Service, users: list[Any]) -> _Asked:
+def _lookups(service: Service, users: list[Any]) -> _Lookups:
     states, rows = request_states(service, [Question(RECOMMEND, user) for user in users])
-    vectors = service.items.catalogue.vectors_VD
-    return _Asked(states, rows, best_items(service.recommender, vectors, states, rows, _each(rows, DEEP_K)))
+    exact = service.items.catalogue.prepared
+    return _Lookups(states, rows, service.recommender.head.best(states, rows, _each(rows, DEEP_K), exact))
 
 
 def _each(rows: list[np.ndarray], k: int) -> dict[int, Wanted]:
     return {r: Wanted(k, without=np.unique(row_T[row_T >= 0])) for r, row_T in enumerate(rows)}
 
 
-@torch.inference_mode()
-def _probabilities(vectors: Tensor, requests: list[Tensor]) -> np.ndarray:
-    """(V,) how likely each item is on average over batches of requests."""
-    total = sum((batch @ vectors.T).softmax(-1).sum(0).double() for batch in requests)
-    return np.asarray(total / sum(len(batch) for batch in requests))
-
-
-def _measured(service: Service, index: Index, asked: list[_Asked]) -> dict[str, Any]:
+def _measured(service: Service, catalogue: Any, lookups: list[_Lookups]) -> dict[str, Any]:
     """Recall and error of an index over requests whose best items are known."""
     recall: dict[int, list[float]] = {K: [], DEEP_K: []}
-    errors = [0.0]
-    vectors = service.items.catalogue.vectors_VD
-    for one in asked:
+    errors, head = [0.0], service.recommender.head
+    assert isinstance(head, Indexed), "only such a head has an index"
+    for lookup in lookups:
         for k in recall:
-            found = best_items(service.recommender, vectors, one.states, one.rows, _each(one.rows, k), index)
-            for r, best in found.items():
-                exact, request = one.best[r], one.states.request_RD[r]
-                mine, true = ((vectors[rows] @ request).numpy() for rows in (best.rows, exact.rows[:k]))
-                recall[k].append(float((mine >= true[-1] - AS_GOOD).sum() / len(true)))
-                errors.append(float(np.abs((best.scores - mine) - (exact.scores[0] - true[0])).max(initial=0.0)))
+            for r, found in head.best(lookup.states, lookup.rows, _each(lookup.rows, k), catalogue).items():
+                exact = Best(lookup.best[r].rows[:k], lookup.best[r].scores[:k])
+                share, error = head.compare(catalogue, lookup.states, r, found, exact, as_good=AS_GOOD)
+                recall[k].append(share)
+                errors.append(error)
     shares = {f"recall_at_{k}": round(float(np.mean(found)), 4) for k, found in recall.items()}
     return shares | {"score_error": round(max(errors), 6), "n_requests": len(recall[K])}
 

@@ -14,9 +14,9 @@ import polars as pl
 import torch
 
 from lrm.features.sources import COLUMN_TYPES
+from lrm.model.heads import Wanted
 from lrm.model.kv_cache import Prefix, Suffix, decode_over
-from lrm.model.recommender import States
-from lrm.model.retrieval import Wanted, best_items
+from lrm.model.states import States
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
 from lrm.serving.engine.chunks import AT_ONCE, TOGETHER
 from lrm.serving.engine.features import Described, Row, describe, is_known_user
@@ -76,9 +76,7 @@ def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, An
         logits[chosen] = states.candidate_logit_C.cpu().numpy()
         wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
-        best = best_items(
-            service.recommender, service.items.catalogue.vectors_VD, states, rows, wanted, service.catalogue_index
-        )
+        best = service.recommender.head.best(states, rows, wanted, service.catalogue)
         items |= {requests[r]: _described(service, one.rows, "score", one.scores) for r, one in best.items()}
     for r, one in enumerate(batch.asked):
         if one.question.kind == SCORE:

@@ -19,8 +19,9 @@ from lrm.config import SHUFFLED
 from lrm.errors import ServingError
 from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
 from lrm.features.tables import Tables
+from lrm.model.heads import Best, Wanted
 from lrm.model.recommender import Recommender
-from lrm.model.scoring import Catalogue, Scorer, item_vectors
+from lrm.model.scoring import Catalogue, Scorer
 from lrm.schema import (
     CANDIDATE,
     CANDIDATE_ID,
@@ -87,7 +88,7 @@ def encode_items(recommender: Recommender, items: pl.DataFrame) -> Items:
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
     naming = [name for name in TITLES if items.schema.get(name) == pl.String]
     titles = items[naming[0]].to_list() if naming else None
-    return Items(Catalogue(corpus.item_ids, item_vectors(recommender, corpus)), titles)
+    return Items(Catalogue(corpus.item_ids, recommender.head.prepare(recommender.factory, corpus)), titles)
 
 
 def require_own_signals(recommender: Recommender) -> None:
@@ -138,11 +139,11 @@ def ask_tables(asks: Sequence[Ask], signals: Sequence[Signal], item_type: pl.Dat
     )
 
 
-def retrieve(recommender: Recommender, items: Items, asks: Sequence[Ask]) -> np.ndarray:
-    """(R, V) float32: the score of every item of the catalogue for every ask."""
+def best_items(recommender: Recommender, items: Items, asks: Sequence[Ask], wanted: Sequence[Wanted]) -> list[Best]:
+    """The best items of the catalogue for each ask, as offline evaluation finds them."""
     tables = ask_tables(asks, recommender.signals, _item_type(items))
     scorer = Scorer(recommender, tables, catalogue=items.catalogue)
-    return scorer.item_scores(np.arange(len(asks)))
+    return scorer.best_items(np.arange(len(asks)), wanted)
 
 
 def rank(recommender: Recommender, items: Items, asks: Sequence[Ask]) -> list[np.ndarray]:
@@ -153,21 +154,6 @@ def rank(recommender: Recommender, items: Items, asks: Sequence[Ask]) -> list[np
     probabilities = 1.0 / (1.0 + np.exp(-logits))
     ends = np.cumsum([ask.candidates.height for ask in asks])
     return np.split(probabilities, ends[:-1])
-
-
-def top_items(scores: np.ndarray, *, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Rows of the k best items, best first; equal scores in the order of the catalogue.
-
-    Args:
-        scores: (V,) higher is better.
-        k: how many at most.
-        allowed: (V,) whether an item may be shown; all may if left out.
-    """
-    rows = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
-    if k < len(rows):
-        threshold = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-        rows = rows[scores[rows] >= threshold]
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
 
 
 def _item_type(items: Items) -> pl.DataType:

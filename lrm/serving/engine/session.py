@@ -17,7 +17,7 @@ from lrm.content_digest import BUNDLE as BUNDLE_FACTS
 from lrm.errors import ServingError, StoreError
 from lrm.model.artifact import load as load_recommender
 from lrm.model.decoder import Decode
-from lrm.model.index import Index
+from lrm.model.heads import Indexed
 from lrm.model.kv_cache import Prefix, prefill
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, EVENTS, HISTORY, ITEM_ID, QUERY, USER_ID
@@ -67,8 +67,8 @@ class Service(NamedTuple):
     release: Release
     recommender: Recommender
     items: Items
-    catalogue_index: Index | None
-    """Of the catalogue; None: the best items are found by the exact product."""
+    catalogue: Any
+    """The items as the model's head finds them: by an index where the release has one, else exactly."""
     features: Features
     histories: Histories
     fields: Fields
@@ -85,9 +85,15 @@ class Service(NamedTuple):
     """What `/v1/model` says of it; None: torch decodes, nothing was measured."""
 
     @property
+    def search_effort(self) -> int | None:
+        """Lists of an index that a request for few items looks through; None where no index is in use."""
+        head = self.recommender.head
+        return head.effort(self.catalogue) if isinstance(head, Indexed) else None
+
+    @property
     def index_facts(self) -> dict[str, Any] | None:
         """What `/v1/model` says of the index in use; None where there is none."""
-        return index_facts(self.catalogue_index, self.release)
+        return index_facts(self.search_effort, self.release)
 
 
 def open_service(
@@ -116,7 +122,7 @@ def open_service(
     require_own_signals(recommender)
     facts = json.loads((release.folder / BUNDLE / BUNDLE_FACTS).read_text())
     items = encode_items(recommender, pl.read_parquet(release.folder / ITEMS, glob=False))
-    index = open_index_of(release, items.catalogue.vectors_VD, effort=effort)
+    catalogue = open_index_of(release, recommender.head, items.catalogue.prepared, effort=effort)
     features = open_features(release, recommender.signals, events=events or release.folder.resolve().parent / EVENTS)
     max_events = recommender.config.events_read
     histories = open_histories(
@@ -138,7 +144,7 @@ def open_service(
     is_replayed = not is_live and datetime.now(UTC) - release.as_of > REPLAYED_AFTER
     held: Lru[Key, Remembered] = Lru(prefix_bytes, _size)
     counts = {"hit": 0, "miss": 0}
-    opened = (release, recommender, items, index, features, histories)
+    opened = (release, recommender, items, catalogue, features, histories)
     return Service(*opened, fields, lineage, is_replayed, held, counts)
 
 

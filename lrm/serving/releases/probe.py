@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 
 from lrm.errors import ServingError, StoreError
-from lrm.model.index import Index
+from lrm.model.heads import Wanted
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY
 from lrm.serving.engine.features import Row, describe
 from lrm.serving.engine.histories import Key, some_users
 from lrm.serving.engine.index_builder import measure
 from lrm.serving.engine.predict import answer
 from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
-from lrm.serving.engine.scoring import Ask, columns, rank, retrieve
+from lrm.serving.engine.scoring import Ask, best_items, columns, rank
 from lrm.serving.engine.session import Service, ask_of, catalogue_rows, nobody, user_keys
 
 PROBED = 4
@@ -54,16 +54,19 @@ def _compare_with_offline(service: Service) -> None:
     found = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
     error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
     for user, answered in zip(users, found[1:], strict=True):
-        (offline,) = retrieve(service.recommender, service.items, [_asked(service, user, answered)])
-        expected = offline[catalogue_rows(service, [item[ITEM_ID] for item in answered["items"]])]
-        _compare(service, [item["score"] for item in answered["items"]], expected, error=error)
+        rows = catalogue_rows(service, [item[ITEM_ID] for item in answered["items"]])
+        ask, wanted = _asked(service, user, answered), Wanted(len(rows), only=rows)
+        (offline,) = best_items(service.recommender, service.items, [ask], [wanted])
+        score_of = dict(zip(offline.rows.tolist(), offline.scores, strict=True))
+        due = np.array([score_of[row] for row in rows.tolist()])
+        _compare(service, [item["score"] for item in answered["items"]], due, error=error)
     for user, answered in zip(users, scored[1:], strict=True):
         (expected,) = rank(service.recommender, service.items, [_asked(service, user, answered)])
         _compare(service, [item["probability"] for item in answered["items"]], expected)
     if not all(math.isfinite(item["probability"]) for item in scored[0]["items"]):
         raise ServingError(f"{service.release.folder.name}: a user of whom nothing is known gets no probability")
-    if service.catalogue_index is not None:
-        _prove_index(service, service.catalogue_index, users)
+    if service.search_effort is not None:
+        _prove_index(service, users)
 
 
 def _asked(service: Service, user: Key, answered: dict[str, Any]) -> Ask:
@@ -86,11 +89,11 @@ def _compare(service: Service, served: list[float], expected: np.ndarray, *, err
         )
 
 
-def _prove_index(service: Service, index: Index, users: list[Key]) -> None:
-    share = measure(service, index, users)["recall_at_20"]
+def _prove_index(service: Service, users: list[Key]) -> None:
+    share = measure(service, service.catalogue, users)["recall_at_20"]
     if share < LEAST_FOUND:
         raise ServingError(
             f"{service.release.folder.name}: the index finds {share:.0%} of the best items of {len(users)} users with "
-            f"{index.effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists (--search-effort), "
-            "or none (0)"
+            f"{service.search_effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists "
+            "(--search-effort), or none (0)"
         )

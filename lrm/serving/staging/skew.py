@@ -12,12 +12,14 @@ import polars as pl
 from lrm.errors import ServingError
 from lrm.features.declarations import Declarations
 from lrm.features.tables import Tables
+from lrm.model.heads import Best, Wanted
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.schema import ITEM_ID
 from lrm.serving.release import ITEMS, Release
 from lrm.serving.staging.replay import K, Probe, Reply, offline_tables
 from lrm.serving.staging.skew_report import Difference, differing_signals, expired, immortal, n_ever_known, read_online
+from lrm.tokens.vocabulary import rows_of
 
 TOLERANCE = 1e-4
 """Largest difference allowed between a served and an offline score, in parts of the score where that is above 1."""
@@ -134,10 +136,8 @@ def _described(skew: Skew) -> str:
 
 def _gaps(probes: Sequence[Probe], replies: Sequence[Reply], scorer: Scorer) -> list[_Gap]:
     """Every served value, and every offline value that was not served."""
-    gaps, item_ids = [], scorer.item_ids.tolist()
-    all_scores = scorer.item_scores(np.arange(len(probes)))
-    for row, (probe, reply, scores) in enumerate(zip(probes, replies, all_scores, strict=True)):
-        expected = dict(zip(item_ids, scores.tolist(), strict=True))
+    gaps = []
+    for row, (probe, reply, expected) in enumerate(zip(probes, replies, _offline(scorer, replies), strict=True)):
         gaps += _served(row, SCORE, reply.scores, expected)
         kth = sorted(expected.values(), reverse=True)[min(K, len(expected)) - 1]
         due = kth + TOLERANCE * max(1.0, abs(kth))
@@ -149,6 +149,23 @@ def _gaps(probes: Sequence[Probe], replies: Sequence[Reply], scorer: Scorer) -> 
             gaps += _served(row, PROBABILITY, reply.probabilities, expected)
             gaps += _left_out(row, PROBABILITY, reply.probabilities, expected)
     return gaps
+
+
+def _offline(scorer: Scorer, replies: Sequence[Reply]) -> list[dict[Any, float]]:
+    """For each request, the offline scores of its K best items, and of all served items of the catalogue."""
+    item_ids, requests = scorer.item_ids, np.arange(len(replies))
+
+    def by_item(best: Best) -> dict[Any, float]:
+        return dict(zip(item_ids[best.rows].tolist(), best.scores.tolist(), strict=True))
+
+    found = [by_item(best) for best in scorer.best_items(requests, [Wanted(K)] * len(replies))]
+    for request, reply in enumerate(replies):
+        others = [item for item in reply.scores if item not in found[request]]
+        rows = rows_of(np.array(others, dtype=item_ids.dtype), item_ids)
+        if (rows >= 0).any():
+            wanted = Wanted(len(rows), only=rows[rows >= 0])
+            found[request] |= by_item(scorer.best_items(requests[request : request + 1], [wanted])[0])
+    return found
 
 
 def _largest(gaps: Sequence[_Gap], what: str) -> float:

@@ -18,7 +18,7 @@ from lrm.parts import part
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lrm.model.recommender import States
+    from lrm.model.states import States
     from lrm.training.context import Context
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from lrm.model.recommender import States
+from lrm.model.states import States
 from lrm.training.context import Context
 
 

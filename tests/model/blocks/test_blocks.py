@@ -38,7 +38,7 @@ def block(request):
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
 def recommender(request, world, block):
     """A model of two layers whose requests see at most five events."""
-    model = {"block": block, "repeats": False, "n_layers": 2, "max_history": 5}
+    model = {"block": block, "head_options": {"copy_head": False}, "n_layers": 2, "max_history": 5}
     return recommender_of(*world, {"model": model, "tokens": request.param})
 
 

@@ -18,7 +18,7 @@ from lrm.tokens.prompt import build_batch, lay_out
 from lrm.tokens.segments import PromptShape, Segments
 from tests.model.test_kv_cache import recommender_of
 
-HSTU = {"block": "hstu", "repeats": False, "n_layers": 2}
+HSTU = {"block": "hstu", "head_options": {"copy_head": False}, "n_layers": 2}
 WITHOUT_QUERY = {"model": HSTU, "tokens": {"n_query_tokens": 0}}
 
 
@@ -133,4 +133,4 @@ def test_an_event_that_is_told_the_time_of_the_next_is_a_request_at_that_time(wo
 
 def test_a_pointer_at_past_events_is_refused_in_words(world):
     with pytest.raises(ConfigError, match="the block 'hstu' tells each event the time of the next one"):
-        recommender_of(*world, {"model": HSTU | {"repeats": True}})
+        recommender_of(*world, {"model": HSTU | {"head_options": {}}})

@@ -74,14 +74,14 @@ def test_a_runtime_that_gives_other_numbers_is_not_used(world, service):
     assert facts["difference"] > 1e-4
 
 
-@pytest.mark.parametrize("field", ["request_RD", "candidate_logit_C", "pointed"])
+@pytest.mark.parametrize("field", ["request_RD", "candidate_logit_C", "head"])
 def test_a_runtime_that_gives_what_is_no_number_is_not_used(service, monkeypatch, field):
     exported = export(service.recommender.decoder, per_candidate=service.recommender.prompt_shape().per_candidate)
 
     def broken(recommender, prefixes, suffix, way):
         states, layout = decode_over(recommender, prefixes, suffix, way)
         nan = torch.tensor(float("nan"))
-        spoilt = states.pointed._replace(gate_R=states.pointed.gate_R * nan) if field == "pointed" else None
+        spoilt = states.head._replace(gate_R=states.head.gate_R * nan) if field == "head" else None
         value = spoilt if spoilt is not None else getattr(states, field) * nan
         return (states._replace(**{field: value}) if way is not None else states), layout
 

@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 from benchmarks.serving_world import made_release
 from lrm.content_digest import sha256_of
 from lrm.errors import ServingError
-from lrm.model.index import open_index, plan_index
+from lrm.model.heads._index import plan_index
 from lrm.serving.engine import index_builder
 from lrm.serving.engine.histories import spread_users
 from lrm.serving.engine.index_builder import with_index
 from lrm.serving.engine.session import open_service
-from lrm.serving.index_file import open_index_of
 from lrm.serving.release import INDEX, read_release, write_release
 from lrm.serving.release_contents import write_list
 from lrm.serving.releases.probe import prove
@@ -81,10 +80,10 @@ def test_a_server_with_an_index_answers_as_one_without(release):
 
 def test_the_effort_can_be_chosen(release):
     service = open_service(release, effort=2)
-    assert service.catalogue_index.effort == 2
+    assert service.search_effort == 2
     assert service.index_facts["measured_effort"] == release.catalogue_index["effort"]
     with pytest.raises(ServingError, match="the search effort must be at least 0, got -1; 0 scores every item"):
-        open_index_of(release, torch.zeros(N_ITEMS, 4), effort=-1)
+        open_service(release, effort=-1)
 
 
 def test_a_damaged_index_is_refused(release, tmp_path):
@@ -106,7 +105,7 @@ def test_an_index_that_is_not_of_this_catalogue_is_refused(release, tmp_path):
         open_service(shorter)
     strange = with_plan(other, lambda plan: {"centre_CD": plan["centre_CD"]})
     with pytest.raises(ServingError, match="cannot be read"):
-        open_index_of(strange, torch.zeros(N_ITEMS, 4))
+        open_service(strange)
 
 
 def test_an_index_that_does_not_find_the_best_fails_the_probe(release, tmp_path):
@@ -117,14 +116,16 @@ def test_an_index_that_does_not_find_the_best_fails_the_probe(release, tmp_path)
 
 def test_one_of_many_equal_items_is_as_good_as_another(release):
     service = open_service(release)
-    vectors = service.items.catalogue.vectors_VD
+    head, exact = service.recommender.head, service.items.catalogue.prepared
+    vectors = exact.item_VW
     with torch.inference_mode():
         vectors.copy_(vectors[torch.arange(N_ITEMS) % 4])
     plan = plan_index(vectors, np.full(N_ITEMS, 1 / N_ITEMS))
     mirrored = plan._replace(centre_CD=-plan.centre_CD)
     users = spread_users(service.histories, N_USERS)
     found, missed = (
-        index_builder.measure(service, open_index(one, vectors, effort=4), users) for one in (plan, mirrored)
+        index_builder.measure(service, head.open_index(exact, one._asdict(), effort=4), users)
+        for one in (plan, mirrored)
     )
     assert (found["recall_at_20"], found["recall_at_100"]) == (1, 1)
     assert found["score_error"] < 1e-3

@@ -5,10 +5,11 @@ import polars as pl
 import pytest
 
 from lrm.features.tables import read, read_declared
+from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.presets import preset
-from lrm.serving.engine.scoring import Ask, encode_items, no_candidates, no_history, rank, retrieve, top_items
+from lrm.serving.engine.scoring import Ask, best_items, encode_items, no_candidates, no_history, rank
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import write_examples
 
@@ -41,12 +42,18 @@ def asks_of(recommender, tables, request_ids):
         yield Ask(row["event_time"], row, seen, mine)
 
 
+def scores_of_all(recommender, items, asks):
+    """(R, V) the score of every item."""
+    wanted = [Wanted(len(items.item_ids))] * len(asks)
+    return np.stack([best.scores[np.argsort(best.rows)] for best in best_items(recommender, items, asks, wanted)])
+
+
 def test_an_ask_scores_as_its_request_does_offline(model):
     recommender, tables = model
     ids = np.array([3, 40, 17])
     asks, offline = list(asks_of(recommender, tables, ids)), Scorer(recommender, tables)
     items = encode_items(recommender, tables.items)
-    assert retrieve(recommender, items, asks) == pytest.approx(offline.item_scores(ids), abs=1e-5)
+    assert scores_of_all(recommender, items, asks) == pytest.approx(offline.item_scores(ids), abs=1e-5)
     for request_id, probabilities in zip(ids, rank(recommender, items, asks), strict=True):
         logits = offline.candidate_logits(np.array([request_id]))
         assert probabilities == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
@@ -56,9 +63,9 @@ def test_batch_mates_change_nothing(model):
     recommender, tables = model
     items = encode_items(recommender, tables.items)
     asks = list(asks_of(recommender, tables, [3, 40, 17]))
-    together = retrieve(recommender, items, asks)
+    together = scores_of_all(recommender, items, asks)
     for ask, scores in zip(asks, together, strict=True):
-        assert retrieve(recommender, items, [ask])[0] == pytest.approx(scores, abs=1e-5)
+        assert scores_of_all(recommender, items, [ask])[0] == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_user_of_whom_nothing_is_known_is_scored(model):
@@ -67,24 +74,9 @@ def test_a_user_of_whom_nothing_is_known_is_scored(model):
     time = tables.requests["event_time"][0]
     cold = Ask(time, {}, no_history(recommender.signals, item_type), no_candidates(recommender.signals, item_type))
     items = encode_items(recommender, tables.items)
-    assert np.isfinite(retrieve(recommender, items, [cold])).all()
+    assert np.isfinite(scores_of_all(recommender, items, [cold])).all()
     assert [len(one) for one in rank(recommender, items, [cold])] == [0]
     assert items.titles[0] == "item 0"
-
-
-@pytest.mark.parametrize(
-    ("k", "allowed", "expected"),
-    [
-        (2, None, [3, 0]),
-        (9, None, [3, 0, 1, 2]),
-        (1, [True, True, True, False], [0]),
-        (3, [False, False, False, False], []),
-    ],
-)
-def test_the_best_items_come_first_and_equals_keep_the_order_of_the_catalogue(k, allowed, expected):
-    scores = np.array([0.5, 0.5, 0.1, 0.9], dtype=np.float32)
-    allowed = None if allowed is None else np.array(allowed)
-    assert top_items(scores, k=k, allowed=allowed).tolist() == expected
 
 
 def test_items_may_be_named_by_strings(model):
@@ -97,4 +89,4 @@ def test_items_may_be_named_by_strings(model):
     items = encode_items(recommender, tables.items)
     assert items.item_ids[:2].tolist() == ["100", "101"]
     offline = Scorer(recommender, tables).item_scores(ids)
-    assert retrieve(recommender, items, asks) == pytest.approx(offline, abs=1e-5)
+    assert scores_of_all(recommender, items, asks) == pytest.approx(offline, abs=1e-5)

@@ -40,7 +40,7 @@ class Pointed(NamedTuple):
     """Log-odds that the next item comes from the history; `SHUT` where there is nothing to point at."""
 
 
-class Repeats(nn.Module):
+class CopyHead(nn.Module):
     """The pointer.
 
     Shape:

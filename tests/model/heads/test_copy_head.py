@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrm.model.repeats import mixture, raised, share_of_items
+from lrm.model.heads._copy_head import mixture, raised, share_of_items
 
 
 def test_an_items_share_is_that_of_all_its_events():

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lrm.features.tables import read, read_declared
-from lrm.model import index as indexing
-from lrm.model.index import log_total, nearest_items, open_index, plan_index
-from lrm.model.recommender import Recommender, States
-from lrm.model.repeats import Pointed
-from lrm.model.retrieval import Wanted, best_items
+from lrm.model.heads import Wanted
+from lrm.model.heads import _index as indexing
+from lrm.model.heads._copy_head import Pointed
+from lrm.model.heads._index import log_total, nearest_items, open_index, plan_index
+from lrm.model.heads._softmax import Catalogue
+from lrm.model.recommender import Recommender
+from lrm.model.states import States
 from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import write_examples
@@ -19,14 +21,14 @@ from tests.worlds import write_examples
 N_ITEMS, N_KINDS, WIDTH, N_REQUESTS = 4000, 50, 16, 20
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["with a pointer", "without"])
+@pytest.fixture(scope="module", params=[True, False], ids=["with a copy head", "without"])
 def recommender(request, tmp_path_factory):
     folder = write_examples(tmp_path_factory.mktemp("world"), n_users=4, n_items=6, n_events=8)
     tables, signals, config = read(folder), read_declared(folder), preset("tiny")
-    config = replace(config, model=replace(config.model, repeats=request.param))
+    config = replace(config, model=replace(config.model, head_options={"copy_head": request.param}))
     made = Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens))
-    if made.seen is not None:
-        made.seen.data.fill_(0.1)
+    if made.head.seen is not None:
+        made.head.seen.data.fill_(0.1)
     return made
 
 
@@ -61,7 +63,7 @@ def plan(vectors, asked):
 def both(recommender, vectors, asked, index, **wanted):
     """The best items by the index and by the product."""
     told = {r: Wanted(**{"k": 20} | wanted) for r in range(N_REQUESTS)}
-    return [best_items(recommender, vectors, *asked, told, one) for one in (index, None)]
+    return [recommender.head.best(*asked, told, Catalogue(vectors, one)) for one in (index, None)]
 
 
 def recall(found, exact):
