@@ -198,7 +198,7 @@ class EvaluationConfig:
     """At most this many test requests are ranked against the whole catalogue: a sample, drawn with the seed."""
     n_trees: int = 600
     """Boosting rounds of the baseline of gradient-boosted trees, at most."""
-    ledger_tokens: int = 160_000
+    importance_tokens: int = 160_000
     """Prompt tokens of the test requests that are scored again for each signal in the feature report; 0: no report."""
 
 

@@ -28,11 +28,11 @@ FLOOR = {
 }
 ROOMS = {
     "lrm.features": FLOOR,
-    "lrm.validation": FLOOR | {"lrm.features"},
+    "lrm.validation": FLOOR | {"lrm.features", "lrm.reporting"},
     "lrm.tokens": FLOOR | {"lrm.features"},
     "lrm.model": FLOOR | {"lrm.features", "lrm.tokens"},
     "lrm.training": FLOOR | {"lrm.features", "lrm.tokens", "lrm.model"},
-    "lrm.evaluation": FLOOR | {"lrm.features", "lrm.tokens", "lrm.model"},
+    "lrm.evaluation": FLOOR | {"lrm.features", "lrm.tokens", "lrm.model", "lrm.reporting"},
     "lrm.registry": FLOOR,
     "lrm.serving": FLOOR | {"lrm.features", "lrm.tokens", "lrm.model", "lrm.registry"},
     "lrm.reporting": FLOOR,

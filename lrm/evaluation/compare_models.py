@@ -16,7 +16,7 @@ from lrm.evaluation.gate.plausibility import carrier
 from lrm.evaluation.policy import Policy
 from lrm.evaluation.sample_recommendations import recommend
 from lrm.evaluation.signals import leakage_checks
-from lrm.evaluation.signals.feature_report import retained, signal_ledger
+from lrm.evaluation.signals.feature_report import feature_report, recovered
 from lrm.evaluation.signals.target_leakage import single_signals, suspicions
 from lrm.evaluation.test_set import Answers, Exam, ask
 from lrm.features.tables import read_manifest
@@ -32,7 +32,7 @@ class Contest(NamedTuple):
     about: dict[str, dict[str, Any]]
     facts: Facts
     recommendations: list[dict[str, Any]]
-    ledger: dict[str, Any] | None
+    features: dict[str, Any] | None
 
 
 def hold(
@@ -53,7 +53,7 @@ def hold(
         model: the challenger's folder.
         champion: the champion's bundle.
         config: sizes.
-        policy: the bars of leaks, and what the signal ledger reads.
+        policy: the bars of leaks, and what the feature report reads.
         seed: of samples and draws.
 
     Raises:
@@ -63,14 +63,14 @@ def hold(
     scorer = Scorer(recommender, exam.tables)
     answers = {CHALLENGER: ask(exam, CHALLENGER, retriever=scorer, ranker=scorer)}
     about, manifests = {CHALLENGER: _about(model, recommender)}, {CHALLENGER: read_manifest(model)}
-    recommendations, ledger, odd, alone = [], None, list[str](), dict[str, float]()
+    recommendations, features, odd, alone = [], None, list[str](), dict[str, float]()
     if not answers[CHALLENGER].fault:
         recommendations = recommend(exam, scorer, k=exam.k, rng=np.random.default_rng(seed))
         alone = single_signals(recommender, scorer.corpus, seed=seed)
         odd = suspicions(recommender.signals, alone, policy.honesty)
-        if config.ledger_tokens:
-            ledger = signal_ledger(exam, recommender, scorer, config, policy, alone=alone, seed=seed)
-            odd = ledger["warnings"]
+        if config.importance_tokens:
+            features = feature_report(exam, recommender, scorer, config, policy, alone=alone, seed=seed)
+            odd = features["warnings"]
     leaks = [
         *leakage_checks.late_signals(manifest),
         *leakage_checks.late_content(exam.tables, manifest),
@@ -85,7 +85,7 @@ def hold(
             fault = f"The champion cannot be scored: {error}."
             answers[CHAMPION] = Answers(None, None, fault, 0.0)
     weights = {known["weights_sha256"] for known in about.values()}
-    rests_on, is_carried = carrier(ledger, alone, policy.honesty)
+    rests_on, is_carried = carrier(features, alone, policy.honesty)
     facts = Facts(
         data_faults=tuple(leakage_checks.data_faults(manifest, manifests, challenger=CHALLENGER)),
         leaks=tuple(leaks),
@@ -93,9 +93,9 @@ def hold(
         carrier=rests_on,
         is_carried=is_carried,
         is_identical=len(weights) < len(about),
-        retention=retained(ledger) if ledger is not None else {},
+        retention=recovered(features) if features is not None else {},
     )
-    return Contest(answers, about, facts, recommendations, ledger)
+    return Contest(answers, about, facts, recommendations, features)
 
 
 def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:

@@ -13,12 +13,12 @@ from lrm.errors import DataError
 from lrm.presets import preset as named_preset
 from lrm.record import recorded
 
-EVALUATION, PAGE, LEDGER = "evaluation.json", "evaluation.html", "signal_ledger.json"
+EVALUATION, PAGE, FEATURES = "evaluation.json", "evaluation.html", "feature_report.json"
 CHAMPION_FILE = "champion.json"
 """What find_champion wrote of the version in service."""
 
 
-@recorded("evaluate_model", output="evaluation", keep=(EVALUATION, PAGE, LEDGER))
+@recorded("evaluate_model", output="evaluation", keep=(EVALUATION, PAGE, FEATURES))
 def evaluate_model(
     examples: Path,
     model: Path,
@@ -39,7 +39,7 @@ def evaluate_model(
         examples: folder that retrieve_features wrote.
         model: the challenger's folder, which train_lrm wrote.
         champion: the champion's bundle; None when there is no champion yet.
-        evaluation: output folder; gets `evaluation.json`, `signal_ledger.json` (unless the preset switches it off, or
+        evaluation: output folder; gets `evaluation.json`, `feature_report.json` (unless the preset switches it off, or
             the challenger is broken) and the page `evaluation.html`.
         preset: name of the configuration whose `evaluation` part applies.
         seed: of the sample of requests, the draws of the bootstrap, and the trees.
@@ -65,10 +65,10 @@ def evaluate_model(
     from lrm.evaluation.compare_models import hold
     from lrm.evaluation.estimates import CHALLENGER
     from lrm.evaluation.gate import alpha_spending
-    from lrm.evaluation.page import page
     from lrm.evaluation.test_set import ask_baselines, mark, prepare
     from lrm.features.tables import read, read_declared, read_manifest
     from lrm.model.device import use_device
+    from lrm.reporting.evaluation_page import render
 
     started = time.perf_counter()
     use_device()
@@ -79,7 +79,7 @@ def evaluate_model(
     policy, staged, known = policies.load(paths), staging_results.read(staging), alpha_spending.read(found)
     exam = prepare(read(examples), read_declared(examples), config, seed=seed)
     contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
-    protocol, ledger = manifest["data"]["protocol"], contest.ledger
+    protocol, features = manifest["data"]["protocol"], contest.features
     answers = contest.answers | ask_baselines(exam, config, seed=seed)
     shortlists, absent = ask_shortlists(exam, answers)
     earlier = alpha_spending.earlier(
@@ -122,12 +122,12 @@ def evaluate_model(
         "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},
     }
-    result["seconds"] |= {"signal_ledger": ledger["seconds"]} if ledger is not None else {}
+    result["seconds"] |= {"feature_report": features["seconds"]} if features is not None else {}
     result["seconds"]["total"] = round(time.perf_counter() - started, 2)
     _write(evaluation / EVALUATION, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    if ledger is not None:
-        _write(evaluation / LEDGER, json.dumps(ledger, indent=1, allow_nan=False) + "\n")
-    _write(evaluation / PAGE, page(result, ledger))
+    if features is not None:
+        _write(evaluation / FEATURES, json.dumps(features, indent=1, allow_nan=False) + "\n")
+    _write(evaluation / PAGE, render(result, features))
     own = result["models"][CHALLENGER]
     return {"verdict": result["verdict"], "policy_sha256": result["policy"]["sha256"]} | {
         f"{task}_{metric}": cell["value"]

@@ -29,7 +29,7 @@ def tiny() -> RunConfig:
             ema_decay=0.0,
             checkpoint_every_steps=10,
         ),
-        evaluation=EvaluationConfig(n_trees=20, ledger_tokens=20_000),
+        evaluation=EvaluationConfig(n_trees=20, importance_tokens=20_000),
     )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm.reporting import ledger, results, sections, staging, svg, verdict, wording, workflow
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting import feature_report, results, sections, staging, svg, verdict, wording, workflow
+from lrm.reporting.run_files import Json, RunFiles
 
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
 
 
-def render(summary: Json, kept: Kept, *, trend: str = "") -> str:
+def render(summary: Json, files: RunFiles, *, trend: str = "") -> str:
     """The page of a run, with a link to the page of all runs where there is one."""
-    return filled(TEMPLATE, context(summary, kept) | {"trend": trend})
+    return filled(TEMPLATE, context(summary, files) | {"trend": trend})
 
 
 def filled(template: str, content: Json) -> str:
@@ -24,35 +24,36 @@ def filled(template: str, content: Json) -> str:
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"cut": wording.cut}
     environment.globals |= {"icon": workflow.icon, "swatch": svg.swatch, "model_name": wording.model_name}
     return environment.get_template(template).render(style=(here / STYLE).read_text(), **content)
 
 
-def context(summary: Json, kept: Kept) -> Json:
+def context(summary: Json, files: RunFiles) -> Json:
     """Everything that the template names."""
     shown = {
-        "data": sections.data_card(kept),
-        "validation": sections.validation(kept),
-        "pretraining": sections.curves(kept.pretraining_curves),
-        "training": sections.curves(kept.training_curves, best_epoch=kept.training_metrics.get("best_epoch")),
-        "staging": staging.section(kept),
-        "verdict": verdict.verdict(kept),
-        "metrics": results.metrics(kept),
-        "comparisons": results.comparisons(kept),
-        "slices": results.slices(kept),
-        "calibration": results.calibration(kept),
-        "examples": results.examples(kept),
-        "ledger": ledger.signal_ledger(kept),
-        "signals": sections.signals(kept),
+        "data": sections.data_card(files),
+        "validation": sections.validation(files),
+        "pretraining": sections.curves(files.pretraining_curves),
+        "training": sections.curves(files.training_curves, best_epoch=files.training_metrics.get("best_epoch")),
+        "staging": staging.section(files),
+        "verdict": verdict.verdict(files),
+        "metrics": results.metrics(files),
+        "comparisons": results.comparisons(files),
+        "slices": results.slices(files),
+        "calibration": results.calibration(files),
+        "examples": results.examples(files),
+        "feature_report": feature_report.feature_report(files),
+        "signals": sections.signals(files),
     }
     return shown | {
         "summary": summary,
-        "banner": sections.banner(summary, kept),
-        "tiles": sections.tiles(summary, kept),
+        "banner": sections.banner(summary, files),
+        "tiles": sections.tiles(summary, files),
         "workflow_wide": workflow.wide(summary["steps"]),
         "workflow_narrow": workflow.narrow(summary["steps"]),
-        "lineage": sections.lineage(summary, kept),
+        "lineage": sections.lineage(summary, files),
         "timings": sections.timings(summary),
-        "unreadable": kept.unreadable,
+        "unreadable": files.unreadable,
         "missing": [name for name, content in shown.items() if not content],
     }

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lrm.reporting import plots, wording
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.run_files import Json, RunFiles
 
 MAX_HISTORY = 10
 """Events of an example's history that its card shows: the most recent ones."""
 
 
-def headline_metrics(kept: Kept) -> list[tuple[str, str]]:
+def headline_metrics(files: RunFiles) -> list[tuple[str, str]]:
     """One metric for each task, ranking first: AUC for ranking, NDCG for retrieval, or else the first there is."""
-    models = kept.evaluation.get("models", {})
+    models = files.evaluation.get("models", {})
     own: Json = models.get("challenger") or next(iter(models.values()), {})
     wanted = {"retrieval": "ndcg", "ranking": "auc"}
     return [
@@ -26,11 +26,11 @@ def headline_metrics(kept: Kept) -> list[tuple[str, str]]:
     ]
 
 
-def metrics(kept: Kept) -> list[Json]:
+def metrics(files: RunFiles) -> list[Json]:
     """One table for each task, its best values marked, with a plot of its headline metric."""
-    models = kept.evaluation.get("models", {})
+    models = files.evaluation.get("models", {})
     shown = wording.in_model_order(models)
-    headline = dict(headline_metrics(kept))
+    headline = dict(headline_metrics(files))
     tables = []
     for task in sorted({task for model in shown for task in models[model]}):
         inside = [model for model in shown if models[model].get(task)]
@@ -48,7 +48,7 @@ def metrics(kept: Kept) -> list[Json]:
             ],
             "absent": [
                 f"{wording.model_name(row['model'])}: not there, as {row['why']}."
-                for row in kept.evaluation.get("absent", [])
+                for row in files.evaluation.get("absent", [])
                 if row["task"] == task
             ],
             "rows": [
@@ -66,12 +66,12 @@ def metrics(kept: Kept) -> list[Json]:
     return tables
 
 
-def comparisons(kept: Kept) -> Json:
+def comparisons(files: RunFiles) -> Json:
     """The challenger's paired differences, and what each says: `main`, of the headline metrics, and `more`."""
-    rows = [row for row in kept.evaluation.get("comparisons", []) if not row.get("slice")]
+    rows = [row for row in files.evaluation.get("comparisons", []) if not row.get("slice")]
     if not rows:
         return {}
-    headline = headline_metrics(kept)
+    headline = headline_metrics(files)
     found: Json = {"main": [], "more": []}
     for row in sorted(rows, key=lambda row: (row["task"], row["metric"])):
         like = [other for other in rows if other["metric"] == row["metric"]]
@@ -96,9 +96,9 @@ def _comparison(row: Json, reach: float) -> Json:
     }
 
 
-def slices(kept: Kept) -> Json:
+def slices(files: RunFiles) -> Json:
     """Small plots of a metric on slices: `panels` of users and items, `more` for the slices by a declared category."""
-    rows = [row for row in kept.evaluation.get("slices", []) if wording.is_number(row.get("value"))]
+    rows = [row for row in files.evaluation.get("slices", []) if wording.is_number(row.get("value"))]
     if not rows:
         return {}
     models = wording.in_model_order({row["model"] for row in rows})
@@ -119,16 +119,16 @@ def slices(kept: Kept) -> Json:
     return found
 
 
-def calibration(kept: Kept) -> Json:
+def calibration(files: RunFiles) -> Json:
     """The challenger's predicted shares against the observed ones, as a chart and as rows."""
-    bins = [bin_ for bin_ in kept.evaluation.get("calibration", []) if all(wording.is_number(value) for value in bin_)]
+    bins = [bin_ for bin_ in files.evaluation.get("calibration", []) if all(wording.is_number(value) for value in bin_)]
     if not bins:
         return {}
     rows = [(f"{p:.3f}", f"{o:.3f}", wording.signed(o - p), wording.count(n)) for p, o, n in bins]
     return {"chart": plots.calibration(bins), "rows": rows}
 
 
-def examples(kept: Kept) -> list[Json]:
+def examples(files: RunFiles) -> list[Json]:
     """A few users: what they did last, what they would be shown, and which of it they then chose."""
     return [
         {
@@ -147,13 +147,13 @@ def examples(kept: Kept) -> list[Json]:
             ],
             "n_hits": sum(bool(item.get("hit")) for item in card["recommended"]),
         }
-        for card in kept.evaluation.get("recommendations", [])
+        for card in files.evaluation.get("recommendations", [])
     ]
 
 
-def change(kept: Kept, task: str, metric: str) -> Json:
+def change(files: RunFiles, task: str, metric: str) -> Json:
     """The challenger's difference to the champion in one metric, if there is a champion."""
-    for row in kept.evaluation.get("comparisons", []):
+    for row in files.evaluation.get("comparisons", []):
         if (row["task"], row["metric"], row["against"], row.get("slice", "")) == (task, metric, "champion", ""):
             return {"text": f"{wording.signed(row['difference'])} vs champion", "tone": _tone(row)}
     return {}

@@ -10,8 +10,7 @@ from typing import Any
 
 from lrm import manifest
 from lrm.record import recorded
-from lrm.reporting import run_files as files
-from lrm.reporting import trend
+from lrm.reporting import run_files, trend
 from lrm.reporting.page import render
 from lrm.reporting.summary import broken_steps, build
 
@@ -37,16 +36,16 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
         `status` (`succeeded` or `failed`), `verdict` ("" where there is none), `n_steps_failed`.
     """
     start, cpu = time.perf_counter(), time.process_time()
-    kept = files.read(run_dir)
-    summary = build(kept, run_id=run_dir.name, state=state, error=error, failed_step=failed_step)
-    trend.replace(run_dir / PAGE, render(summary, kept, trend=trend.link(summary, kept)))
+    files = run_files.read(run_dir)
+    summary = build(files, run_id=run_dir.name, state=state, error=error, failed_step=failed_step)
+    trend.replace(run_dir / PAGE, render(summary, files, trend=trend.link(summary, files)))
     summary["steps"][-1] |= {
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     trend.replace(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    trend.update(run_dir, summary, kept)
+    trend.update(run_dir, summary, files)
     manifest.complete(run_dir, state=summary["status"])
     _point(run_dir.parent / LATEST, run_dir)
     return {

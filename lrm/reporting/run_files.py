@@ -28,7 +28,7 @@ VALIDATION_PAGE = "steps/validate_data/validation.html"
 Json = dict[str, Any]
 
 
-class Kept(NamedTuple):
+class RunFiles(NamedTuple):
     """The parsed files of one run; an empty dictionary or list stands for a file that is not there."""
 
     run: Json
@@ -43,7 +43,7 @@ class Kept(NamedTuple):
     config: Json
     staging: Json
     evaluation: Json
-    ledger: Json
+    feature_report: Json
     lineage: Json
     moves: list[Json]
     """Moves of the champion: the latest that the run found, oldest first, and then its own."""
@@ -57,7 +57,30 @@ class Kept(NamedTuple):
         return metrics
 
 
-def read(run_dir: Path) -> Kept:
+def of_evaluation(evaluation: Json, feature_report: Json | None = None) -> RunFiles:
+    """The files of an evaluation alone: the parsed `evaluation.json`, and `feature_report.json` where there is one."""
+    return RunFiles(
+        run={},
+        records={},
+        manifest={},
+        signals=[],
+        validation={},
+        statistics={},
+        pretraining_curves={},
+        training_curves={},
+        training_metrics={},
+        config={},
+        staging={},
+        evaluation=evaluation,
+        feature_report=feature_report or {},
+        lineage={},
+        moves=[],
+        has_validation_page=False,
+        unreadable=[],
+    )
+
+
+def read(run_dir: Path) -> RunFiles:
     """Read everything that the report shows."""
     unreadable: list[str] = []
 
@@ -67,7 +90,7 @@ def read(run_dir: Path) -> Kept:
     signals: Any = parsed("steps/retrieve_features/signals.json")
     moves: Any = parsed("steps/find_champion/moves.json")
     own = parsed("steps/promote_model/promotion.json").get("move")
-    return Kept(
+    return RunFiles(
         run=parsed("run.json"),
         records=read_records(run_dir),
         manifest=parsed("steps/retrieve_features/manifest.json"),
@@ -80,7 +103,7 @@ def read(run_dir: Path) -> Kept:
         config=parsed("steps/train_lrm/config.json"),
         staging=parsed("steps/check_in_staging/staging.json"),
         evaluation=parsed("steps/evaluate_model/evaluation.json"),
-        ledger=parsed("steps/evaluate_model/signal_ledger.json"),
+        feature_report=parsed("steps/evaluate_model/feature_report.json"),
         lineage=parsed("steps/register_model/bundle.json").get("lineage", {}),
         moves=[*(moves or []), *([own] if own else [])],
         has_validation_page=(run_dir / VALIDATION_PAGE).is_file(),

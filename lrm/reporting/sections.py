@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lrm.reporting import plots, results, svg, wording
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.run_files import Json, RunFiles
 from lrm.reporting.summary import broken_steps
 
 MAX_DRIFT = 8
@@ -24,7 +24,7 @@ _TITLES = {
 _TONES = {"promote": "good", "keep": "calm", "reject": "warn", "inconclusive": "warn"}
 
 
-def banner(summary: Json, kept: Kept) -> Json:
+def banner(summary: Json, files: RunFiles) -> Json:
     """The outcome first: a failure before any verdict, a verdict before any number."""
     error, verdict = summary["error"], summary["verdict"]
     if error:
@@ -36,8 +36,8 @@ def banner(summary: Json, kept: Kept) -> Json:
             "icon": "failed",
             "title": title,
             "error": error,
-            "service": _in_service(summary, kept),
-            "link": "validation" if error["step"] == "validate_data" and kept.validation else "",
+            "service": _in_service(summary, files),
+            "link": "validation" if error["step"] == "validate_data" and files.validation else "",
         }
     model = summary["model"] or {}
     title = _TITLES.get(verdict, f"Verdict: {verdict}" if verdict else "The run succeeded")
@@ -49,28 +49,28 @@ def banner(summary: Json, kept: Kept) -> Json:
         "icon": icon,
         "title": title,
         "reasons": summary["reasons"],
-        "next": _next(summary, kept),
+        "next": _next(summary, files),
     }
 
 
-def _next(summary: Json, kept: Kept) -> str:
+def _next(summary: Json, files: RunFiles) -> str:
     """What a person can do after a verdict, with the command; "" where nothing was registered."""
-    model, before = summary["model"] or {}, kept.returned("promote_model").get("previous")
+    model, before = summary["model"] or {}, files.returned("promote_model").get("previous")
     if summary["verdict"] == "promote" and before:
         command = f'python pipeline.py rollback --name {model.get("name")} --reason "..."'
         return f"Version {before} is kept. To put it back in service: {command}"
     return str(summary["next"])
 
 
-def tiles(summary: Json, kept: Kept) -> list[Json]:
+def tiles(summary: Json, files: RunFiles) -> list[Json]:
     """The numbers that a person asks for first."""
     found = []
-    for task, metric in results.headline_metrics(kept):
+    for task, metric in results.headline_metrics(files):
         own = summary["metrics"].get("challenger", {}).get(task, {}).get(metric)
         if own:
             label = f"{wording.TASKS.get(task, task)} {wording.metric_name(metric)}"
             note = f"{wording.number(own.get('low'))} to {wording.number(own.get('high'))}"
-            found.append(_tile(label, wording.number(own.get("value")), note, results.change(kept, task, metric)))
+            found.append(_tile(label, wording.number(own.get("value")), note, results.change(files, task, metric)))
     ran = [step["seconds"] for step in summary["steps"] if step["state"] != "reused" and step["seconds"] is not None]
     n_reused = sum(step["state"] == "reused" for step in summary["steps"])
     note = f"{len(ran)} steps ran" + (f", {n_reused} reused" if n_reused else "")
@@ -82,13 +82,13 @@ def tiles(summary: Json, kept: Kept) -> list[Json]:
     return found
 
 
-def data_card(kept: Kept) -> Json:
+def data_card(files: RunFiles) -> Json:
     """Which data, cut where."""
-    if not kept.manifest:
+    if not files.manifest:
         return {}
-    data = kept.manifest.get("data", {})
+    data = files.manifest.get("data", {})
     facts = [
-        ("Snapshot", kept.manifest.get("snapshot_id")),
+        ("Snapshot", files.manifest.get("snapshot_id")),
         ("Data sha256", data.get("sha256")),
         ("Protocol", data.get("protocol")),
         ("Retrieval horizon", _days(data.get("horizon_seconds"))),
@@ -97,20 +97,20 @@ def data_card(kept: Kept) -> Json:
     return {
         "name": data.get("name"),
         "description": data.get("description"),
-        "rows": [(table, wording.count(n)) for table, n in kept.manifest.get("rows", {}).items()],
+        "rows": [(table, wording.count(n)) for table, n in files.manifest.get("rows", {}).items()],
         "facts": [(name, value) for name, value in facts if value],
-        "windows": _windows(kept.manifest),
+        "windows": _windows(files.manifest),
     }
 
 
-def validation(kept: Kept) -> Json:
+def validation(files: RunFiles) -> Json:
     """How many checks held, the ones that did not, and which signals drifted most."""
-    checks = kept.validation.get("checks", [])
-    if not kept.validation:
+    checks = files.validation.get("checks", [])
+    if not files.validation:
         return {}
     broken = [check for check in checks if not check.get("success")]
     critical = [check for check in broken if check.get("severity") == "critical"]
-    drift = sorted(kept.validation.get("drift", []), key=_drift_share, reverse=True)
+    drift = sorted(files.validation.get("drift", []), key=_drift_share, reverse=True)
     most = max((max(row["distance"] or 0, row["threshold"] or 0) for row in drift), default=1.0)
     return {
         "n_passed": len(checks) - len(broken),
@@ -129,7 +129,7 @@ def validation(kept: Kept) -> Json:
         ],
         "n_drifted": sum(bool(row["drifted"]) for row in drift),
         "n_compared": len(drift),
-        "has_page": kept.has_validation_page,
+        "has_page": files.has_validation_page,
     }  # fmt: skip
 
 
@@ -155,10 +155,10 @@ def curves(series: Json, *, best_epoch: int | None = None) -> list[Json]:
     ]
 
 
-def signals(kept: Kept) -> list[Json]:
+def signals(files: RunFiles) -> list[Json]:
     """Every declared signal, with its share of nulls where validation measured it, and whether it drifted."""
-    nulls = null_rates(kept)
-    drifted = {row["signal"] for row in kept.validation.get("drift", []) if row["drifted"]}
+    nulls = null_rates(files)
+    drifted = {row["signal"] for row in files.validation.get("drift", []) if row["drifted"]}
     return [
         {
             "name": signal["name"],
@@ -171,22 +171,22 @@ def signals(kept: Kept) -> list[Json]:
             "null_rate": nulls.get(signal["name"]),
             "drifted": signal["name"] in drifted,
         }
-        for signal in kept.signals
+        for signal in files.signals
     ]
 
 
-def null_rates(kept: Kept) -> dict[str, float]:
+def null_rates(files: RunFiles) -> dict[str, float]:
     """The share of nulls of each signal, as validation measured it: the largest where several tables carry it."""
     found: dict[str, float] = {}
-    for table in kept.statistics.values():
+    for table in files.statistics.values():
         for name, measured in table.get("signals", {}).items():
             found[name] = max(measured["null_rate"], found.get(name, 0.0))
     return found
 
 
-def lineage(summary: Json, kept: Kept) -> list[tuple[str, list[tuple[str, Any]]]]:
+def lineage(summary: Json, files: RunFiles) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Where the model came from and what it ran on, in titled lists."""
-    run, model = kept.run, summary["model"] or {}
+    run, model = files.run, summary["model"] or {}
     made = [
         ("Run", summary["run_id"]),
         ("Started", wording.instant(run["started"]) if run.get("started") else None),
@@ -197,21 +197,21 @@ def lineage(summary: Json, kept: Kept) -> list[tuple[str, list[tuple[str, Any]]]
         ("As of", run.get("as_of")),
         ("Data snapshot", summary["data"]["snapshot_id"]),
         ("Data sha256", summary["data"]["sha256"]),
-        ("Feature service", _service(kept.manifest)),
-        ("Join engine", kept.manifest.get("engine")),
+        ("Feature service", _service(files.manifest)),
+        ("Join engine", files.manifest.get("engine")),
     ]
     version = [
         ("Name", model.get("name")),
         ("Version", model.get("version")),
         ("Aliases", ", ".join(model.get("aliases", []))),
-        ("Compared with", kept.lineage.get("parent_version")),
-        ("Content sha256", kept.returned("register_model").get("content_sha256")),
+        ("Compared with", files.lineage.get("parent_version")),
+        ("Content sha256", files.returned("register_model").get("content_sha256")),
     ]
     lists = [
         ("Run", made),
         ("Model", version if model else []),
-        ("Promotion", _scalars(kept.returned("promote_model"))),
-        ("Roll-out", _scalars(kept.returned("roll_out"))),
+        ("Promotion", _scalars(files.returned("promote_model"))),
+        ("Roll-out", _scalars(files.returned("roll_out"))),
         ("Parameters", _scalars(run.get("parameters", {}))),
         ("Versions", list(summary["versions"].items())),
     ]
@@ -234,11 +234,11 @@ def timings(summary: Json) -> list[Json]:
     ]
 
 
-def _in_service(summary: Json, kept: Kept) -> str:
+def _in_service(summary: Json, files: RunFiles) -> str:
     """What a failed run did to the version in service."""
     if _state(summary, "promote_model") in ("failed", "interrupted"):
         return "Whether the alias “champion” has moved is not known from here: look at the registry."
-    if kept.returned("promote_model").get("is_moved"):
+    if files.returned("promote_model").get("is_moved"):
         return "The alias “champion” had already moved to the new version."
     return "The version in service has not changed."
 

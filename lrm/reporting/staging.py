@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.run_files import Json, RunFiles
 from lrm.reporting.wording import UNKNOWN, count, is_number, number
 
 KEYS = (
@@ -21,9 +21,9 @@ KEYS = (
 """What `summary.json` holds of it."""
 
 
-def section(kept: Kept) -> Json:
+def section(files: RunFiles) -> Json:
     """What the page shows; empty where no staging check ended."""
-    found = kept.staging
+    found = files.staging
     if not found:
         return {}
     if found.get("fault"):
@@ -46,9 +46,9 @@ def section(kept: Kept) -> Json:
     }
 
 
-def summary(kept: Kept) -> Json | None:
+def summary(files: RunFiles) -> Json | None:
     """What `summary.json` holds; None where no staging check ended."""
-    return {key: kept.staging[key] for key in KEYS} if kept.staging else None
+    return {key: files.staging[key] for key in KEYS} if files.staging else None
 
 
 def _expired(by_signal: Json, n_ever_known: int | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm.reporting import staging
-from lrm.reporting.run_files import STEPS, Json, Kept
+from lrm.reporting.run_files import STEPS, Json, RunFiles
 from lrm.reporting.warnings import warnings
 from lrm.reporting.wording import TASKS, in_model_order, is_number, memory, metric_name, model_name, number, seconds
 
@@ -44,7 +44,7 @@ _AGAIN = "Run the same command again: finished steps are reused."
 _LOOK = "log.txt in the run's folder has the full trace. Finished steps are reused when the command is run again."
 
 
-def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) -> Json:
+def build(files: RunFiles, *, run_id: str, state: str, error: str, failed_step: str) -> Json:
     """The summary of a run; the last step, the report itself, has no times yet.
 
     Args:
@@ -55,22 +55,22 @@ def build(kept: Kept, *, run_id: str, state: str, error: str, failed_step: str) 
         failed_step: the step that the engine blames, if it says so.
     """
     failed_outside = failed_step if state not in ENDED_WELL else ""
-    steps = [_step(name, kept.records.get(name), failed_outside) for name in STEPS if name != REPORT]
+    steps = [_step(name, files.records.get(name), failed_outside) for name in STEPS if name != REPORT]
     report = _step(REPORT, {"state": "succeeded"}, "")
-    problem = _problem(steps, kept, state=state, error=error, failed_step=failed_step)
+    problem = _problem(steps, files, state=state, error=error, failed_step=failed_step)
     summary = {
-        "run_id": kept.run.get("run_id") or run_id,
+        "run_id": files.run.get("run_id") or run_id,
         "status": "failed" if problem else "succeeded",
-        "verdict": kept.evaluation.get("verdict"),
-        "reasons": list(kept.evaluation.get("reasons", [])),
-        "next": kept.returned("register_model").get("next", ""),
-        "warnings": warnings(kept),
-        "data": _data(kept),
+        "verdict": files.evaluation.get("verdict"),
+        "reasons": list(files.evaluation.get("reasons", [])),
+        "next": files.returned("register_model").get("next", ""),
+        "warnings": warnings(files),
+        "data": _data(files),
         "steps": [*steps, report],
-        "staging": staging.summary(kept),
-        "metrics": kept.evaluation.get("models", {}),
-        "model": _model(kept),
-        "versions": dict(kept.run.get("versions", {})),
+        "staging": staging.summary(files),
+        "metrics": files.evaluation.get("models", {}),
+        "model": _model(files),
+        "versions": dict(files.run.get("versions", {})),
         "error": problem,
     }
     finite: Json = _finite(summary)
@@ -102,15 +102,15 @@ def _was_interrupted(record: Json) -> bool:
     return (record.get("error") or {}).get("type") in ("KeyboardInterrupt", "SystemExit")
 
 
-def _problem(steps: list[Json], kept: Kept, *, state: str, error: str, failed_step: str) -> Json | None:
+def _problem(steps: list[Json], files: RunFiles, *, state: str, error: str, failed_step: str) -> Json | None:
     """What went wrong, if something did: where, the step's or else the engine's own words, and what to do."""
     broken = next((step for step in steps if step["state"] in _BROKEN), None)
     if broken is None and state in (*ENDED_WELL, *UNTOLD):
-        return _never_ran(steps, kept.evaluation.get("verdict"), state)
+        return _never_ran(steps, files.evaluation.get("verdict"), state)
     if broken is None:
         seen = error or f"the workflow ended in the state {state}, and no step left a record of why"
         return {"step": failed_step, "type": "", "message": seen, "remedy": _LOOK}
-    said = kept.records.get(broken["name"], {}).get("error") or {}
+    said = files.records.get(broken["name"], {}).get("error") or {}
     if broken["state"] == "interrupted":
         seen = said.get("message") or "The step started and never ended: it was stopped, or its process was killed."
         return {"step": broken["name"], "type": said.get("type", ""), "message": seen, "remedy": _AGAIN}
@@ -134,26 +134,26 @@ def _never_ran(steps: list[Json], verdict: str | None, state: str) -> Json | Non
     return {"step": missing[0], "type": "", "message": seen, "remedy": _LOOK}
 
 
-def _data(kept: Kept) -> Json:
-    data, rows = kept.manifest.get("data", {}), kept.manifest.get("rows", {})
+def _data(files: RunFiles) -> Json:
+    data, rows = files.manifest.get("data", {}), files.manifest.get("rows", {})
     return {
-        "name": data.get("name") or kept.run.get("data"),
+        "name": data.get("name") or files.run.get("data"),
         "sha256": data.get("sha256"),
         "events": rows.get("events"),
-        "users": kept.returned("retrieve_features").get("n_users"),
+        "users": files.returned("retrieve_features").get("n_users"),
         "items": rows.get("items"),
-        "snapshot_id": kept.manifest.get("snapshot_id"),
+        "snapshot_id": files.manifest.get("snapshot_id"),
     }
 
 
-def _model(kept: Kept) -> Json | None:
-    registered, promoted = kept.returned("register_model"), kept.returned("promote_model")
+def _model(files: RunFiles) -> Json | None:
+    registered, promoted = files.returned("register_model"), files.returned("promote_model")
     if not registered:
         return None
     version = str(registered.get("version"))
-    champion = promoted.get("champion") or kept.returned("find_champion").get("version")
+    champion = promoted.get("champion") or files.returned("find_champion").get("version")
     aliases = ["challenger", *(["champion"] if str(champion) == version else [])]
-    return {"name": kept.run.get("parameters", {}).get("model_name"), "version": version, "aliases": sorted(aliases)}
+    return {"name": files.run.get("parameters", {}).get("model_name"), "version": version, "aliases": sorted(aliases)}
 
 
 def _finite(value: Any) -> Any:

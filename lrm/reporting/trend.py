@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lrm.reporting import backtest_plots, results, trend_plots, wording
 from lrm.reporting.page import filled
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.run_files import Json, RunFiles
 
 TEMPLATE = "trend.html.j2"
 FOLDER = "trends"
@@ -21,31 +21,31 @@ MAX_DRAWN = 60
 TONES = {"promote": "good", "keep": "calm", "reject": "warn", "inconclusive": "warn", "failed": "bad"}
 
 
-def update(run_dir: Path, summary: Json, kept: Kept) -> Path | None:
+def update(run_dir: Path, summary: Json, files: RunFiles) -> Path | None:
     """Keep the facts of a run, and write the page of its model anew.
 
     Returns:
         The page; None where the run ended before it knew which model it is about.
     """
-    name = model_name(summary, kept)
+    name = model_name(summary, files)
     if not name:
         return None
     folder = run_dir.parent / FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / f"{run_dir.name}.json", json.dumps(facts(summary, kept), allow_nan=False) + "\n")
+    replace(folder / f"{run_dir.name}.json", json.dumps(facts(summary, files), allow_nan=False) + "\n")
     page = folder.with_name(f"{name}.html")
     replace(page, render(name, read(folder), run_dir.parent))
     return page
 
 
-def model_name(summary: Json, kept: Kept) -> str:
+def model_name(summary: Json, files: RunFiles) -> str:
     """The model that a run is about, "" where it is not known."""
-    return str(kept.run.get("parameters", {}).get("model_name") or (summary["model"] or {}).get("name") or "")
+    return str(files.run.get("parameters", {}).get("model_name") or (summary["model"] or {}).get("name") or "")
 
 
-def link(summary: Json, kept: Kept) -> str:
+def link(summary: Json, files: RunFiles) -> str:
     """Where a run's report finds the page, "" where there is none."""
-    name = model_name(summary, kept)
+    name = model_name(summary, files)
     return f"../{FOLDER}/{name}.html" if name else ""
 
 
@@ -56,22 +56,22 @@ def replace(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-def facts(summary: Json, kept: Kept) -> Json:
+def facts(summary: Json, files: RunFiles) -> Json:
     """What the trend keeps of a run: a few kilobytes of numbers and words, none that is not finite."""
-    started = kept.run.get("started") or min((one["started"] for one in kept.records.values()), default="")
-    drift = kept.validation.get("drift", [])
-    before, promoted = kept.returned("find_champion").get("version"), kept.returned("promote_model")
+    started = files.run.get("started") or min((one["started"] for one in files.records.values()), default="")
+    drift = files.validation.get("drift", [])
+    before, promoted = files.returned("find_champion").get("version"), files.returned("promote_model")
     return {
         "run_id": summary["run_id"],
         "started": started,
-        "as_of": kept.manifest.get("as_of") or "",
+        "as_of": files.manifest.get("as_of") or "",
         "outcome": "failed" if summary["status"] == "failed" else summary["verdict"] or "",
         "why": summary["error"]["message"] if summary["error"] else next(iter(summary["reasons"]), ""),
         "step": summary["error"]["step"] if summary["error"] else "",
         "version": (summary["model"] or {}).get("version") or "",
         "champion_before": before or "",
         "champion": (promoted.get("champion") if promoted.get("is_moved") else before) or "",
-        "moves": kept.moves,
+        "moves": files.moves,
         "n_events": summary["data"]["events"],
         "n_users": summary["data"]["users"],
         "n_items": summary["data"]["items"],
@@ -80,7 +80,7 @@ def facts(summary: Json, kept: Kept) -> Json:
         "drifted": [row["signal"] for row in drift if row["drifted"]],
         "n_warnings": len(summary["warnings"]),
         "seconds": {step["name"]: step["seconds"] for step in summary["steps"] if step["state"] != "reused"},
-        "metrics": [_metric(summary, kept, task, metric) for task, metric in results.headline_metrics(kept)],
+        "metrics": [_metric(summary, files, task, metric) for task, metric in results.headline_metrics(files)],
     }
 
 
@@ -131,11 +131,11 @@ def render(name: str, runs: Sequence[Json], folder: Path) -> str:
     )
 
 
-def _metric(summary: Json, kept: Kept, task: str, metric: str) -> Json:
+def _metric(summary: Json, files: RunFiles, task: str, metric: str) -> Json:
     """The main metric of a task: the challenger's value, the champion's on the same data, and the gain."""
     models = summary["metrics"]
     same = (task, metric, "champion", "")
-    rows = kept.evaluation.get("comparisons", [])
+    rows = files.evaluation.get("comparisons", [])
     gain = next(
         (row for row in rows if (row["task"], row["metric"], row["against"], row.get("slice", "")) == same), None
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lrm.reporting import plots, wording
-from lrm.reporting.run_files import Json, Kept
+from lrm.reporting.run_files import Json, RunFiles
 
 ICONS = {"passed": "succeeded", "failed": "failed", "cannot tell": "interrupted", "not asked": "skipped"}
 TONES = {"passed": "good", "failed": "bad", "cannot tell": "warn"}
@@ -11,16 +11,16 @@ STOPS_FIRST = ("failed", "cannot tell", "passed", "not asked")
 HARDEST_FIRST = ("reject", "inconclusive", "keep", "promote")
 
 
-def verdict(kept: Kept) -> Json:
+def verdict(files: RunFiles) -> Json:
     """The rules, the deciding one first, with how many had each outcome and the policy's hash."""
-    rules = kept.evaluation.get("rules", [])
+    rules = files.evaluation.get("rules", [])
     if not rules:
         return {}
     outcomes = [rule["outcome"] for rule in rules]
-    policy = kept.evaluation.get("policy", {})
+    policy = files.evaluation.get("policy", {})
     return {
         "counts": [(name, ICONS[name], outcomes.count(name)) for name in ICONS if name in outcomes],
-        "rows": [_row(rule) for rule in in_order(kept.evaluation)],
+        "rows": [_row(rule) for rule in in_order(files.evaluation)],
         "policy": policy.get("sha256", "")[:12],
         "files": [name for name, _ in policy.get("files", [])],
     }

@@ -103,3 +103,9 @@ def instant(value: Any) -> str:
     except ValueError:
         return str(value)
     return when.strftime("%Y-%m-%d %H:%M").removesuffix(" 00:00")
+
+
+def cut(value: object, n_letters: int = 120) -> str:
+    """A value as text of bounded length; `null` for None."""
+    text = "null" if value is None else str(value)
+    return text if len(text) <= n_letters else text[: n_letters - 1] + "…"

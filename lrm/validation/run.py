@@ -41,9 +41,9 @@ def validate_data(examples: Path, reference: Path | None, validation: Path) -> d
         DataError: a file is missing or unreadable.
         ValidationFailed: a critical expectation broke.
     """
-    from lrm.validation.drift import measure_drift
+    from lrm.reporting.validation_page import render
+    from lrm.validation.drift import MATERIAL_DISTANCE, MATERIAL_SHIFT, measure_drift
     from lrm.validation.expectation_runner import quarantine
-    from lrm.validation.report import render
 
     tables, signals, manifest = read(examples), read_declared(examples), read_manifest(examples)
     before = _read_reference(reference) if reference else None
@@ -53,7 +53,9 @@ def validate_data(examples: Path, reference: Path | None, validation: Path) -> d
     n_quarantined = _write_quarantine(quarantine(tables, judgements), validation / QUARANTINE)
     _write(validation / STATISTICS, json.dumps(statistics, indent=1, allow_nan=False))
     _write(validation / CHECKS, json.dumps(summary, indent=1, allow_nan=False))
-    _write(validation / PAGE, render(summary, statistics, signals, manifest, n_quarantined=n_quarantined))
+    material = {"distance": MATERIAL_DISTANCE, "shift": MATERIAL_SHIFT}
+    html = render(summary, statistics, signals, manifest, n_quarantined=n_quarantined, material=material)
+    _write(validation / PAGE, html)
     if not summary["success"]:
         raise ValidationFailed(_failure(summary["checks"], validation))
     return {
@@ -145,7 +147,7 @@ def _summary(checks: list[dict[str, Any]], drift: list[dict[str, Any]]) -> dict[
 
 def _failure(checks: Iterable[dict[str, Any]], validation: Path) -> str:
     """What stopped the run: each broken critical check on a line, then where to look and what to do."""
-    from lrm.validation.report import cut
+    from lrm.reporting.wording import cut
 
     lines = []
     for check in checks:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from lrm.evaluation.policy import DecisionPolicy, Policy
-from lrm.evaluation.signals.feature_report import signal_ledger
+from lrm.evaluation.signals.feature_report import feature_report
 from lrm.evaluation.signals.target_leakage import single_signals
 from lrm.evaluation.test_set import prepare
 from lrm.features.tables import read
@@ -49,10 +49,10 @@ def train(examples, folder):
     return load(folder / "model")
 
 
-def ledger_of(examples, recommender, **knobs):
-    """The ledger of a recommender, under the tiny preset with some knobs changed."""
+def report_of(examples, recommender, **knobs):
+    """The feature report of a recommender, under the tiny preset with some knobs changed."""
     config, policy = replace(preset("tiny").evaluation, **knobs), Policy(decision=DecisionPolicy(n_resamples=500))
     exam = prepare(read(examples), recommender.signals, config, seed=0)
     scorer = Scorer(recommender, exam.tables)
     alone = single_signals(recommender, scorer.corpus, seed=0)
-    return signal_ledger(exam, recommender, scorer, config, policy, alone=alone, seed=0)
+    return feature_report(exam, recommender, scorer, config, policy, alone=alone, seed=0)

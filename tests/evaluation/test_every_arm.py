@@ -17,7 +17,7 @@ def small(name):
     """The preset's tokens around the smallest decoder, with histories that its memory reaches beyond."""
     tiny, tokens = preset("tiny"), preset(name).tokens
     tokens = replace(tokens, width=8, n_buckets=8, min_item_count=1, min_category_count=1, memory_events=8)
-    few = replace(tiny.evaluation, ledger_tokens=2000, n_trees=2)
+    few = replace(tiny.evaluation, importance_tokens=2000, n_trees=2)
     return replace(tiny, tokens=tokens, model=replace(tiny.model, max_history=8), evaluation=few)
 
 
@@ -34,7 +34,7 @@ def test_a_preset_is_trained_judged_and_weighed_signal_by_signal(name, examples,
     metrics = evaluate_model(examples, tmp_path / "model", None, tmp_path / "evaluation", **asked)
     result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     assert 0 < metrics["ranking_auc"] < 1
-    assert len(json.loads((tmp_path / "evaluation/signal_ledger.json").read_text())["signals"])
+    assert len(json.loads((tmp_path / "evaluation/feature_report.json").read_text())["signals"])
     said = [reason for reason in result["reasons"] if reason.startswith("The model cannot be served")]
     assert bool(said) != can_be_served
     if said:

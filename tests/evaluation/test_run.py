@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from lrm.content_digest import WEIGHTS, model_sha256, sha256_of
 from lrm.errors import DataError
-from lrm.evaluation.page import page
 from lrm.evaluation.run import evaluate_model
 from lrm.features.tables import read_declared
 from lrm.model.artifact import save
 from lrm.model.recommender import Recommender
 from lrm.presets import PRESETS, preset
 from lrm.registry import bundle
+from lrm.reporting.evaluation_page import render
 from lrm.reporting.run import report_run
 from lrm.schema import write_signals
 from lrm.tokens.corpus import fit_vocabulary
@@ -58,8 +58,8 @@ def repo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(examples, models, repo):
-    """Judge a model, model 0 unless said otherwise, without a signal ledger; give what the door wrote."""
-    quick = replace(preset("tiny"), evaluation=replace(preset("tiny").evaluation, ledger_tokens=0, n_trees=2))
+    """Judge a model, model 0 unless said otherwise, without a feature report; give what the door wrote."""
+    quick = replace(preset("tiny"), evaluation=replace(preset("tiny").evaluation, importance_tokens=0, n_trees=2))
 
     def run(folder, champion=None, *, model=models[0], **known):
         with pytest.MonkeyPatch.context() as patched:
@@ -104,24 +104,24 @@ def test_the_door_writes_what_the_contract_promises(judged):
 def test_the_record_keeps_the_page_and_the_numbers(judged):
     record = json.loads((judged[1] / "record.json").read_text())
     assert (record["step"], record["state"]) == ("evaluate_model", "succeeded")
-    assert record["files"] == ["evaluation.json", "evaluation.html", "signal_ledger.json"]
+    assert record["files"] == ["evaluation.json", "evaluation.html", "feature_report.json"]
 
 
-def test_the_signal_ledger_weighs_every_signal_and_is_on_the_page(judged):
-    ledger = json.loads((judged[1] / "signal_ledger.json").read_text())
-    assert {row["signal"] for row in ledger["signals"]} == {signal.name for signal in SIGNALS}
-    per_cost = [row["value_per_cost"] for row in ledger["signals"]]
+def test_the_feature_report_weighs_every_signal_and_is_on_the_page(judged):
+    report = json.loads((judged[1] / "feature_report.json").read_text())
+    assert {row["signal"] for row in report["signals"]} == {signal.name for signal in SIGNALS}
+    per_cost = [row["value_per_cost"] for row in report["signals"]]
     assert per_cost == sorted(per_cost, reverse=True)
-    assert ledger["matters"] == [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]]
+    assert report["metrics"] == [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]]
     text = (judged[1] / "evaluation.html").read_text()
-    assert "Signal ledger" in text
+    assert "Feature report" in text
     assert all(signal.name in text for signal in SIGNALS)
 
 
 def test_a_warning_of_the_ledger_is_shown_and_escaped_and_no_ledger_leaves_no_section(judged):
-    result, ledger = (json.loads((judged[1] / f"{name}.json").read_text()) for name in ("evaluation", "signal_ledger"))
-    assert "Signal &lt;b&gt; may leak" in page(result, ledger | {"warnings": ["Signal <b> may leak"]})
-    assert "Signal ledger" not in page(result)
+    result, report = (json.loads((judged[1] / f"{name}.json").read_text()) for name in ("evaluation", "feature_report"))
+    assert "Signal &lt;b&gt; may leak" in render(result, report | {"warnings": ["Signal <b> may leak"]})
+    assert "Feature report" not in render(result)
 
 
 def test_the_page_stands_alone_and_shows_every_model_and_reason(judged):
@@ -136,19 +136,20 @@ def test_the_page_stands_alone_and_shows_every_model_and_reason(judged):
 def test_the_page_says_of_whom_each_figure_is_and_why_a_row_is_absent(judged):
     result = json.loads((judged[1] / "evaluation.json").read_text())
     absent = {"model": "history_by_trees", "task": "retrieval", "why": "the data have <no> ranking task"}
-    text = page(result | {"absent": [absent]})
+    text = render(result | {"absent": [absent]})
     assert "Own history, sorted by the trees: not there, as the data have &lt;no&gt; ranking task." in text
     cell = result["models"]["challenger"]["ranking"]["ndcg@10"]
     assert (cell["n_users"], cell["n_requests"]) == (60, 178)
-    row = f'<td class="n">{cell["low"]:.4f} to {cell["high"]:.4f}</td><td class="n">60</td><td class="n">178</td>'
-    assert row in text
+    interval = f"<small>{cell['low']:.4f} to {cell['high']:.4f}</small>"
+    assert interval in text
+    assert "<small>60 users, 178 requests</small>" in text
 
 
 def test_the_page_escapes_what_the_data_say(judged):
     result = json.loads((judged[1] / "evaluation.json").read_text())
     result["recommendations"][0]["recommended"][0]["title"] = "<script>"
     result["slices"][0]["slice"] = "a < b"
-    text = page(result)
+    text = render(result)
     assert "<script>" not in text
     assert "a &lt; b" in text
 
@@ -157,7 +158,7 @@ def test_the_page_of_a_broken_challenger_still_renders(judged):
     result = json.loads((judged[1] / "evaluation.json").read_text())
     result |= {"verdict": "reject", "comparisons": [], "slices": [], "calibration": [], "recommendations": []}
     result["models"]["challenger"] = {}
-    assert "The challenger is not fit to serve." in page(result)
+    assert "The challenger is not fit to serve." in render(result)
 
 
 def test_the_same_weights_in_another_folder_are_not_promoted(judge, models, tmp_path):
@@ -265,8 +266,8 @@ def test_a_champion_that_reads_a_retired_signal_is_compared_with_a_model_that_do
     (lost,) = [one for one in result["rules"] if one["rule"] == "Ranking AUC against the champion"]
     assert lost["high"] < 0  # labels follow the planted `affinity` alone, and trees that lack it do no better
     assert result["models"]["trees"]["ranking"]["auc"]["value"] < result["models"]["champion"]["ranking"]["auc"]["low"]
-    ledger = json.loads((tmp_path / "evaluation/signal_ledger.json").read_text())
-    assert not gone & {row["signal"] for row in ledger["signals"]}
+    report = json.loads((tmp_path / "evaluation/feature_report.json").read_text())
+    assert not gone & {row["signal"] for row in report["signals"]}
     assert any(row["slice"].startswith("country = ") for row in result["slices"])  # users differ in it all the same
 
 

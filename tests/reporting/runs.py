@@ -278,14 +278,14 @@ def _weighed(signal: str, verdict: str, auc: float, ndcg: float | None, per_cost
         worth["retrieval"] = {"ndcg@10": _worth(ndcg, 0.004)}
     return {
         "signal": signal, "kind": "dense", "makers": ["candidate"], "verdict": verdict, "reason": f"why {signal}",
-        "value": max(0.0, auc), "value_per_cost": per_cost, "worth": worth, "alone_auc": None,
-        "retention": {"candidate": {"prompt": 0.91, "ceiling": 0.99}, "history": {"prompt": None, "ceiling": None}},
+        "value": max(0.0, auc), "value_per_cost": per_cost, "importance": worth, "alone_auc": None,
+        "linear_probes": {"candidate": {"prompt": 0.91, "ceiling": 0.99}, "history": {"prompt": None, "ceiling": None}},
         "prompt_tokens": 4.82, "online_bytes": 1_539.7, "null_rate": 0.125, "cost_share": 0.1,
     }  # fmt: skip
 
 
-LEDGER: Json = {
-    "matters": [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]],
+FEATURES: Json = {
+    "metrics": [["ranking", "auc"], ["ranking", "log_loss"], ["retrieval", "ndcg@10"]],
     "confidence": 0.95, "n_requests": 166, "n_users": 160, "base": {}, "seconds": 31.2,
     "signals": [
         _weighed("was_bought", "suspicious", 0.2117, None, 9.2),
@@ -295,7 +295,7 @@ LEDGER: Json = {
         _weighed("age", "could be dropped", 0.0, -0.001, None),
     ],
     "droppable": ["unit_price", "age"],
-    "together": {"signals": ["age", "unit_price"], "worth": {"ranking": {"auc": _worth(0.0003, 0.002)}}},
+    "together": {"signals": ["age", "unit_price"], "importance": {"ranking": {"auc": _worth(0.0003, 0.002)}}},
     "warnings": ["Signal 'was_bought' may leak the outcome: alone it orders outcomes."],
 }  # fmt: skip
 STAGING: Json = {
@@ -307,7 +307,7 @@ STAGING: Json = {
     "bundle_bytes": 6_751_154, "champion_bundle_bytes": 6_702_210, "start_seconds": 8.063, "fault": "",
     "champion_fault": "",
 }  # fmt: skip
-LEDGER_FILE = "steps/evaluate_model/signal_ledger.json"
+FEATURES_FILE = "steps/evaluate_model/feature_report.json"
 EVALUATION_FILE = "steps/evaluate_model/evaluation.json"
 BUNDLE: Json = {
     "content_sha256": "7b" * 32,
@@ -349,7 +349,7 @@ def promoted(folder: Path) -> Path:
     write(folder, "steps/train_lrm/metrics.json", {"best_epoch": 3, "epochs": 4, "steps": 2000})
     write(folder, "steps/check_in_staging/staging.json", STAGING)
     write(folder, EVALUATION_FILE, EVALUATION)
-    write(folder, LEDGER_FILE, LEDGER)
+    write(folder, FEATURES_FILE, FEATURES)
     write(folder, "steps/register_model/bundle.json", BUNDLE)
     return folder
 

@@ -211,35 +211,35 @@ def test_the_browser_check_would_notice_an_outside_request_and_an_error(tmp_path
     assert any("no" in complaint for complaint in browser.complaints())
 
 
-def test_the_signal_ledger_is_shown_in_its_order_with_its_intervals_and_names_what_could_go(run_dir, report):
+def test_the_feature_report_is_shown_in_its_order_with_its_intervals_and_names_what_could_go(run_dir, report):
     runs.promoted(run_dir)
     _, page = report()
-    ledger = page[page.index('<section id="ledger"') : page.index('<section id="signals"')]
-    places = [ledger.index(f"<code>{row['signal']}</code></th>") for row in runs.LEDGER["signals"]]
+    section = page[page.index('<section id="feature-report"') : page.index('<section id="signals"')]
+    places = [section.index(f"<code>{row['signal']}</code></th>") for row in runs.FEATURES["signals"]]
     assert places == sorted(places)
     how = "<small>tags=retired(...) in views.py drops one; the next run compares</small>"
-    assert f"<dt>Could be dropped</dt><dd><code>unit_price</code>, <code>age</code>{how}</dd>" in ledger
-    assert "<dt>Too little data to tell</dt><dd><code>department</code></dd>" in ledger
-    assert "all of these shuffled at once: Ranking AUC +0.0003 (\N{MINUS SIGN}0.0017 to +0.0023)" in ledger
-    assert "+0.0081<small>+0.0051 to +0.0111</small>" in ledger
-    assert "candidate 91%" in ledger
-    assert ledger.count('class="inline"') == len(runs.LEDGER["signals"])
+    assert f"<dt>Could be dropped</dt><dd><code>unit_price</code>, <code>age</code>{how}</dd>" in section
+    assert "<dt>Too little data to tell</dt><dd><code>department</code></dd>" in section
+    assert "all of these shuffled at once: Ranking AUC +0.0003 (\N{MINUS SIGN}0.0017 to +0.0023)" in section
+    assert "+0.0081<small>+0.0051 to +0.0111</small>" in section
+    assert "candidate 91%" in section
+    assert section.count('class="inline"') == len(runs.FEATURES["signals"])
 
 
 def test_a_leakage_warning_stands_on_top_of_the_page_and_in_the_summary(run_dir, report):
     runs.promoted(run_dir)
     summary, page = report()
-    assert [one["what"] for one in summary["warnings"] if one["step"] == "evaluate_model"] == runs.LEDGER["warnings"]
+    assert [one["what"] for one in summary["warnings"] if one["step"] == "evaluate_model"] == runs.FEATURES["warnings"]
     assert page.index("was_bought&#39; may leak the outcome") < page.index('<section id="workflow"')
     assert "  - Signal 'was_bought' may leak the outcome" in summary_text(summary)
 
 
 def test_a_run_without_a_ledger_has_no_section_and_one_without_anything_odd_no_warnings(run_dir, report):
     runs.promoted(run_dir)
-    (run_dir / runs.LEDGER_FILE).unlink()
+    (run_dir / runs.FEATURES_FILE).unlink()
     (run_dir / "steps/validate_data/validation.json").unlink()
     summary, page = report()
     assert summary["warnings"] == []
-    assert 'id="ledger"' not in page
+    assert 'id="feature-report"' not in page
     assert 'aria-label="Warnings"' not in page
     assert "Warnings" not in summary_text(summary)

@@ -27,7 +27,7 @@ def test_every_kind_of_warning_says_its_step_what_was_seen_and_the_bar(run_dir, 
         "(Jensen-Shannon distance 0.171, above 0.134).",
         ("check_in_staging", "expired", 0.2, 0.1): "20% of the values known online have expired, so null: "
         "promotions 842, income 842.",
-        ("evaluate_model", "leak", None, None): runs.LEDGER["warnings"][0],
+        ("evaluate_model", "leak", None, None): runs.FEATURES["warnings"][0],
     }
     top, printed = page[: page.index('<section id="workflow"')], summary_text(summary)
     for what in found.values():

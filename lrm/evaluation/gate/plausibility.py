@@ -60,18 +60,18 @@ def _carrier(evidence: Evidence) -> str:
     return f"{evidence.facts.carrier or 'Which signal carries it was not measured.'} {WHAT_NEXT}"
 
 
-def carrier(ledger: Mapping[str, Any] | None, alone: Mapping[str, float], bars: HonestyPolicy) -> tuple[str, bool]:
+def carrier(report: Mapping[str, Any] | None, alone: Mapping[str, float], bars: HonestyPolicy) -> tuple[str, bool]:
     """What a ranking rests on most, as a sentence, and whether it loses more without that than a gain may be.
 
     Args:
-        ledger: the signal ledger, whose worths tell it; None where none was made.
+        report: the feature report, whose worths tell it; None where none was made.
         alone: how well each signal orders outcomes by itself, which tells it then.
         bars: the policy's.
     """
     worths = {
-        row["signal"]: row["worth"][RANKING]["auc"]["value"] or 0.0
-        for row in (ledger["signals"] if ledger is not None else ())
-        if RANKING in row["worth"]
+        row["signal"]: row["importance"][RANKING]["auc"]["value"] or 0.0
+        for row in (report["signals"] if report is not None else ())
+        if RANKING in row["importance"]
     }
     most = max(worths, key=lambda signal: worths[signal], default="")
     if most and worths[most] > 0:

@@ -1,4 +1,4 @@
-"""The signal ledger: what each signal is worth to the model, what it costs, and which could be dropped.
+"""The feature report: what each signal brings to the model, what it costs, and which could be dropped.
 
 The *value* of a signal is the share of the model's lift that is lost when it is shuffled, the mean over the tasks: of
 the area under the curve above one half, and of the retrieval NDCG. A loss that is not clear counts as none. Over its
@@ -38,7 +38,7 @@ LEAST_CEILING = 0.01
 """What a probe must read from a signal itself before it can be said which share of that the tokens keep."""
 
 
-def signal_ledger(
+def feature_report(
     exam: Exam,
     recommender: Recommender,
     scorer: Scorer,
@@ -60,12 +60,12 @@ def signal_ledger(
         seed: of samples, shuffles and draws.
 
     Returns:
-        The content of `signal_ledger.json`, as docs/artifacts.md, section 5, describes it.
+        The content of `feature_report.json`, as docs/artifacts.md, section 5, describes it.
     """
     started = time.perf_counter()
     signals = recommender.signals
     trial = set_up(exam, recommender, config, n_resamples=policy.decision.n_resamples, seed=seed)
-    worths = {signal.name: worth(trial, [signal]) for signal in progress(signals, what="signal ledger", unit="signal")}
+    worths = {signal.name: worth(trial, [signal]) for signal in progress(signals, what="feature report", unit="signal")}
     spent = costs(recommender, trial.scorer.corpus, trial.asked)
     kept = retention(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
@@ -83,7 +83,7 @@ def signal_ledger(
             {"signal": signal.name, "kind": signal.kind, "makers": list(signal.makers)}
             | {"verdict": verdict, "reason": reason, "value": number(value)}
             | {"value_per_cost": number(value / share) if share else None}
-            | {"worth": _json(found, policy), "alone_auc": number(area), "retention": _retention(kept, signal)}
+            | {"importance": _json(found, policy), "alone_auc": number(area), "linear_probes": _recovered(kept, signal)}
             | {what: number(amount) for what, amount in spent[signal.name]._asdict().items()}
         )
     rows.sort(key=_rank, reverse=True)
@@ -91,30 +91,30 @@ def signal_ledger(
     droppable = [row["signal"] for row in rows if row["verdict"] == DROP]
     spare, lost = spare_together(trial, [by_name[name] for name in reversed(droppable)], policy)
     return {
-        "matters": [(task, metric) for task, metric in that_matter(config.k) if task in trial.base],
+        "metrics": [(task, metric) for task, metric in that_matter(config.k) if task in trial.base],
         "confidence": policy.decision.confidence,
         "n_requests": trial.exam.tables.requests.height,
         "n_users": trial.draws.bag.size,
         "base": _json(trial.base, policy),
         "signals": rows,
         "droppable": droppable,
-        "together": {"signals": [signal.name for signal in spare], "worth": _json(lost, policy)},
+        "together": {"signals": [signal.name for signal in spare], "importance": _json(lost, policy)},
         "warnings": [warning(str(row["signal"]), str(row["reason"])) for row in rows if row["verdict"] == SUSPICIOUS],
         "seconds": round(time.perf_counter() - started, 2),
     }
 
 
-def retained(ledger: Mapping[str, Any]) -> dict[str, float]:
+def recovered(report: Mapping[str, Any]) -> dict[str, float]:
     """The share of a signal that its tokens keep, over what a probe can read from the signal itself.
 
     Of several makers the best counts: the decoder reads all of their tokens. Signals without a number are left out, and
     those of which a probe can read next to nothing from the signal itself: a share of nothing says nothing.
     """
     found: dict[str, float] = {}
-    for row in ledger["signals"]:
+    for row in report["signals"]:
         shares = [
             kept["prompt"] / kept["ceiling"]
-            for kept in row["retention"].values()
+            for kept in row["linear_probes"].values()
             if kept["prompt"] is not None and kept["ceiling"] is not None and kept["ceiling"] >= LEAST_CEILING
         ]
         if shares:
@@ -252,7 +252,7 @@ def _name(task: str, metric: str) -> str:
     return f"{task} {metric.replace('_', ' ')}"
 
 
-def _retention(kept: list[Retention], signal: Signal) -> dict[str, dict[str, float | None]]:
+def _recovered(kept: list[Retention], signal: Signal) -> dict[str, dict[str, float | None]]:
     return {
         each.maker: {"prompt": number(each.prompt), "ceiling": number(each.ceiling)}
         for each in kept

@@ -60,7 +60,7 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     Args:
         exam: the whole examination.
         recommender: the model.
-        config: `ledger_tokens` says how long the prompts of all questions together may be.
+        config: `importance_tokens` says how long the prompts of all questions together may be.
         n_resamples: draws of the users.
         seed: of the sample, of the draws of users, and of the shuffles.
     """
@@ -70,7 +70,7 @@ def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_
     mixed = spread(task.request_ids, user_rows(exam.tables), rng)
     share = _share_of_others(exam)
     lengths = _prompt_tokens(exam, recommender, share)[mixed]
-    n_chosen = np.searchsorted(np.cumsum(lengths), config.ledger_tokens, side="right")
+    n_chosen = np.searchsorted(np.cumsum(lengths), config.importance_tokens, side="right")
     asked = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
     share = share if asked.candidates.filter(pl.col(LABEL) > 0).height else 1.0
     tables = with_fewer_others(asked, share=share, rng=rng)

@@ -10,13 +10,15 @@ from lrm.evaluation.gate.plausibility import carrier
 from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signals.target_leakage import suspicions
 from tests.evaluation.gate.test_gate import BETTER, GUARDS, POLICY, WON, evidence, finding, row
-from tests.evaluation.planted import COPY, HONEST, LEAKY, ledger_of, train, write_planted
+from tests.evaluation.planted import COPY, HONEST, LEAKY, report_of, train, write_planted
 
 LEAK = "The ranking rests most on signal 'outcome_copy': without it the AUC falls by 0.210, and alone it reaches 0.923."
 
 
 def ledger(**worths):
-    return {"signals": [{"signal": name, "worth": {"ranking": {"auc": {"value": at}}}} for name, at in worths.items()]}
+    return {
+        "signals": [{"signal": name, "importance": {"ranking": {"auc": {"value": at}}}} for name, at in worths.items()]
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_the_signal_that_carries_most_is_that_whose_loss_costs_most():
 
 def test_a_copy_of_the_outcome_with_noise_that_no_signal_rule_finds_is_named_by_its_worth(tmp_path):
     recommender = train(write_planted(tmp_path / "leaky", LEAKY, n_wrong=0.08), tmp_path)
-    found = ledger_of(tmp_path / "leaky", recommender)
+    found = report_of(tmp_path / "leaky", recommender)
     alone = {each["signal"]: each["alone_auc"] for each in found["signals"]}
     assert 0.85 < alone[COPY.name] < 0.95
     assert suspicions(recommender.signals, alone, Policy().honesty) == []

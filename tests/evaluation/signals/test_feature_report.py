@@ -8,49 +8,49 @@ import pytest
 from lrm.evaluation.metrics.bootstrap import Statistic
 from lrm.evaluation.policy import HonestyPolicy, Policy
 from lrm.evaluation.signals.costs import value_bytes
-from lrm.evaluation.signals.feature_report import clear_up_to, is_clear, judge, retained, share_of_lift
+from lrm.evaluation.signals.feature_report import clear_up_to, is_clear, judge, recovered, share_of_lift
 from lrm.evaluation.signals.target_leakage import suspicion
 from lrm.schema import Signal
-from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, ledger_of, train, write_planted
+from tests.evaluation.planted import COPY, HONEST, LEAKY, NOISE, report_of, train, write_planted
 from tests.worlds import SIGNALS
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
-    """The ledger of a world where labels follow `affinity`, next items follow the last one."""
+    """The feature report of a world where labels follow `affinity`, next items follow the last one."""
     folder = tmp_path_factory.mktemp("honest")
     examples = write_planted(folder / "examples", HONEST)
-    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000)
+    return report_of(examples, train(examples, folder), importance_tokens=40_000)
 
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):
-    """The ledger of the same world with a column that copies the label."""
+    """The report of the same world with a column that copies the label."""
     folder = tmp_path_factory.mktemp("leaky")
     examples = write_planted(folder / "examples", LEAKY)
-    return ledger_of(examples, train(examples, folder), ledger_tokens=40_000)
+    return report_of(examples, train(examples, folder), importance_tokens=40_000)
 
 
-def row_of(ledger, name):
-    return next(row for row in ledger["signals"] if row["signal"] == name)
+def row_of(report, name):
+    return next(row for row in report["signals"] if row["signal"] == name)
 
 
 def test_the_signal_that_the_labels_follow_ranks_first_and_is_kept(honest):
     first = honest["signals"][0]
     assert (first["signal"], first["verdict"]) == ("affinity", "keep")
-    auc = first["worth"]["ranking"]["auc"]
+    auc = first["importance"]["ranking"]["auc"]
     assert 0.3 < auc["low"] < auc["value"] < auc["high"]
     assert auc["n_users"] == honest["n_users"] == 150
     assert honest["warnings"] == []
 
 
 def test_a_column_of_noise_ranks_last_and_could_be_dropped(honest, leaky):
-    for ledger in (honest, leaky):
-        last = ledger["signals"][-1]
+    for report in (honest, leaky):
+        last = report["signals"][-1]
         assert (last["signal"], last["verdict"], last["value"]) == ("noise", "could be dropped", 0.0)
-        assert last["worth"]["ranking"]["auc"]["low"] <= 0 <= last["worth"]["ranking"]["auc"]["high"]
-        assert "noise" in ledger["droppable"]
-        assert "noise" in ledger["together"]["signals"]
+        assert last["importance"]["ranking"]["auc"]["low"] <= 0 <= last["importance"]["ranking"]["auc"]["high"]
+        assert "noise" in report["droppable"]
+        assert "noise" in report["together"]["signals"]
 
 
 def test_a_copy_of_the_label_ranks_first_and_raises_a_warning(leaky):
@@ -62,10 +62,10 @@ def test_a_copy_of_the_label_ranks_first_and_raises_a_warning(leaky):
 
 
 def test_a_signal_is_judged_by_retrieval_too_unless_candidates_alone_read_it(honest):
-    colour = row_of(honest, "colour")["worth"]
+    colour = row_of(honest, "colour")["importance"]
     assert set(colour) == {"ranking", "retrieval"}
     assert colour["retrieval"]["ndcg@10"]["value"] > 0
-    assert set(row_of(honest, "affinity")["worth"]) == {"ranking"}
+    assert set(row_of(honest, "affinity")["importance"]) == {"ranking"}
 
 
 def test_costs_are_those_of_a_mean_request(honest):
@@ -186,7 +186,7 @@ def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():
 )
 def test_the_share_that_tokens_keep_is_of_what_can_be_read_from_the_signal_itself(kept, expected):
     makers = {f"maker {at}": dict(zip(("prompt", "ceiling"), pair, strict=True)) for at, pair in enumerate(kept)}
-    assert retained({"signals": [{"signal": "age", "retention": makers}]}) == pytest.approx(expected)
+    assert recovered({"signals": [{"signal": "age", "linear_probes": makers}]}) == pytest.approx(expected)
 
 
 def test_the_value_is_the_mean_share_of_the_lift():

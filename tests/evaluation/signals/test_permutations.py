@@ -104,7 +104,7 @@ def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_time
     tables, recommender, _, _ = world
     rare = pl.Series(np.random.default_rng(0).random(tables.candidates.height) < 0.05).cast(pl.Float32)
     tables = tables._replace(candidates=tables.candidates.with_columns(label=rare))
-    config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
+    config = replace(preset("tiny").evaluation, importance_tokens=10**9)
     exam = prepare(tables, SIGNALS, config, seed=0)
     trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
     asked = trial.exam.ranking.label
@@ -119,7 +119,7 @@ def test_log_losses_are_those_of_all_candidates_where_others_are_left_out(world)
     tables, recommender, _, _ = world
     is_taken = np.random.default_rng(0).random(tables.candidates.height) < 0.05
     tables = tables._replace(candidates=tables.candidates.with_columns(label=pl.Series(is_taken).cast(pl.Float32)))
-    config = replace(preset("tiny").evaluation, ledger_tokens=10**9)
+    config = replace(preset("tiny").evaluation, importance_tokens=10**9)
     trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
 
     class Rate:
@@ -140,14 +140,14 @@ def test_a_sample_without_a_taken_candidate_keeps_the_others(world):
     tables, recommender, _, _ = world
     label = pl.Series(np.arange(tables.candidates.height) == tables.candidates.height - 1).cast(pl.Float32)
     tables = tables._replace(candidates=tables.candidates.with_columns(label=label), targets=tables.targets.clear())
-    config = replace(preset("tiny").evaluation, ledger_tokens=1)
+    config = replace(preset("tiny").evaluation, importance_tokens=1)
     trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
     assert (trial.share, trial.exam.ranking.label.size) == (1.0, trial.asked.candidates.height)
 
 
 def test_a_signal_of_candidates_alone_is_weighed_over_the_histories_that_are_kept(world):
     tables, recommender, _, _ = world
-    config = replace(preset("tiny").evaluation, ledger_tokens=20_000)
+    config = replace(preset("tiny").evaluation, importance_tokens=20_000)
     exam = prepare(tables, SIGNALS, config, seed=0)
     trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
     assert set(trial.scorer._kept) == set(trial.exam.tables.requests["request_id"])

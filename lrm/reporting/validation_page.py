@@ -1,24 +1,23 @@
-"""The page of a validation: one file, readable in light and dark, that asks nothing of any other host."""
+"""`validation.html`: one self-contained page about a validation, readable in light and dark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lrm.reporting import page
+from lrm.reporting.wording import cut
 from lrm.schema import EMBEDDING, Signal
-from lrm.validation.drift import MATERIAL_DISTANCE, MATERIAL_SHIFT
-from lrm.validation.profile import OTHER, rates
 
+TEMPLATE = "validation.html.j2"
 N_BARS = 12
 """Bins drawn one by one of a signal with many categories; the rest are drawn as one."""
 N_TOP = 3
 """Categories named in the profile."""
-N_LETTERS = 120
-"""Length at which a value in an example row is cut."""
+OTHER = "(other)"
+"""Name of the bin that rare categories share, as `statistics.json` has it."""
 
 
 def render(
@@ -28,8 +27,9 @@ def render(
     manifest: Mapping[str, Any],
     *,
     n_quarantined: int,
+    material: Mapping[str, float],
 ) -> str:
-    """The page as HTML.
+    """Make the page as HTML.
 
     Args:
         summary: content of `validation.json`.
@@ -37,35 +37,23 @@ def render(
         signals: as declared; their descriptions stand in the profile.
         manifest: of the examples.
         n_quarantined: rows in `quarantine.parquet`.
+        material: the drift that matters: `distance` of shares, `shift` of embeddings.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"cut": cut}
     failing = [check for check in summary["checks"] if not check["success"]]
     passing = [check for check in summary["checks"] if check["success"]]
-    return environment.get_template("validation.html.j2").render(
-        summary=summary,
-        manifest=manifest,
-        failing=sorted(failing, key=lambda check: check["severity"] != "critical"),
-        passing={table: [c for c in passing if c["table"] == table] for table in _tables(passing)},
-        n_passing=len(passing),
-        drift=[row | {"picture": _compared(row)} for row in summary["drift"]],
-        n_drifted=sum(row["drifted"] for row in summary["drift"]),
-        profile=_profile(statistics, {signal.name: signal for signal in signals}),
-        n_quarantined=n_quarantined,
-        material={"distance": MATERIAL_DISTANCE, "shift": MATERIAL_SHIFT},
-    )
-
-
-def cut(value: object) -> str:
-    """A value as text of bearable length."""
-    text = "null" if value is None else str(value)
-    return text if len(text) <= N_LETTERS else text[: N_LETTERS - 1] + "…"
+    content = {
+        "summary": summary,
+        "manifest": manifest,
+        "failing": sorted(failing, key=lambda check: check["severity"] != "critical"),
+        "passing": {table: [c for c in passing if c["table"] == table] for table in _tables(passing)},
+        "n_passing": len(passing),
+        "drift": [row | {"picture": _compared(row)} for row in summary["drift"]],
+        "n_drifted": sum(row["drifted"] for row in summary["drift"]),
+        "profile": _profile(statistics, {signal.name: signal for signal in signals}),
+        "n_quarantined": n_quarantined,
+        "material": material,
+    }
+    return page.filled(TEMPLATE, content)
 
 
 def _tables(checks: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -97,7 +85,7 @@ def _in_words(stats: Mapping[str, Any]) -> str:
     if stats["kind"] == EMBEDDING:
         return f"{len(stats['mean'])} numbers, spread {stats['variance'] ** 0.5:.3g}"
     if "categories" in stats:
-        shares = rates(stats["counts"][:-1])
+        shares = _shares(stats["counts"][:-1])
         named = zip(stats["categories"][:N_TOP], shares, strict=False)
         top = ", ".join(f"{cut(category)} {share:.1%}" for category, share in named)
         return top + (f", {OTHER} {shares[-1]:.1%}" if shares[-1] else "")
@@ -113,7 +101,7 @@ def _number(value: float) -> str:
 def _shape(stats: Mapping[str, Any]) -> Markup:
     """A dense signal's density between its first and last decile, or its most frequent categories."""
     if "categories" in stats:
-        shares = rates(stats["counts"][:-1])[:N_BARS]
+        shares = _shares(stats["counts"][:-1])[:N_BARS]
         return _drawing(_bars(shares, max(shares, default=0.0), "now"), "shares of the most frequent categories")
     edges = stats.get("edges", [])
     if len(edges) < 3:
@@ -171,3 +159,8 @@ def _drawing(boxes: Sequence[Markup], label: str) -> Markup:
     return Markup('<svg class="bars" viewBox="0 0 160 38" role="img" aria-label="{}">{}</svg>').format(
         label, Markup().join(boxes)
     )
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    total = max(sum(counts), 1)
+    return [count / total for count in counts]
