@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from lrm.model.blocks import Kept
 from lrm.model.cpu_kernels import causal_attention
 from lrm.model.flex_attention import masked_attention
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 LOWEST = -1e4
 """The peak score of a token that sees nothing."""

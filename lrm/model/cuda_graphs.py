@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lrm.model.blocks import FixedSizeBlock, Kept
 from lrm.model.decoder import Decoder
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.visibility import fixed_form
 

@@ -15,7 +15,7 @@ from lrm.config import ModelConfig
 from lrm.model.blocks import Block, Kept, PackedBlock, block_part
 from lrm.model.cpu_kernels import Dropout, RmsNorm
 from lrm.model.flex_attention import compiled, padded_size
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 Decode = Callable[[Tensor, Layout, Sequence[Kept]], Tensor]
 """Makes states (N, D) of query and candidate tokens (N, D), given what each layer kept of the histories before them."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 from lrm.tokens.visibility import rule
 
 NARROWEST = 16

@@ -22,7 +22,8 @@ from lrm.model.decoder import Decode
 from lrm.model.recommender import Recommender
 from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import Layout, build_batch, lay_out
+from lrm.tokens.layout import Layout, lay_out
+from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import Segments
 from lrm.tokens.signals import SignalTensors
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from lrm.model.blocks import Kept, OnnxBlock
 from lrm.model.decoder import Decoder
 from lrm.model.onnx_graph import decoder_graph
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from lrm.schema import Signal
 from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
 from lrm.tokens.factory import TokenFactory
-from lrm.tokens.prompt import Batch, Layout
+from lrm.tokens.layout import Layout
+from lrm.tokens.prompt import Batch
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
 

@@ -22,7 +22,8 @@ from lrm.model.recommender import Recommender
 from lrm.model.states import States
 from lrm.schema import ITEM_ID
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import Layout, event_rows, request_batches
+from lrm.tokens.layout import Layout, event_rows
+from lrm.tokens.prompt import request_batches
 from lrm.tokens.segments import gather, token_batches
 from lrm.tokens.vocabulary import rows_of
 

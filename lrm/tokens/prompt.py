@@ -1,4 +1,4 @@
-"""Prompts in flat form: which events, requests and candidates stand together, and who may attend to whom.
+"""Prompts: which events, requests and candidates stand together, and which token sees which.
 
 The prompt of a segment is
 
@@ -6,19 +6,19 @@ The prompt of a segment is
 
 Every event, request and candidate has a fixed number of tokens, so the length of a prompt is known beforehand. A
 history token sees the memory and the events up to its own. A query token sees the events before the request and the
-query tokens of that request. A candidate's token sees those, and the tokens of the same candidate: never another
-candidate, never another request. So one pass scores any number of candidates, each exactly as if it were alone, and
-nothing known at a request reaches an earlier event. For that last reason the query stands after the history and not, as
-in 2606.19635, before it: next-item losses at the events would otherwise read counters from the future.
+query tokens of that request. A candidate's token sees the same, and the tokens of the same candidate. It never sees
+another candidate or another request. So one pass scores any number of candidates, each exactly as if it were alone, and
+nothing known at a request reaches an earlier event. This is also why the query stands after the history, and not before
+it as in 2606.19635: next-item losses at the events would otherwise read counters from the future.
 
-Where requests read their latest event again (`PromptShape.reread_events`), its tokens stand first among the query
-tokens, at that event's positions, and neither the request nor its candidates see that event in the history.
+If requests read their latest event again (`PromptShape.reread_events`), its tokens stand first among the query tokens,
+at the positions of that event. The request and its candidates then do not see that event in the history.
 
-Projections and feed-forward layers work on the flat valid tokens. Only attention pads, and not where it trains on a GPU
-(`lrm.model.flex_attention`). `lrm.tokens.visibility` has the rule as a function.
+Projections and feed-forward layers work on the flat tokens, without padding. Only attention pads, and not when it
+trains on a GPU (`lrm.model.flex_attention`). `lrm.tokens.visibility` has the rule as a function, `lrm.tokens.layout`
+the places of the tokens.
 
-Shape suffixes: G segments, O older events, E events, R requests, C candidates of a batch (flat); T history tokens of
-the longest segment; Q query tokens, S query and candidate tokens of the longest segment; U = T + Q; H, N flat tokens.
+Shape suffixes: G segments, O older events, E events, R requests, C candidates of a batch (flat).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from lrm.tokens.corpus import Corpus
+from lrm.tokens.layout import Layout, lay_out
 from lrm.tokens.segments import (
     PromptShape,
     Segments,
@@ -44,65 +45,19 @@ from lrm.tokens.segments import (
 from lrm.tokens.signals import SignalTensors
 
 
-class Layout(NamedTuple):
-    """Where the flat tokens of a batch stand, and what they may see."""
-
-    shape: PromptShape
-    history_slot_H: Tensor
-    """Place of each memory token, then of each event's tokens, in the padded (G, T)."""
-    prefix_slot_N: Tensor
-    """Place of each memory, event and query token in the padded (G, U): history first, then the queries."""
-    suffix_slot_N: Tensor
-    """Place of each query token (all requests first), then of each candidate's, in the padded (G, S)."""
-    position_N: Tensor
-    """Rotary position of every token: memory, events, query tokens, candidates."""
-    request_N: Tensor
-    """Request of each query token, then of each candidate's."""
-    shown_N: Tensor
-    """How many tokens of its segment's history, memory included, each of them sees."""
-    bias_GSU: Tensor
-    """0 where a query or candidate token sees a token of the prefix, else minus infinity."""
-    event_slot_E: Tensor
-    """Place of each event in the padded (G, events of the longest segment)."""
-    first_GT: Tensor
-    """Place in the segment of the first event of the same item, for each event in that padded form."""
-    is_known_GT: Tensor
-    """Whether an event stands there whose item is in the catalogue."""
-    segment_R: Tensor
-    visible_R: Tensor
-    """How many of its segment's events each request sees."""
-    last_event_R: Tensor
-    """Flat row of the last event visible to each request, -1 where there is none."""
-    event_time_E: np.ndarray
-    """Time of each event, float64 seconds since 1970; `lrm.tokens.times` makes times of tokens of it."""
-    request_time_R: np.ndarray
-    """Time of each request, likewise."""
-    history_shape: tuple[int, int]
-    """(G, T)."""
-    suffix_shape: tuple[int, int]
-    """(G, S)."""
-    events_shape: tuple[int, int]
-    """(G, events of the longest segment)."""
-
-    @property
-    def candidate_request(self) -> Tensor:
-        """(C,) request of each candidate."""
-        return self.request_N[len(self.visible_R) * self.shape.per_query :: self.shape.per_candidate]
-
-
 class Older(NamedTuple):
-    """Events before a segment's own, to be compressed; only segments that have any are counted in G here."""
+    """Older events, which are compressed. G counts only segments that have older events."""
 
     identity_O: Tensor
     signals_O: SignalTensors
     slot_O: Tensor
-    """Place of each in the padded (G, n_events), the latest at the end."""
+    """Place of each event in the padded (G, n_events), the latest one at the end."""
     n_segments: int
     n_events: int
 
 
 class Batch(NamedTuple):
-    """One step's prompts."""
+    """The prompts of one step."""
 
     identity_E: Tensor
     history_E: SignalTensors
@@ -120,18 +75,18 @@ class Batch(NamedTuple):
     candidates: np.ndarray
     """Row in the corpus of each candidate."""
     is_first_E: np.ndarray
-    """Whether the event opens its segment, so that nothing in the batch can predict it."""
+    """Whether the event is the first of its segment, so that no event of the batch predicts it."""
     target_from_E: np.ndarray
     """The segment's `target_from`, for each event."""
 
     @property
     def n_tokens(self) -> int:
-        """Valid tokens."""
+        """Number of tokens, without padding."""
         return len(self.layout.position_N)
 
 
 def build_batch(corpus: Corpus, segments: Segments, shape: PromptShape) -> Batch:
-    """Gather the segments' signals and lay their tokens out."""
+    """Gather the signals of the segments and lay out their tokens."""
     n_events = segments.end_G - segments.start_G
     event_segment = np.repeat(np.arange(len(n_events)), n_events)
     event_place = places(n_events)
@@ -191,137 +146,3 @@ def _older(corpus: Corpus, older_start: np.ndarray, start: np.ndarray, shape: Pr
     slot = segment * shape.older_events + (shape.older_events - counts)[segment] + places(counts)
     identity = torch.as_tensor(corpus.event_identity_E[events])
     return Older(identity, corpus.history_E.take(events), torch.as_tensor(slot), len(counts), shape.older_events)
-
-
-def lay_out(
-    shape: PromptShape,
-    *,
-    n_events: np.ndarray,
-    n_memory: np.ndarray,
-    n_requests: np.ndarray,
-    n_candidates: np.ndarray,
-    now_R: np.ndarray,
-    start_G: np.ndarray,
-    row_E: np.ndarray,
-    event_time_E: np.ndarray,
-    request_time_R: np.ndarray,
-) -> Layout:
-    """The places of all tokens.
-
-    Args:
-        shape: tokens of each event, request and candidate.
-        n_events: (G,) events of each segment.
-        n_memory: (G,) memory tokens of each segment.
-        n_requests: (G,) requests of each segment.
-        n_candidates: (R,) candidates of each request.
-        now_R: (R,) the first event that a request does not see.
-        start_G: (G,) the first event of each segment; counted as `now_R` is.
-        row_E: (E,) catalogue row of each event's item, -1 where the catalogue lacks it.
-        event_time_E: (E,) time of each event, float64 seconds since 1970.
-        request_time_R: (R,) time of each request, likewise.
-    """
-    n_segments = len(n_events)
-    segment = np.arange(n_segments)
-    request_segment = np.repeat(segment, n_requests)
-    visible = now_R - start_G[request_segment]
-    own = n_events * shape.per_event
-    longest, most_events = int((n_memory + own).max(initial=1)), int(n_events.max(initial=1))
-    history_segment = np.concatenate([np.repeat(segment, n_memory), np.repeat(segment, own)])
-    history_place = np.concatenate([places(n_memory), n_memory[np.repeat(segment, own)] + places(own)])
-
-    query_request = np.repeat(np.arange(len(visible)), shape.per_query)
-    query_segment = request_segment[query_request]
-    query_place = _rank_within(query_segment, n_segments)
-    widest_query = int(query_place.max(initial=-1)) + 1
-    candidate_request = np.repeat(np.repeat(np.arange(len(visible)), n_candidates), shape.per_candidate)
-    token_request = np.concatenate([query_request, candidate_request])
-    token_segment = request_segment[token_request]
-    suffix_place = _rank_within(token_segment, n_segments)
-    widest = max(1, int(suffix_place.max(initial=-1)) + 1)
-    suffix_slot = token_segment * widest + suffix_place
-
-    in_history = visible if not shape.reread_events else (visible - shape.reread_events).clip(0)
-    shown = (n_memory[request_segment] + in_history * shape.per_event)[token_request]
-    within = np.concatenate(
-        [
-            np.tile(np.arange(shape.per_query), len(visible)),
-            shape.per_query + np.tile(np.arange(shape.per_candidate), int(n_candidates.sum())),
-        ]
-    )
-    n_past = longest + widest_query
-    event_segment, event_place = np.repeat(segment, n_events), places(n_events)
-    flat_start = np.cumsum(n_events) - n_events
-    last_event = np.where(visible > 0, flat_start[request_segment] + visible - 1, -1)
-    return Layout(
-        shape=shape,
-        history_slot_H=torch.as_tensor(history_segment * longest + history_place),
-        prefix_slot_N=torch.as_tensor(
-            np.concatenate([history_segment * n_past + history_place, query_segment * n_past + longest + query_place])
-        ),
-        suffix_slot_N=torch.as_tensor(suffix_slot),
-        position_N=torch.as_tensor(np.concatenate([history_place, shown + within])),
-        request_N=torch.as_tensor(token_request),
-        shown_N=torch.as_tensor(shown),
-        bias_GSU=_bias(
-            _padded(shown, suffix_slot, (n_segments, widest), empty=0),
-            _padded(token_request, suffix_slot, (n_segments, widest), empty=-1),
-            _padded(query_request, query_segment * widest_query + query_place, (n_segments, widest_query), empty=-2),
-            longest,
-        ),
-        event_slot_E=torch.as_tensor(event_segment * most_events + event_place),
-        first_GT=_firsts(row_E, event_segment, event_place, (n_segments, most_events)),
-        is_known_GT=_padded(
-            row_E >= 0, event_segment * most_events + event_place, (n_segments, most_events), empty=0
-        ).bool(),
-        segment_R=torch.as_tensor(request_segment),
-        visible_R=torch.as_tensor(visible),
-        last_event_R=torch.as_tensor(last_event),
-        event_time_E=event_time_E,
-        request_time_R=request_time_R,
-        history_shape=(n_segments, longest),
-        suffix_shape=(n_segments, widest),
-        events_shape=(n_segments, most_events),
-    )
-
-
-def _firsts(row_E: np.ndarray, segment_E: np.ndarray, place_E: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """(G, T) the place of the first event of the same item; items that are not in the catalogue are like no other."""
-    item_E = np.where(row_E < 0, -1 - np.arange(len(row_E)), row_E)
-    item_E = segment_E * (len(row_E) + item_E.max(initial=0) + 1) + item_E
-    _, first_E, same_E = np.unique(item_E, return_index=True, return_inverse=True)
-    return _padded(place_E[first_E[same_E]], segment_E * shape[1] + place_E, shape, empty=0)
-
-
-def _bias(shown_GS: Tensor, request_GS: Tensor, query_request_GQ: Tensor, longest: int) -> Tensor:
-    """(G, S, U): the visible part of the history, and the query tokens of the same request."""
-    sees_history_GST = torch.arange(longest) < shown_GS.unsqueeze(-1)
-    sees_query_GSQ = request_GS.unsqueeze(-1) == query_request_GQ.unsqueeze(1)
-    sees_GSU = torch.cat([sees_history_GST, sees_query_GSQ], dim=-1)
-    return torch.zeros(sees_GSU.shape).masked_fill_(~sees_GSU, float("-inf"))
-
-
-def _padded(values: np.ndarray, slots: np.ndarray, shape: tuple[int, int], *, empty: int) -> Tensor:
-    padded = np.full(shape, empty, dtype=np.int64)
-    padded.flat[slots] = values
-    return torch.as_tensor(padded)
-
-
-def event_rows(layout: Layout, row_E: np.ndarray) -> np.ndarray:
-    """(R, events) catalogue row of each event of a request's segment, -1 where the segment has none.
-
-    Args:
-        layout: of a batch.
-        row_E: (E,) catalogue row of each of its events.
-    """
-    row_GT = np.full(layout.events_shape, -1, dtype=np.int64)
-    row_GT.flat[layout.event_slot_E.cpu().numpy()] = row_E
-    row_RT: np.ndarray = row_GT[layout.segment_R.cpu().numpy()]
-    return row_RT
-
-
-def _rank_within(group: np.ndarray, n_groups: int) -> np.ndarray:
-    """The place of each element among the elements of its group, in order."""
-    order = np.argsort(group, kind="stable")
-    rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = places(np.bincount(group, minlength=n_groups))
-    return rank

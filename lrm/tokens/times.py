@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 
 class Times(NamedTuple):

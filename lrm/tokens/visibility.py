@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 from lrm.tokens.segments import PromptShape
 
 FAR = 2**30

@@ -20,7 +20,8 @@ from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
 from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.prompt import Batch, event_rows
+from lrm.tokens.layout import event_rows
+from lrm.tokens.prompt import Batch
 from lrm.training.data import TrainingData
 from lrm.training.losses import Losses
 from lrm.training.objectives import ranking, retrieval

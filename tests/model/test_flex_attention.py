@@ -18,7 +18,7 @@ from lrm.model.flex_attention import MOST_SIZES, SMALLEST, can_use_flex, compile
 from lrm.model.recommender import Recommender
 from lrm.presets import preset
 from lrm.tokens.corpus import fit_vocabulary
-from lrm.tokens.prompt import Layout, lay_out
+from lrm.tokens.layout import Layout, lay_out
 from lrm.tokens.segments import PromptShape
 from tests.worlds import random_weights, write_examples
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lrm.tokens.prompt import lay_out
+from lrm.tokens.layout import lay_out
 from lrm.tokens.segments import PromptShape
 
 

@@ -6,7 +6,7 @@ import torch
 
 from lrm.model.attention import pad
 from lrm.model.onnx_runtime import _places
-from lrm.tokens.prompt import Layout, lay_out
+from lrm.tokens.layout import Layout, lay_out
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.visibility import fixed_form, rule
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lrm.config import ModelConfig
-    from lrm.tokens.prompt import Layout
+    from lrm.tokens.layout import Layout
 
 PACKAGE = __name__
 Kept: TypeAlias = "tuple[Tensor, ...]"

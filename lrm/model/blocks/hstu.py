@@ -24,7 +24,7 @@ from lrm.model.attention import pad
 from lrm.model.blocks import Kept
 from lrm.model.blocks.sasrec import Stem as Stem
 from lrm.model.cpu_kernels import Dropout
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 from lrm.tokens.times import token_times
 
 TELLS_NEXT_TIME = True

@@ -18,7 +18,7 @@ from lrm.model.attention import Attention
 from lrm.model.blocks import Kept
 from lrm.model.cpu_kernels import Dropout
 from lrm.model.feed_forward import FeedForward
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 
 class Stem(nn.Module):

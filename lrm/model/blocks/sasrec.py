@@ -21,7 +21,7 @@ from lrm.config import ModelConfig
 from lrm.model.attention import attend
 from lrm.model.blocks import Kept
 from lrm.model.cpu_kernels import Dropout
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 EPSILON = 1e-8
 

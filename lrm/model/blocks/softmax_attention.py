@@ -23,7 +23,7 @@ from lrm.model.blocks._softmax_onnx import layer_nodes
 from lrm.model.cpu_kernels import Dropout, RmsNorm
 from lrm.model.feed_forward import FeedForward
 from lrm.model.flex_attention import can_use_flex, flex_mask, padded_size
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 
 class Block(nn.Module):

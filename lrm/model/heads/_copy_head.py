@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrm.model.attention import pad
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 REACH = 10.0
 """An optimizer step moves a lone number by about the learning rate; scaled so, it can matter within an epoch."""

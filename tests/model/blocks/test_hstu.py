@@ -14,7 +14,8 @@ from lrm.errors import ConfigError
 from lrm.model.blocks.hstu import Block, time_bucket
 from lrm.model.scoring import Scorer
 from lrm.tokens.corpus import encode_corpus
-from lrm.tokens.prompt import build_batch, lay_out
+from lrm.tokens.layout import lay_out
+from lrm.tokens.prompt import build_batch
 from lrm.tokens.segments import PromptShape, Segments
 from tests.model.test_kv_cache import recommender_of
 
