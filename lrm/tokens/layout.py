@@ -80,15 +80,12 @@ def lay_out(
 
     Args:
         shape: tokens of each event, request and candidate.
-        n_events: (G,) events of each segment.
-        n_memory: (G,) memory tokens of each segment.
-        n_requests: (G,) requests of each segment.
+        n_events, n_memory, n_requests: (G,) events, memory tokens and requests of each segment.
         n_candidates: (R,) candidates of each request.
         now_R: (R,) the first event that a request does not see.
         start_G: (G,) the first event of each segment; counted as `now_R` is.
-        row_E: (E,) catalogue row of each event's item, -1 where the catalogue lacks it.
-        event_time_E: (E,) time of each event, float64 seconds since 1970.
-        request_time_R: (R,) time of each request, in the same unit.
+        row_E: (E,) catalogue row of each event's item, -1 if the catalogue lacks it.
+        event_time_E, request_time_R: (E,) and (R,) float64 seconds since 1970.
     """
     n_segments, segment = len(n_events), np.arange(len(n_events))
     request_segment = np.repeat(segment, n_requests)
@@ -101,8 +98,8 @@ def lay_out(
     shown = (n_memory[request_segment] + in_history * shape.per_event)[suffix.request]
     query_segment, n_past = request_segment[suffix.query_request], longest + suffix.widest_query
     query_slot = query_segment * n_past + longest + suffix.query_place
-    event_segment, event_place = np.repeat(segment, n_events), places(n_events)
-    event_slot, events_shape = event_segment * most_events + event_place, (n_segments, most_events)
+    event_segment, event_place, events_shape = np.repeat(segment, n_events), places(n_events), (n_segments, most_events)
+    event_slot = event_segment * most_events + event_place
     return Layout(
         shape=shape,
         history_slot_H=torch.as_tensor(history_segment * longest + history_place),

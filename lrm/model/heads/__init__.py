@@ -28,7 +28,8 @@ from lrm.model.states import States
 from lrm.schema import Signal
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import TokenFactory
-from lrm.tokens.prompt import Batch, Layout
+from lrm.tokens.layout import Layout
+from lrm.tokens.prompt import Batch
 from lrm.tokens.vocabulary import Vocabulary
 
 HEADS = "lrm.model.heads"

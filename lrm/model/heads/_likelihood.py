@@ -18,7 +18,8 @@ from lrm.model.heads._cross_entropy import Seen
 from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import TokenFactory, forget_identities
-from lrm.tokens.prompt import Batch, event_rows
+from lrm.tokens.layout import event_rows
+from lrm.tokens.prompt import Batch
 
 if TYPE_CHECKING:
     from lrm.model.heads._softmax import CatalogueSoftmax

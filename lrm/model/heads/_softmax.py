@@ -28,7 +28,7 @@ from lrm.model.heads._likelihood import SampledLearner, negatives_of
 from lrm.model.states import States
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import TokenFactory
-from lrm.tokens.prompt import Layout
+from lrm.tokens.layout import Layout
 
 CATALOGUE_CHUNK = 16_384
 SCORED_AT_ONCE = 32_000_000
