@@ -13,7 +13,7 @@ history and query tokens, S of query and candidate tokens, Q queries and K keys 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ EPSILON = 1e-6
 
 
 class Pairs(NamedTuple):
-    """What is known of queries and keys before any layer; each (G, Q, K)."""
+    """What is known of queries and keys before any layer; each (G, Q, K), or (1, Q, K) where all segments are alike."""
 
     offset_GQK: Tensor
     """Position of the query less that of the key, as a row of the table of offsets."""
@@ -72,36 +72,42 @@ class Block(nn.Module):
         self.uvqk = nn.Linear(d_model, 4 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model)
         self.dropout = Dropout(config.dropout)
-        self.time_bias = nn.Embedding(N_BUCKETS, 1) if time_bias else None
-        self.position_bias = nn.Embedding(2 * self.longest - 1, 1) if position_bias else None
-        for weights in (self.uvqk, self.time_bias, self.position_bias):
-            if weights is not None:
-                nn.init.normal_(weights.weight, std=0.02)
+        self.time_bias = nn.Parameter(0.02 * torch.randn(N_BUCKETS)) if time_bias else None
+        self.position_bias = nn.Parameter(0.02 * torch.randn(2 * self.longest - 1)) if position_bias else None
+        nn.init.normal_(self.uvqk.weight, std=0.02)
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def prepare(self, layout: Layout, n_tokens: int) -> Prepared:
         """Return positions, time differences and visibility of all pairs of tokens that may see one another."""
         times, n_history, n_prefix = token_times(layout), len(layout.history_slot_H), len(layout.prefix_slot_N)
-        own_N, asking_N = torch.as_tensor(times.own_N), torch.as_tensor(times.asking_N)
-        past_shape = (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2])
-        key_GU2 = _placed(layout.position_N[:n_prefix], own_N[:n_prefix], layout.prefix_slot_N, past_shape)
-        query_GS2 = _placed(
-            layout.position_N[n_history:], asking_N[n_history:], layout.suffix_slot_N, layout.suffix_shape
+        own_N, asking_N, longest = (
+            torch.as_tensor(times.own_N),
+            torch.as_tensor(times.asking_N),
+            layout.history_shape[1],
         )
+        past_place = (layout.prefix_slot_N, (layout.bias_GSU.shape[0], layout.bias_GSU.shape[2]))
+        suffix_place = (layout.suffix_slot_N, layout.suffix_shape)
+        own_GU = pad(own_N[:n_prefix], *past_place)
         history = None
         if n_tokens == len(layout.position_N):
-            place = (layout.history_slot_H, layout.history_shape)
-            query_GT2 = _placed(layout.position_N[:n_history], asking_N[:n_history], *place)
-            longest = layout.history_shape[1]
-            causal_1TT = torch.ones(longest, longest, dtype=torch.bool).tril().unsqueeze(0)
-            history = self._pairs(query_GT2, key_GU2[:, :longest], causal_1TT)
-        # A candidate's tokens ask at the time at which they happen, and stand one after the other.
-        candidate_1K2 = torch.zeros(1, layout.shape.per_candidate, 2, dtype=torch.float64)
-        candidate_1K2[0, :, 0] = torch.arange(layout.shape.per_candidate)
-        every_111 = torch.ones(1, 1, 1, dtype=torch.bool)
-        past = self._pairs(query_GS2, key_GU2, layout.bias_GSU == 0)
-        return Prepared(history, past, self._pairs(candidate_1K2, candidate_1K2, every_111))
+            asking_GT = pad(asking_N[:n_history], layout.history_slot_H, layout.history_shape)
+            history = Pairs(
+                self._offsets(longest),  # the positions of history tokens are their places
+                time_bucket(_apart(asking_GT, own_GU[:, :longest])),
+                torch.ones(1, longest, longest, dtype=torch.bool).tril(),
+            )
+        position_GU = pad(layout.position_N[:n_prefix], *past_place)
+        position_GS = pad(layout.position_N[n_history:], *suffix_place)
+        past = Pairs(
+            self._offset(_apart(position_GS, position_GU)),
+            time_bucket(_apart(pad(asking_N[n_history:], *suffix_place), own_GU)),
+            layout.bias_GSU == 0,
+        )
+        # A candidate's tokens ask at the time at which they happen, and all see one another.
+        together_111 = torch.zeros(1, 1, 1, dtype=torch.long)
+        own = Pairs(self._offsets(layout.shape.per_candidate), together_111, together_111 == 0)
+        return Prepared(history, past, own)
 
     def forward(
         self, x_ND: Tensor, layout: Layout, prepared: Prepared, past: Kept | None = None
@@ -136,24 +142,42 @@ class Block(nn.Module):
         out_ND: Tensor = x_ND + self.out(self.dropout(gated_ND))
         return out_ND, (k_NHZ[:n_history], v_NHZ[:n_history])
 
-    def _pairs(self, query_GQ2: Tensor, key_GK2: Tensor, sees_GQK: Tensor) -> Pairs:
-        """Return the pairs of tokens, each given by position and time."""
-        apart_GQK2 = query_GQ2.unsqueeze(2) - key_GK2.unsqueeze(1)
+    def _offset(self, apart: Tensor) -> Tensor:
+        """Return the row of a difference of positions in the table."""
         last = self.longest - 1
-        return Pairs(
-            apart_GQK2[..., 0].clamp(-last, last).long() + last,
-            time_bucket(apart_GQK2[..., 1]),
-            sees_GQK,
-        )
+        return apart.clamp(-last, last) + last
+
+    def _offsets(self, n_places: int) -> Tensor:
+        """Return those rows (1, Q, K) for tokens that stand one after the other."""
+        place_1T = torch.arange(n_places).unsqueeze(0)
+        return self._offset(_apart(place_1T, place_1T))
 
     def _attend(self, q_GQHZ: Tensor, k_GKHZ: Tensor, v_GKHZ: Tensor, pairs: Pairs) -> Tensor:
         """Return (G, Q, H, Z): the sum of the values, each by its own weight."""
         fit_GHQK = q_GQHZ.transpose(1, 2) @ k_GKHZ.permute(0, 2, 3, 1)
         for table, row_GQK in ((self.position_bias, pairs.offset_GQK), (self.time_bias, pairs.bucket_GQK)):
             if table is not None:
-                fit_GHQK = fit_GHQK + table(row_GQK).squeeze(-1).unsqueeze(1)
+                fit_GHQK = fit_GHQK + _Lookup.apply(table, row_GQK).unsqueeze(1)  # type: ignore[no-untyped-call]
         weight_GHQK = functional.silu(fit_GHQK) / self.longest * pairs.sees_GQK.unsqueeze(1)
         return (weight_GHQK.to(v_GKHZ.dtype) @ v_GKHZ.transpose(1, 2)).transpose(1, 2)
+
+
+class _Lookup(torch.autograd.Function):
+    """Numbers of a table by row; the gradient is one pass over the rows, where torch's own takes many times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, table_X: Tensor, row: Tensor) -> Tensor:
+        """Return a number for each row."""
+        ctx.save_for_backward(row)
+        ctx.n_rows = len(table_X)
+        return table_X[row]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Add up the gradients of each row."""
+        (row,) = ctx.saved_tensors
+        by_row_X = torch.bincount(row.flatten(), gradient.double().flatten(), minlength=ctx.n_rows).float()
+        return by_row_X, None
 
 
 def time_bucket(seconds: Tensor) -> Tensor:
@@ -162,6 +186,6 @@ def time_bucket(seconds: Tensor) -> Tensor:
     return bucket.clamp(max=N_BUCKETS - 1)
 
 
-def _placed(position_N: Tensor, time_N: Tensor, slot_N: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return (G, places, 2): position and time of the token at each padded place, 0 where none stands."""
-    return pad(torch.stack([position_N.double(), time_N], -1), slot_N, shape)
+def _apart(query_GQ: Tensor, key_GK: Tensor) -> Tensor:
+    """Return (G, Q, K): the differences of all pairs."""
+    return query_GQ.unsqueeze(2) - key_GK.unsqueeze(1)

@@ -34,7 +34,7 @@ def normed(x):
 def by_hand(block, x_ND, position_N, own_N, asking_N, sees_NN):
     """One layer of one head, token by token, as the paper writes it."""
     weight, out = block.uvqk.weight.detach().double().numpy(), block.out.weight.detach().double().numpy()
-    time, position = (table.weight.detach().double().numpy()[:, 0] for table in (block.time_bias, block.position_bias))
+    time, position = (table.detach().double().numpy() for table in (block.time_bias, block.position_bias))
     u, v, q, k = np.split(np.stack([silu(weight @ normed(x)) for x in x_ND]), 4, axis=1)
     states = []
     for i in range(len(x_ND)):
