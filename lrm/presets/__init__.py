@@ -16,10 +16,10 @@ from importlib.metadata import entry_points
 from lrm.config import RunConfig
 from lrm.errors import SchemaError
 from lrm.parts import check_part
-from lrm.presets import ablations, ours
+from lrm.presets import ablations, ours, published
 from lrm.presets.preset import Preset as Preset
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {**ours.PRESETS, **ablations.PRESETS}
+PRESETS: dict[str, Callable[[], RunConfig]] = {**ours.PRESETS, **published.PRESETS, **ablations.PRESETS}
 """The presets of this project by name; each is a `Preset`."""
 
 
