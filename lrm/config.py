@@ -117,8 +117,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_multiple", "max_history")
-        if self.d_model % (2 * self.n_heads):
-            raise ValueError(f"d_model {self.d_model} must be an even multiple of n_heads {self.n_heads}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} must be a multiple of n_kv_heads {self.n_kv_heads}")
 

@@ -47,7 +47,7 @@ def test_a_configuration_can_be_hashed_and_compared():
         (TokensConfig, "width", 0, "TokensConfig.width must be positive, got 0"),
         (TokensConfig, "n_query_tokens", -1, "TokensConfig.n_query_tokens must be at least 0, got -1"),
         (ModelConfig, "n_layers", 0, "ModelConfig.n_layers must be positive, got 0"),
-        (ModelConfig, "d_model", 66, "d_model 66 must be an even multiple of n_heads 2"),
+        (ModelConfig, "d_model", 65, "d_model 65 must be a multiple of n_heads 2"),
         (TrainingConfig, "learning_rate", -1.0, "TrainingConfig.learning_rate must be positive, got -1.0"),
     ],
 )

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask
 
 from lrm.config import ModelConfig
+from lrm.errors import ConfigError
 from lrm.model.attention import Attention, rotations
 from lrm.model.blocks import Kept, OnnxOp
 from lrm.model.blocks._softmax_onnx import layer_nodes
@@ -27,10 +28,19 @@ from lrm.tokens.layout import Layout
 
 
 class Block(nn.Module):
-    """One pre-norm layer; it begins as the identity, so that training starts from what the tokens say (2003.04887)."""
+    """One pre-norm layer; it begins as the identity, so that training starts from what the tokens say (2003.04887).
+
+    Raises:
+        ConfigError: a head's width is odd; rotary positions turn pairs of numbers.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if config.d_model % (2 * config.n_heads):
+            raise ConfigError(
+                f"d_model {config.d_model} must be an even multiple of n_heads {config.n_heads}: rotary positions turn "
+                "pairs of numbers"
+            )
         d_model = config.d_model
         self.attention_norm, self.ffn_norm = RmsNorm(d_model), RmsNorm(d_model)
         self.attention = Attention(d_model=d_model, n_heads=config.n_heads, n_kv_heads=config.n_kv_heads)
