@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from lrm.model.blocks import Kept
 from lrm.model.cpu_kernels import causal_attention
 from lrm.model.flex_attention import masked_attention
 from lrm.tokens.layout import Layout
@@ -49,8 +48,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(
-        self, x_ND: Tensor, rotation_NZ: Tensor | None, layout: Layout, past: Kept | None = None
-    ) -> tuple[Tensor, Kept]:
+        self, x_ND: Tensor, rotation_NZ: Tensor | None, layout: Layout, past: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Attend, segments padded to one length."""
         q_NHZ, k_NJZ, v_NJZ = self.heads(x_ND, rotation_NZ)
         n_history = len(layout.history_slot_H)

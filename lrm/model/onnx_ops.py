@@ -5,11 +5,17 @@ Shape suffixes: N flat tokens, D model width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
-from lrm.model.blocks import OnnxOp
 from lrm.model.cpu_kernels import EPSILON, RmsNorm
+
+OnnxOp = Callable[..., Any]
+"""Adds an ONNX operator: `op(kind, *inputs, **attributes)`, where an input is a name or a constant array. It returns
+the name of the output, or of several with `n_outputs`."""
 
 
 def norm(op: OnnxOp, x_ND: str, layer: RmsNorm, *, to: str = "") -> str:

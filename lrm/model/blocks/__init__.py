@@ -22,7 +22,7 @@ Shape suffixes: N flat tokens, D model width, G requests, S query and candidate 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lrm.config import ModelConfig
+    from lrm.model.onnx_ops import OnnxOp
     from lrm.tokens.layout import Layout
 
 PACKAGE = __name__
 Kept: TypeAlias = "tuple[Tensor, ...]"
 """What one layer keeps of a history for later calls: tensors with one row for each history token (axis 0)."""
-OnnxOp: TypeAlias = "Callable[..., Any]"
-"""Adds an ONNX operator: `op(kind, *inputs, **attributes)`, where an input is a name or a constant array. It returns
-the name of the output, or of several with `n_outputs`."""
 
 
 class Block(Protocol):

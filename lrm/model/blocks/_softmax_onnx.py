@@ -15,10 +15,9 @@ import math
 import torch
 
 from lrm.model.attention import Attention
-from lrm.model.blocks import OnnxOp
 from lrm.model.cpu_kernels import RmsNorm
 from lrm.model.feed_forward import FeedForward
-from lrm.model.onnx_ops import norm, product, whole
+from lrm.model.onnx_ops import OnnxOp, norm, product, whole
 
 Parts = tuple[RmsNorm, Attention, RmsNorm, FeedForward]
 

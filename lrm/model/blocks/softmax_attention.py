@@ -19,11 +19,12 @@ from torch.nn.attention.flex_attention import BlockMask
 from lrm.config import ModelConfig
 from lrm.errors import ConfigError
 from lrm.model.attention import Attention, rotations
-from lrm.model.blocks import Kept, OnnxOp
+from lrm.model.blocks import Kept
 from lrm.model.blocks._softmax_onnx import layer_nodes
 from lrm.model.cpu_kernels import Dropout, RmsNorm
 from lrm.model.feed_forward import FeedForward
 from lrm.model.flex_attention import can_use_flex, flex_mask, padded_size
+from lrm.model.onnx_ops import OnnxOp
 from lrm.tokens.layout import Layout
 
 

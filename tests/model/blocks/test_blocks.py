@@ -107,7 +107,5 @@ def test_an_option_that_a_block_does_not_have_is_refused_in_words():
 def test_heads_of_an_odd_width_are_refused_where_positions_are_rotary():
     odd = {"d_model": 6, "n_heads": 2, "n_kv_heads": 2}
     Decoder(ModelConfig(block="hstu", **odd), n_positions=9)
-    with pytest.raises(
-        ConfigError, match="d_model 6 must be an even multiple of n_heads 2: rotary positions"
-    ):
+    with pytest.raises(ConfigError, match="d_model 6 must be an even multiple of n_heads 2: rotary positions"):
         Decoder(ModelConfig(**odd), n_positions=9)
