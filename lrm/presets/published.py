@@ -19,7 +19,7 @@ def sasrec() -> RunConfig:
     """Make SASRec (1808.09781), trained with a softmax over the catalogue in place of one negative for each target."""
     return RunConfig(
         name="sasrec",
-        tokens=TokensConfig(variant=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
+        tokens=TokensConfig(arm=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
         model=ModelConfig(
             block="sasrec",
             d_model=50,
@@ -72,8 +72,50 @@ def hstu() -> RunConfig:
     )
 
 
+def hstu_mixture() -> RunConfig:
+    """Make HSTU with a mixture of logits in place of the cosine (2407.15462); without its vector of the user's id."""
+    base = hstu()
+    options: dict[str, float | int | str | bool] = {"copy_head": False, "width": 64, "hidden": 128}
+    return replace(base, name="hstu-mixture", model=replace(base.model, head="mixture_of_logits", head_options=options))
+
+
+def tiger() -> RunConfig:
+    """Make TIGER (2305.05065): items named by codes of their content, and found by writing codes, with beams.
+
+    Codes are residual k-means in place of a residual autoencoder; the encoder is this project's causal decoder.
+    """
+    return RunConfig(
+        name="tiger",
+        tokens=TokensConfig(arm=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
+        model=ModelConfig(
+            d_model=128,
+            n_layers=4,
+            n_heads=4,
+            n_kv_heads=4,
+            max_history=20,
+            head="semantic_codes",
+            head_options={"decoder_layers": 4},
+        ),
+        pretrain=PretrainConfig(steps=0),
+        training=TrainingConfig(
+            max_steps=10_000,
+            patience=10,
+            batch_tokens=4096,
+            learning_rate=5e-4,
+            weight_decay=0.0,
+            warmup_steps=100,
+            objectives={"next_item": 1.0},
+            events_only=True,
+            id_dropout=0.0,
+            ema_decay=0.0,
+        ),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "sasrec": Preset(make=sasrec, purpose="what comes next, by order alone", source="1808.09781", time="hours"),
     "esasrec": Preset(make=esasrec, purpose="what comes next, by order alone", source="2508.06450", time="hours"),
     "hstu": Preset(make=hstu, purpose="what comes next, by order and time", source="2402.17152", time="hours"),
+    "hstu-mixture": Preset(make=hstu_mixture, purpose="as hstu, a stronger score", source="2407.15462", time="hours"),
+    "tiger": Preset(make=tiger, purpose="what comes next, items by content", source="2305.05065", time="hours"),
 }

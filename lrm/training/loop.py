@@ -81,6 +81,7 @@ def epochs(recommender: Recommender, corpus: Corpus, *, seed: int, checkpoints: 
     The last time, the weights are those of the best epoch.
     """
     recommender.check_budget()
+    recommender.fit_head(corpus, seed=seed)
     config = recommender.config.training
     data = TrainingData(corpus, recommender)
     losses, optimizer = Losses(recommender, data), make_optimizer(recommender, config)

@@ -45,9 +45,7 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
     use_device(tf32=True)
     config = find_configuration(preset)
-    objectives(
-        config.training.objectives, config.training.objective_options
-    )  # refuses an unknown name before anything is trained
+    objectives(config.training.objectives)  # refuses an unknown name before anything is trained
     tables, signals = read(examples), in_use(read_declared(examples))
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
@@ -55,8 +53,9 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
     recommender.check_budget()
     corpus = training_corpus(tables, recommender, factory)
     del tables
+    recommender.fit_head(corpus, seed=seed)
     curves = pretrain(recommender, corpus, seed=seed)
-    metrics = {name: series[-1][1] for name, series in curves.items() if series}
+    metrics = {name: series[-1][1] for name, series in curves.items() if series} | recommender.head_facts()
     _write_results(factory, examples, curves, metrics)
     artifact.save(recommender, factory)
     return metrics
@@ -101,7 +100,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, seed: int = 0) -> d
         "parameters": sum(p.numel() for p in recommender.parameters()),
         "factory_parameters": sum(p.numel() for p in recommender.factory.parameters()),
         "seed": seed,
-    }
+    } | recommender.head_facts()
     for name, series in progress.curves.items():
         if name.startswith("validation/"):
             metrics[name.replace("/", "_")] = series[progress.best_epoch][1]
