@@ -57,7 +57,7 @@ ALL_DECODED = 0.95
 def compare(release: Path, options: argparse.Namespace) -> None:
     """Every server under the same clients."""
     rows, ours = [], 0.0
-    for what in peers(release):
+    for what in options.peers or peers(release):
         try:
             with served(what, release) as server:
                 load, cpu = measured(what, server, options)
@@ -194,6 +194,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--bound-ms", type=rate, default=200.0, metavar="MS", help="p99 of the part bound" + shown)
     parser.add_argument("--soak", type=positive, default=100_000, metavar="N", help="requests of the soak" + shown)
     parser.add_argument("--preset", default="default", help="of the model" + shown)
+    parser.add_argument("--peers", nargs="+", metavar="SERVER", help="ours first; default: all that are installed")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all, in this order")
     return parser.parse_args()
 

@@ -74,7 +74,7 @@ def bound(release: Path, options: argparse.Namespace) -> None:
 def started(release: Path, options: argparse.Namespace, stack: ExitStack) -> list[Arm]:
     """Every server that starts, warm."""
     arms = []
-    for what in peers(release):
+    for what in options.peers or peers(release):
         try:
             server = stack.enter_context(served(what, release))
             arms.append(Arm(what, server, measured(what, server, options)[0].goodput))

@@ -160,18 +160,18 @@ def start_run(
     return run_dir, arguments
 
 
-def checkout() -> dict[str, Any]:
+def checkout(project: Path = PROJECT) -> dict[str, Any]:
     """The `commit` that the sources are of, and whether they are `dirty`: changed since. Both null without git."""
-    if _git("ls-files", "--error-unmatch", ENTRY) is None:
+    if _git(project, "ls-files", "--error-unmatch", ENTRY) is None:
         return {"commit": None, "dirty": None}  # of no repository, or inside one that does not hold it
-    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *SOURCES)
+    commit, changed = _git(project, "rev-parse", "HEAD"), _git(project, "status", "--porcelain", "--", *SOURCES)
     return {"commit": commit or None, "dirty": None if commit is None else bool(changed)}
 
 
-def _git(*words: str) -> str | None:
+def _git(project: Path, *words: str) -> str | None:
     own = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
-        done = subprocess.run(["git", *words], cwd=PROJECT, env=own, capture_output=True, text=True)
+        done = subprocess.run(["git", *words], cwd=project, env=own, capture_output=True, text=True)
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

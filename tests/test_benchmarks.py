@@ -238,14 +238,23 @@ def test_a_load_survives_connections_that_end_and_counts_what_was_not_answered(r
 @pytest.fixture
 def shop(monkeypatch):
     """The arguments of a tiny shop, one peer, a short search, and memories smaller still."""
-    monkeypatch.setattr(serving_bound, "peers", lambda _: [OURS, PLAIN])
     for name, value in {"STEPS": 2, "TRIES": 1}.items():
         monkeypatch.setattr(serving_bound, name, value)
     for name, value in {"CANDIDATES": (1,), "CANDIDATE_ROUNDS": 1}.items():
         monkeypatch.setattr(serving, name, value)
     for name, value in {"MEMORY_MB": 1, "STRANGERS": 2, "PARTS": 2}.items():
         monkeypatch.setattr(serving_soak, name, value)
-    return ["--items=300", "--users=300", "--clients=8", "--seconds=1", "--preset=tiny", "--bound-ms=5000"]
+    return [
+        "--items=300",
+        "--users=300",
+        "--clients=8",
+        "--seconds=1",
+        "--preset=tiny",
+        "--bound-ms=5000",
+        "--peers",
+        OURS,
+        PLAIN,
+    ]
 
 
 def test_serving_is_set_against_a_peer_decodes_for_those_not_at_hand_and_is_soaked(table, shop):

@@ -15,8 +15,8 @@ MEMMAP_FROM = 2**30
 """Bytes: a corpus of this size or more is kept in files during training."""
 
 
-def memory_mapped(corpus: Corpus, folder: Path) -> Corpus:
-    """Return the same corpus, with its arrays in files if together they take `MEMMAP_FROM` bytes or more.
+def memory_mapped(corpus: Corpus, folder: Path, *, from_bytes: int = MEMMAP_FROM) -> Corpus:
+    """Return the same corpus, with its arrays in files if together they take `from_bytes` or more.
 
     Encoding still holds the whole corpus in memory. From here on it costs only the pages that batches read, and the
     system can take those back. Each file is deleted as soon as it is open, so the disk space is free when the process
@@ -25,9 +25,10 @@ def memory_mapped(corpus: Corpus, folder: Path) -> Corpus:
     Args:
         corpus: in memory.
         folder: where to write the files; made if it does not exist. It must be on a disk, not in memory.
+        from_bytes: a smaller corpus stays in memory.
     """
     arrays = {field.name: getattr(corpus, field.name) for field in fields(corpus)}
-    if _n_bytes(tuple(arrays.values())) < MEMMAP_FROM:
+    if _n_bytes(tuple(arrays.values())) < from_bytes:
         return corpus
     folder.mkdir(parents=True, exist_ok=True)
     return replace(corpus, **{name: _in_file(array, folder) for name, array in arrays.items()})

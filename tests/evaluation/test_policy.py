@@ -79,7 +79,7 @@ def test_what_cannot_be_asked_is_refused_with_the_file_and_the_knob(text, messag
 
 
 def test_without_the_projects_file_nothing_is_promoted(tmp_path, monkeypatch):
-    monkeypatch.setattr(policies, "SHIPPED", tmp_path / "policy.toml")
+    monkeypatch.setenv(policies.PLACE, str(tmp_path / "policy.toml"))
     with pytest.raises(PolicyError, match="is missing: no promotion without a policy"):
         files(None)
 

@@ -125,11 +125,6 @@ def test_a_table_that_is_no_file_is_named_before_a_run_has_a_folder(put, told, d
     assert not (tmp_path / "runs").exists()
 
 
-def checkout_of(project, monkeypatch):
-    monkeypatch.setattr(prepare, "PROJECT", project)
-    return prepare.checkout()
-
-
 def git(*words, at):
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *identity, *words], cwd=at, check=True, capture_output=True)
@@ -148,21 +143,21 @@ def project(tmp_path):
 
 
 def test_the_commit_of_a_repository_that_does_not_hold_the_project_is_not_its_commit(project, monkeypatch):
-    assert checkout_of(project, monkeypatch) == {"commit": None, "dirty": None}
+    assert prepare.checkout(project) == {"commit": None, "dirty": None}
     git("init", "--quiet", at=project)
     git("add", ".", at=project)
     git("commit", "--quiet", "--message=own", at=project)
-    own = checkout_of(project, monkeypatch)
+    own = prepare.checkout(project)
     assert (len(own["commit"]), own["dirty"]) == (40, False)
     monkeypatch.setenv("GIT_DIR", str(project.parent / ".git"))  # as in a hook of the outer one
-    assert checkout_of(project, monkeypatch) == own
+    assert prepare.checkout(project) == own
 
 
-def test_a_repository_that_holds_the_project_as_one_of_its_folders_names_its_commit(project, monkeypatch):
+def test_a_repository_that_holds_the_project_as_one_of_its_folders_names_its_commit(project):
     git("add", ".", at=project)
     git("commit", "--quiet", "--message=both", at=project)
     (project / "pipeline.py").write_text("changed")
-    seen = checkout_of(project, monkeypatch)
+    seen = prepare.checkout(project)
     assert (len(seen["commit"]), seen["dirty"]) == (40, True)
 
 

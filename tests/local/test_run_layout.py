@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 
 from local import run_layout
 from local.prepare import PROJECT
@@ -94,5 +93,8 @@ def test_a_run_that_is_going_on_keeps_what_it_is_writing(tmp_path):
 def test_steps_are_reused_only_with_the_same_packages(tmp_path, monkeypatch):
     before = run_layout.cache_of(tmp_path / "runs/1")
     assert before == run_layout.cache_of(tmp_path / "runs/2")
-    monkeypatch.setattr(run_layout, "versions", lambda: {"torch": f"another one, {time.time()}"})
+    other = tmp_path / "packages/torch-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
     assert run_layout.cache_of(tmp_path / "runs/1") != before

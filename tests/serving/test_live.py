@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from lrm.errors import ServingError
 from lrm.serving.engine.session import open_service
-from lrm.serving.http.app import serve, web_config
+from lrm.serving.http.app import serve
 from lrm.serving.http.middleware import Limits
+from lrm.serving.logs import LOGGER
 from lrm.serving.release import read_release
 from lrm.serving.releases.probe import prove
 from lrm.serving.staging.process import free_port, is_ready
@@ -158,16 +159,18 @@ def test_a_live_server_that_goes_back_to_an_old_release_stays_in_the_present(wor
         assert datetime.fromisoformat(answer["time"]) >= now
 
 
-def test_a_server_told_to_stop_before_it_listens_does_not_start(world, monkeypatch, capsys):
-    def told(*given, **options):
-        signal.raise_signal(signal.SIGTERM)
-        return web_config(*given, **options)
+def test_a_server_told_to_stop_before_it_listens_does_not_start(world, capsys):
+    def stop_on_loading(record):
+        if record.getMessage().startswith("loading"):
+            signal.raise_signal(signal.SIGTERM)
+        return True
 
-    monkeypatch.setattr("lrm.serving.http.app.web_config", told)
+    LOGGER.addFilter(stop_on_loading)
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         serve(world.release, host="127.0.0.1", port=free_port())
     finally:
+        LOGGER.removeFilter(stop_on_loading)
         for one, handler in before.items():
             signal.signal(one, handler)
     messages = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
@@ -313,14 +316,25 @@ def test_a_loaded_model_is_not_looked_at_in_every_garbage_collection(world, tmp_
     gc.unfreeze()
 
 
-def test_a_server_is_ready_only_once_its_model_is_settled(world, monkeypatch):
+def test_a_server_is_ready_only_once_its_model_is_settled(world):
     import asyncio
+    import gc
 
     from lrm.serving.releases import hot_reload
 
-    held, when_settled = hot_reload.InService(world.release), []
-    monkeypatch.setattr(hot_reload, "settle", lambda: when_settled.append(held.service))
-    asyncio.run(held.start())
+    held, in_service = hot_reload.InService(world.release), []
+
+    def watch(phase, facts):
+        if (phase, facts["generation"]) == ("stop", 2):
+            in_service.append(held.service)
+
+    gc.callbacks.append(watch)
+    try:
+        asyncio.run(held.start())
+    finally:
+        gc.callbacks.remove(watch)
     assert held.failure is None
-    assert (when_settled, held.service is None) == ([None], False)
+    assert in_service  # a full collection passed over the model
+    assert (set(in_service), held.service is None) == ({None}, False)  # before it was put in service
+    assert gc.get_freeze_count() > 100_000
     held.close()

@@ -17,9 +17,8 @@ def corpus(tmp_path_factory) -> Corpus:
     return encode_corpus(tables, signals, fit_vocabulary(tables, signals, preset("tiny").tokens))
 
 
-def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", 1)
-    in_files = memory_mapped(corpus, tmp_path)
+def test_a_large_corpus_is_read_from_files_that_are_left_to_nobody(corpus, tmp_path):
+    in_files = memory_mapped(corpus, tmp_path, from_bytes=1)
     assert list(tmp_path.iterdir()) == []
     for before, after in (
         (corpus.event_identity_E, in_files.event_identity_E),
@@ -34,7 +33,6 @@ def test_a_small_corpus_stays_in_memory(corpus, tmp_path):
     assert memory_mapped(corpus, tmp_path) is corpus
 
 
-def test_names_of_items_that_are_text_stay_in_memory(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("lrm.tokens.memmap.MEMMAP_FROM", 1)
+def test_names_of_items_that_are_text_stay_in_memory(corpus, tmp_path):
     named = replace(corpus, item_ids=np.array(["tea", "milk"], dtype=object))
-    assert memory_mapped(named, tmp_path).item_ids is named.item_ids
+    assert memory_mapped(named, tmp_path, from_bytes=1).item_ids is named.item_ids

@@ -137,7 +137,8 @@ def test_the_gate_reads_nothing_else_and_says_the_same_again():
 def test_truth_table(case, verdict, reason):
     decision = decide(case, POLICY)
     assert decision.verdict == verdict
-    assert reason in decision.reasons[0] if verdict != "promote" else " ".join(decision.reasons)
+    reasons = decision.reasons if verdict == "promote" else decision.reasons[:1]
+    assert any(reason in told for told in reasons)
 
 
 @pytest.mark.parametrize(

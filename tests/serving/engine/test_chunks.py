@@ -1,6 +1,7 @@
 """A question with many candidates is answered piece by piece, as if it were asked at once."""
 
-import threading
+import math
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -11,9 +12,9 @@ from lrm.serving.engine.chunks import AT_ONCE, TOGETHER, Work, after, next_piece
 from lrm.serving.engine.predict import answer
 from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
 from lrm.serving.engine.session import open_service
-from lrm.serving.http import app
 from tests.serving.conftest import ask, serving
 from tests.serving.shop import AS_OF
+from tests.serving.test_live import until
 
 
 def candidates(n, *, shelf=None):
@@ -73,26 +74,22 @@ def test_what_has_many_candidates_to_score_is_heavy(question, units):
     assert work_of(Work(None, question)) == units
 
 
-def test_a_server_answers_light_questions_between_the_pieces_of_heavy_ones(world, monkeypatch):
-    done, is_heavy_begun = [], threading.Event()
-    inner = app._answer
+def batches_of(address):
+    """How many batches a server has answered, and how many of them held one question alone."""
+    with urllib.request.urlopen(f"{address}/metrics") as answer:
+        values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+    return float(values["lrm_batch_size_count"]), float(values['lrm_batch_size_bucket{le="1.0"}'])
 
-    def watched(asked):
-        done.append([(work.question.kind, len(next_piece(work).candidates or ())) for work in asked])
-        if done[-1][0][0] == SCORE:
-            is_heavy_begun.set()
-        return inner(asked)
 
-    monkeypatch.setattr(app, "_answer", watched)
+def test_a_server_answers_light_questions_between_the_pieces_of_heavy_ones(world):
     many = [100 + at % 12 for at in range(2000)]
     with serving(world.release, deadline_s=30.0) as address, ThreadPoolExecutor(8) as pool:
         heavy = [pool.submit(ask, address, "/v1/score", user_id=user, candidates=many) for user in range(1, 5)]
-        assert is_heavy_begun.wait(10)
+        until(lambda: batches_of(address)[0])
         assert ask(address, "/v1/recommend", user_id=6)[0] == 200
+        assert not all(answered.done() for answered in heavy)  # it did not wait for all of them
         for one in heavy:
             status, told = one.result()
             assert (status, len(told["items"])) == (200, 2000)
-    kinds = [{kind for kind, _ in batch} for batch in done]
-    assert all(len(kind) == 1 for kind in kinds)  # none waits for another's heavy work in its own batch
-    assert max(sum(n for _, n in batch) for batch in done) == AT_ONCE
-    assert kinds.index({RECOMMEND}) < len(kinds) - 1  # it did not wait for all of them
+        n_pieces = len(heavy) * math.ceil(len(many) / AT_ONCE)
+        assert batches_of(address) == (n_pieces + 1, n_pieces + 1)  # none waits for another's heavy work in its batch

@@ -1,6 +1,7 @@
 """A server decodes by the quicker of two runtimes that give the same numbers, and says which and why."""
 
 import json
+import math
 import os
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lrm.model.kv_cache import decode_over
 from lrm.model.onnx_runtime import export
 from lrm.schema import ITEM_ID
-from lrm.serving.engine.decoding import GRAPHS, decoder_of, judge, probes, with_quickest_decoder
+from lrm.serving.engine.decoding import GRAPHS, _difference, decoder_of, judge, probes, with_quickest_decoder
 from lrm.serving.engine.histories import spread_users
 from lrm.serving.engine.predict import AT_ONCE, TOGETHER, answer
 from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
@@ -74,20 +75,26 @@ def test_a_runtime_that_gives_other_numbers_is_not_used(world, service):
     assert facts["difference"] > 1e-4
 
 
-@pytest.mark.parametrize("field", ["request_RD", "candidate_logit_C", "head"])
-def test_a_runtime_that_gives_what_is_no_number_is_not_used(service, monkeypatch, field):
+@pytest.mark.parametrize("decoded", [0, -1], ids=["request", "candidate"])
+def test_a_runtime_that_gives_what_is_no_number_is_not_used(service, decoded):
     exported = export(service.recommender.decoder, per_candidate=service.recommender.prompt_shape().per_candidate)
 
-    def broken(recommender, prefixes, suffix, way):
-        states, layout = decode_over(recommender, prefixes, suffix, way)
-        nan = torch.tensor(float("nan"))
-        spoilt = states.head._replace(gate_R=states.head.gate_R * nan) if field == "head" else None
-        value = spoilt if spoilt is not None else getattr(states, field) * nan
-        return (states._replace(**{field: value}) if way is not None else states), layout
+    def decode(*prompt):
+        states_ND = exported(*prompt).clone()
+        states_ND[-1] = float("nan")
+        return states_ND
 
-    monkeypatch.setattr("lrm.serving.engine.decoding.decode_over", broken)
-    facts = judge(service.recommender, exported, probes(service), worth=0.0)
+    facts = judge(service.recommender, decode, [probes(service)[decoded]], worth=0.0)
     assert facts == {"runtime": "torch", "reason": "ONNX Runtime gives other numbers", "difference": None}
+
+
+@pytest.mark.parametrize("field", ["request_RD", "candidate_logit_C", "head"])
+def test_a_single_state_that_is_no_number_makes_the_difference_infinite(service, field):
+    states, _ = decode_over(service.recommender, *probes(service)[-1])
+    value = getattr(states, field)
+    nan = value._replace(gate_R=value.gate_R * math.nan) if field == "head" else value * math.nan
+    assert _difference(states, states) == 0.0
+    assert _difference(states, states._replace(**{field: nan})) == math.inf
 
 
 def test_an_operator_sees_which_runtime_decodes(address):

@@ -91,14 +91,13 @@ def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
     question = json.dumps({"user_id": 1}).encode()
     assert asked(kept, "/v1/recommend", question)[:2] == (200, None)
     assert asked(other, "/readyz")[:2] == (200, None)
-    told = time.monotonic()
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     status, connection, answer = asked(kept, "/v1/recommend", question)
     assert (status, connection, len(answer["items"])) == (200, "close", 10)
     assert asked(other, "/readyz")[:2] == (503, "close")
+    assert process.poll() is None  # it still listens: a load balancer may not know yet
     assert process.wait(20) == 0
-    assert 3.0 <= time.monotonic() - told < 10.0
 
 
 def test_an_interrupt_ends_the_leave(world, tmp_path):

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -9,9 +10,10 @@ from contextlib import ExitStack
 import pytest
 
 from lrm.serving.http import connections
+from lrm.serving.http.connections import OTHER_FILES
 from lrm.serving.http.listening import UNREAD_S, holding
 from lrm.serving.http.middleware import Limits
-from lrm.serving.staging.process import free_port
+from lrm.serving.staging.process import free_port, running
 from tests.serving.conftest import ask, serving
 from tests.serving.http.test_connections import all_of, connected
 
@@ -232,9 +234,12 @@ def test_a_timer_ends_every_connection_whatever_was_sent_last(hasty, came, rest)
         assert not all_of(caller).startswith(b"HTTP/1.1 200")  # it ends: all else would be the socket's own time, 10 s
 
 
-def test_idle_connections_make_room_for_others_and_the_longest_idle_goes_first(world, monkeypatch):
-    monkeypatch.setattr("lrm.serving.http.app.max_connections", lambda: 20)
-    with serving(world.release) as address, ExitStack() as opened:
+def test_idle_connections_make_room_for_others_and_the_longest_idle_goes_first(world, tmp_path, monkeypatch):
+    """A server that may open few files holds few connections: 20."""
+    at_most = f"import resource\n\nresource.setrlimit(resource.RLIMIT_NOFILE, {(OTHER_FILES + 20,) * 2})\n"
+    (tmp_path / "sitecustomize.py").write_text(at_most)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with running(world.release.folder, log=tmp_path / "log") as address, ExitStack() as opened:
         kept = []
         for _ in range(19):
             kept.append(opened.enter_context(connected(address)))

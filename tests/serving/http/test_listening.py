@@ -31,12 +31,12 @@ def test_a_host_that_is_not_this_machine_is_told():
         pass
 
 
-def test_a_taken_port_is_told_before_the_model_is_loaded(world, monkeypatch, capsys):
+def test_a_taken_port_is_told_before_the_model_is_loaded(world, capsys):
     from lrm.serving.__main__ import main
-    from lrm.serving.http import app
 
-    monkeypatch.setattr(app, "make_app", lambda *_, **__: pytest.fail("the release was being loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["--bundle", str(world.release.folder), "--port", str(port)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: port {port} of 127.0.0.1 is taken")
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: port {port} of 127.0.0.1 is taken")
+    assert "loading" not in printed.out
