@@ -88,7 +88,7 @@ def _of_users(tables: Tables, users: pl.Series) -> Tables:
 
 
 def fresh(config: RunConfig, on: World, *, seed: int) -> tuple[Recommender, Corpus]:
-    """An untrained recommender and the corpus as its arm sees it."""
+    """An untrained recommender and the corpus as its variant sees it."""
     vocabulary: Vocabulary = fit_vocabulary(on.tables, on.signals, config.tokens)
     torch.manual_seed(seed)
     recommender = Recommender(config, on.signals, vocabulary)

@@ -3,11 +3,11 @@
     python -m benchmarks.cost [--d-model 128 --layers 4 --events 50 --rounds 15]
 
 One user is a prompt of `--events` events and a query of 30 signals (20 numbers, 8 categories, 2 bags), with one item
-to be scored. All arms run in one process, in turn within each round, so that figures are ratios of one run. A training
-step is forward, backward and optimizer over `--users` users; latency is that of one user, laying out included: of the
-whole prompt, and of query and item over the history's kept keys and values, which is what a server does for a user it
-has seen before.
-Peak memory is of a process that does a few training steps of one arm alone, above what it held before the first.
+to be scored. All variants run in one process, in turn within each round, so that figures are ratios of one run. A
+training step is forward, backward and optimizer over `--users` users; latency is that of one user, laying out included:
+of the whole prompt, and of query and item over the history's kept keys and values, which is what a server does for a
+user it has seen before.
+Peak memory is of a process that does a few training steps of one variant alone, above what it held before the first.
 Cache bytes are the keys and values of a user's history and query, in float32. The factory's share of a step is its
 tokens, and the vectors of all items for the softmax, forward and backward.
 """
@@ -44,18 +44,18 @@ from lrm.training.optimizer import make_optimizer, step
 from lrm.training.training_windows import overlapping_windows
 
 N_HEADS = 4
-ARMS: dict[str, TokensConfig] = {
+VARIANTS: dict[str, TokensConfig] = {
     "soft": TokensConfig(),
     "twice the query tokens": TokensConfig(n_query_tokens=4),
-    "no signals": TokensConfig(arm=NONE, n_query_tokens=1),
+    "no signals": TokensConfig(variant=NONE, n_query_tokens=1),
     "one token a signal": TokensConfig(n_query_tokens=30),
-    "signals as text": TokensConfig(arm=TEXT, text_events=False),
-    "everything as text": TokensConfig(arm=TEXT),
+    "signals as text": TokensConfig(variant=TEXT, text_events=False),
+    "everything as text": TokensConfig(variant=TEXT),
 }
 
 
-class Arm(NamedTuple):
-    """One arm, ready to be timed."""
+class Variant(NamedTuple):
+    """One variant, ready to be timed."""
 
     recommender: Recommender
     train: Callable[[], None]
@@ -67,8 +67,8 @@ class Arm(NamedTuple):
     cached_tokens: int
 
 
-def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
-    """Build the arm's model and the batches that it is timed on."""
+def ready(tokens: TokensConfig, options: argparse.Namespace) -> Variant:
+    """Build the variant's model and the batches that it is timed on."""
     tables, signals = thirty_signals(n_users=options.users, n_events=options.events)
     d_model, n_layers, most = options.d_model, options.layers, options.events
     model = ModelConfig(d_model=d_model, n_layers=n_layers, n_heads=N_HEADS, n_kv_heads=N_HEADS, max_history=most)
@@ -115,7 +115,7 @@ def ready(tokens: TokensConfig, options: argparse.Namespace) -> Arm:
         decode_over(recommender, prefixes, suffix)
 
     n_cached = options.events * shape.per_event + shape.per_query
-    return Arm(recommender, train, tokens_only, answer, answer_over, n_cached + shape.per_candidate, n_cached)
+    return Variant(recommender, train, tokens_only, answer, answer_over, n_cached + shape.per_candidate, n_cached)
 
 
 def _loss(recommender: Recommender, batch: Batch, losses: Losses) -> torch.Tensor:
@@ -137,18 +137,18 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 def peak_memory(name: str, arguments: list[str]) -> float:
-    """Megabytes that training steps of one arm need, measured in a process of its own."""
+    """Megabytes that training steps of one variant need, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.cost", *arguments, "--memory-of", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT).stdout.split()[-1])
 
 
 def memory_of(name: str, options: argparse.Namespace) -> None:
-    """Print what three training steps of one arm add to this process' peak."""
-    arm = ready(ARMS[name], options)
+    """Print what three training steps of one variant add to this process' peak."""
+    variant = ready(VARIANTS[name], options)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of building the batch
     before = _memory("VmRSS")
     for _ in range(3):
-        arm.train()
+        variant.train()
     print((_memory("VmHWM") - before) / 1024)
 
 
@@ -159,34 +159,34 @@ def _memory(what: str) -> int:
 
 
 def main() -> None:
-    """Time all arms in turn, and print one table of ratios to soft tokens."""
+    """Time all variants in turn, and print one table of ratios to soft tokens."""
     options = parsed()
     torch.set_num_threads(options.threads)
     if options.memory_of:
         memory_of(options.memory_of, options)
         return
     began = time.monotonic()
-    arms = {name: ready(tokens, options) for name, tokens in ARMS.items()}
+    variants = {name: ready(tokens, options) for name, tokens in VARIANTS.items()}
     parts = ("train", "factory", "latency", "over")
-    times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in parts} for name in arms}
+    times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in parts} for name in variants}
     for round_ in range(options.rounds + 1):  # the first warms up
-        for name, arm in arms.items():
-            arm.train()  # what the arm before left behind, a long prompt's memory above all, is not this one's cost
-            taken = {"train": seconds(arm.train), "factory": seconds(arm.tokens_only)}
-            arm.recommender.eval()
-            taken["latency"] = statistics.median(seconds(arm.answer) for _ in range(5))
-            taken["over"] = statistics.median(seconds(arm.answer_over) for _ in range(5))
+        for name, variant in variants.items():
+            variant.train()  # a warm-up: what the previous variant left in memory is not this one's cost
+            taken = {"train": seconds(variant.train), "factory": seconds(variant.tokens_only)}
+            variant.recommender.eval()
+            taken["latency"] = statistics.median(seconds(variant.answer) for _ in range(5))
+            taken["over"] = statistics.median(seconds(variant.answer_over) for _ in range(5))
             for what, value in taken.items() if round_ else ():
                 times[name][what].append(value)
     rows, kept = [], {}
     arguments = [f"--d-model={options.d_model}", f"--layers={options.layers}", f"--events={options.events}"]
     arguments += [f"--users={options.users}", f"--threads={options.threads}"]
-    for name, arm in arms.items():
-        attention = arm.recommender.decoder.blocks[0].attention
-        cache = arm.cached_tokens * options.layers * 2 * attention.n_kv_heads * attention.width * 4
+    for name, variant in variants.items():
+        attention = variant.recommender.decoder.blocks[0].attention
+        cache = variant.cached_tokens * options.layers * 2 * attention.n_kv_heads * attention.width * 4
         kept[name] = {
-            "tokens": arm.prompt_tokens,
-            "flops": flops(arm.train),
+            "tokens": variant.prompt_tokens,
+            "flops": flops(variant.train),
             "memory": peak_memory(name, arguments),
             "cache": cache,
             **{what: statistics.median(values) for what, values in times[name].items()},
@@ -206,7 +206,7 @@ def main() -> None:
                 f"{found['factory'] / found['train']:.1%}",
             )
         )
-    header = ("arm", "prompt tokens", "FLOPs", "train step", "latency", "latency, history kept", "peak memory")
+    header = ("variant", "prompt tokens", "FLOPs", "train step", "latency", "latency, history kept", "peak memory")
     print(markdown((*header, "cache KiB a user", "factory's share of a step"), rows))
     soft = kept["soft"]
     print(
@@ -233,7 +233,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--users", type=positive, default=16, help="in a training step")
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--threads", type=positive, default=1, help="of torch")
-    parser.add_argument("--memory-of", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.d_model % (2 * N_HEADS):
         parser.error(f"--d-model {options.d_model} must be an even multiple of the {N_HEADS} heads")

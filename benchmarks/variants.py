@@ -1,11 +1,11 @@
-"""Quality of every arm on a ranking task: do soft tokens carry what the signals know, and is it more than capacity?
+"""Quality of every variant on a ranking task: do soft tokens carry what the signals know, and is it more than capacity?
 
     python -m benchmarks.variants --data ml-100k --data-root DIR --seeds 0 1 2 3 4
-    python -m benchmarks.variants --data complete-journey --users 200 --arms soft none shuffled
+    python -m benchmarks.variants --data complete-journey --users 200 --variants soft none shuffled
 
-Every arm has the same decoder, the same batches in the same order and the same seeds. A difference is paired by user:
-its interval comes from drawing users again, and is of the mean over the seeds. The margin for "soft is not worse than
-text" was set beforehand: .002 of the area under the ROC curve.
+Every variant has the same decoder, the same batches in the same order and the same seeds. A difference is paired by
+user: its interval comes from drawing users again, and is of the mean over the seeds. The margin for "soft is not worse
+than text" was set beforehand: .002 of the area under the ROC curve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.command import positive, run
 from benchmarks.common import World, answers, fresh, machine, markdown, over_seeds, shown, task_of, world
-from lrm.config import ARMS, RunConfig
+from lrm.config import VARIANTS, RunConfig
 from lrm.errors import SchemaError
 from lrm.evaluation.baselines.trees import Trees
 from lrm.evaluation.estimates import ranking_statistics
@@ -33,10 +33,10 @@ SOFT, TRUNCATED, TREES = "soft", "text-truncated", "trees"
 N_BOOTSTRAP = 1000
 
 
-def configured(base: RunConfig, arm: str, *, epochs: float, on: World) -> RunConfig:
-    """The arm with this backbone, for about so many epochs."""
-    kind = "text" if arm == TRUNCATED else arm
-    config = replace(base, name=arm, tokens=replace(base.tokens, arm=kind, text_budget=arm == TRUNCATED))
+def configured(base: RunConfig, variant: str, *, epochs: float, on: World) -> RunConfig:
+    """The variant with this backbone, for about so many epochs."""
+    kind = "text" if variant == TRUNCATED else variant
+    config = replace(base, name=variant, tokens=replace(base.tokens, variant=kind, text_budget=variant == TRUNCATED))
     recommender, corpus = fresh(config, on, seed=0)
     tokens = TrainingData(corpus, recommender).n_tokens(seed=0)
     steps = max(1, round(epochs * tokens / config.training.batch_tokens))
@@ -53,29 +53,31 @@ def main() -> None:
     draws = draw_users(int(task.user.max()) + 1, N_BOOTSTRAP, np.random.default_rng(0))
     found: dict[str, list[dict[str, Statistic]]] = {}
     cost: dict[str, float] = {}
-    configs = {arm: configured(base, arm, epochs=options.epochs, on=on) for arm in options.arms}
-    plan = [(arm, seed) for seed in options.seeds for arm in options.arms]
+    configs = {variant: configured(base, variant, epochs=options.epochs, on=on) for variant in options.variants}
+    plan = [(variant, seed) for seed in options.seeds for variant in options.variants]
     began = time.monotonic()
-    for arm, seed in progress(plan, what="train arms", total=len(plan), unit="model"):
-        [answer] = answers(configs[arm], on, seed=seed)
-        found.setdefault(arm, []).append(ranking_statistics(draws, task, answer.logits, k=10))
-        cost[arm] = cost.get(arm, 0.0) + answer.cpu_seconds / len(options.seeds)
+    for variant, seed in progress(plan, what="train variants", total=len(plan), unit="model"):
+        [answer] = answers(configs[variant], on, seed=seed)
+        found.setdefault(variant, []).append(ranking_statistics(draws, task, answer.logits, k=10))
+        cost[variant] = cost.get(variant, 0.0) + answer.cpu_seconds / len(options.seeds)
     if options.trees:
         trees = Trees(on.tables, on.signals, n_trees=base.evaluation.n_trees, seed=0)
         found[TREES] = [ranking_statistics(draws, task, trees.candidate_logits(task.request_ids), k=10)]
-    means = {arm: {m: over_seeds([s[m] for s in of_seed]) for m in of_seed[0]} for arm, of_seed in found.items()}
+    means = {
+        variant: {m: over_seeds([s[m] for s in of_seed]) for m in of_seed[0]} for variant, of_seed in found.items()
+    }
     rows = [
         (
-            f"`{arm}`",
+            f"`{variant}`",
             shown(values["auc"]),
-            shown(minus(means[SOFT]["auc"], values["auc"]), sign=True) if arm != SOFT and SOFT in means else "",
+            shown(minus(means[SOFT]["auc"], values["auc"]), sign=True) if variant != SOFT and SOFT in means else "",
             shown(values["ndcg@10"]),
-            f"{np.std([s['auc'].value for s in found[arm]]):.4f}",
-            f"{cost[arm]:.0f}" if arm in cost else "",
+            f"{np.std([s['auc'].value for s in found[variant]]):.4f}",
+            f"{cost[variant]:.0f}" if variant in cost else "",
         )
-        for arm, values in means.items()
+        for variant, values in means.items()
     ]
-    header = ("arm", "AUC", "soft minus it", "NDCG@10", "sd over seeds", "CPU-s a model")
+    header = ("variant", "AUC", "soft minus it", "NDCG@10", "sd over seeds", "CPU-s a model")
     print(markdown(header, rows))
     print(
         f"\n{options.data}, users {options.users or 'all'}, seeds {options.seeds}, {options.epochs} epochs at most, "
@@ -102,7 +104,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", default="ml-100k", help="a built-in data set or a data folder")
     parser.add_argument("--data-root", type=Path, help="downloaded data sets (default: $LRM_DATA_ROOT)")
     parser.add_argument("--users", type=positive, help="a seeded sample of so many users (default: all)")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, TRUNCATED], help="default: all")
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=[*VARIANTS, TRUNCATED], help="default: all"
+    )
     parser.add_argument("--trees", action="store_true", help="add gradient-boosted trees on the same signals")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=float, default=10, help="at most; early stopping on validation (default 10)")

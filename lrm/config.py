@@ -15,8 +15,8 @@ SOFT, TEXT, HYBRID, NONE = "soft", "text", "hybrid", "none"
 NOISE, FROZEN, SHUFFLED, CONSTANT = "noise", "frozen", "shuffled", "constant"
 FORMAT = 1
 """Of `config.json`. It goes up when a knob is added, removed or renamed after the first release."""
-ARMS = (SOFT, TEXT, HYBRID, NONE, NOISE, FROZEN, SHUFFLED, CONSTANT)
-"""Ways in which signals reach the prompt (`lrm.tokens.arms`)."""
+VARIANTS = (SOFT, TEXT, HYBRID, NONE, NOISE, FROZEN, SHUFFLED, CONSTANT)
+"""Ways in which signals reach the prompt (`lrm.tokens.makers`)."""
 LINEAR, ATTENTION = "linear", "attention"
 BUDGETS = (1, 2, 4, 8, 16)
 """Numbers of query and candidate tokens that an elastic model is trained for."""
@@ -41,8 +41,10 @@ def _among(owner: object, **allowed: tuple[str, ...]) -> None:
 class TokensConfig:
     """How signals become tokens of the prompt."""
 
-    arm: str = SOFT
-    """How signals reach the prompt; one of `ARMS`."""
+    variant: str = SOFT
+    """How signals reach the prompt: a module of `lrm/tokens/makers/`, or a part of another package (`lrm.parts`)."""
+    variant_options: dict[str, float | int | str | bool] = field(default_factory=dict, hash=False)
+    """Options of that variant, by name."""
     n_event_tokens: int = 1
     """Tokens of one past event."""
     n_query_tokens: int = 2
@@ -54,9 +56,9 @@ class TokensConfig:
     elastic: bool = False
     """Train with 1, 2, 4, ... query and candidate tokens in turn, so that serving can choose how many it uses."""
     text_events: bool = True
-    """With `arm="text"`: write events as text too. If False, only queries and candidates are text."""
+    """With `variant="text"`: write events as text too. If False, only queries and candidates are text."""
     text_budget: bool = False
-    """With `arm="text"`: shorten histories so that a prompt is no longer than with soft tokens. Training refuses to
+    """With `variant="text"`: shorten histories so that a prompt is no longer than with soft tokens. Training refuses to
     start if that is impossible (`Recommender.check_budget`)."""
     memory: str = NONE
     """Events before the last `max_history`: `none` drops them, `linear` and `attention` compress them."""
@@ -78,7 +80,7 @@ class TokensConfig:
     def __post_init__(self) -> None:
         _positive(self, "width", "n_buckets", "min_item_count", "min_category_count")
         _positive(self, "n_event_tokens", "n_candidate_tokens", "memory_events", "memory_tokens")
-        _among(self, arm=ARMS, memory=(NONE, LINEAR, ATTENTION), item_identity=("id", "content", "both"))
+        _among(self, memory=(NONE, LINEAR, ATTENTION), item_identity=("id", "content", "both"))
         if self.memory_events % self.memory_tokens:
             raise ValueError(
                 f"memory_events {self.memory_events} must be a multiple of memory_tokens {self.memory_tokens}"

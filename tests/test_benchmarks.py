@@ -55,7 +55,7 @@ def table(tmp_path, monkeypatch, capsys):
 
 def test_arms_finds_that_signals_matter_where_they_decide(table, data):
     small = ["--data", data, "--preset", "tiny", "--seeds", "0", "--epochs", "4"]
-    _, soft, none, shuffled = table(variants, *small, "--arms", "soft", "none", "shuffled")
+    _, soft, none, shuffled = table(variants, *small, "--variants", "soft", "none", "shuffled")
     assert [row[0] for row in (soft, none, shuffled)] == ["`soft`", "`none`", "`shuffled`"]
     assert float(soft[1].split()[0]) > 0.8
     assert float(none[1].split()[0]) < 0.6

@@ -142,13 +142,13 @@ def decode_over(
         request_time_R=suffix.time_R,
     )
     factory = recommender.factory
-    asked = factory.asked(suffix.query_R, layout.candidate_request)
-    query_RKD = factory.query_tokens(suffix.query_R, shape.soft_query, asked.embedded_RMW)
+    context = factory.request_context(suffix.query_R, layout.candidate_request)
+    query_RKD = factory.query_tokens(suffix.query_R, shape.soft_query, context.embedded_RMW)
     latest = [prefix.latest_KD for prefix in prefixes if prefix.latest_KD is not None]
     if latest:
         query_RKD = torch.cat([torch.stack(latest), query_RKD], dim=1)
     query_ND = query_RKD.flatten(0, 1)
-    candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, asked, shape.per_candidate)
+    candidate_NKD = factory.candidate_tokens(suffix.identity_C, suffix.candidate_C, context, shape.per_candidate)
     past = [
         tuple(
             _joined([tensor_LH[layer] for tensor_LH in of_prefixes], prefixes)

@@ -21,10 +21,10 @@ from lrm.model.heads import HEADS, Design, Fitted, Head
 from lrm.model.states import States
 from lrm.parts import check_options, part
 from lrm.schema import Signal
-from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import Corpus, encode_corpus
 from lrm.tokens.factory import TokenFactory
 from lrm.tokens.layout import Layout
+from lrm.tokens.makers import as_variant_sees
 from lrm.tokens.prompt import Batch
 from lrm.tokens.segments import PromptShape
 from lrm.tokens.vocabulary import Vocabulary
@@ -69,7 +69,7 @@ class Recommender(nn.Module):
     def encode(self, tables: Tables) -> Corpus:
         """Encode tables as this recommender reads them."""
         corpus = encode_corpus(tables, self.signals, self.vocabulary)
-        return as_the_arm_sees(corpus, self.config.tokens.arm, self.vocabulary)
+        return as_variant_sees(corpus, self.config.tokens, self.vocabulary)
 
     def prompt_shape(self, budget: int | None = None) -> PromptShape:
         """The shape of a prompt.
@@ -112,7 +112,7 @@ class Recommender(nn.Module):
             )
 
     def planned_shape(self) -> PromptShape:
-        """The prompt if all its tokens were soft: batches are planned by it, so that arms see the same data in turn."""
+        """Return the prompt as if all its tokens were soft. Batches are planned by it, the same for every variant."""
         tokens = self.config.tokens
         return self.prompt_shape()._replace(
             per_event=tokens.n_event_tokens, per_query=tokens.n_query_tokens, per_candidate=tokens.n_candidate_tokens
@@ -130,10 +130,10 @@ class Recommender(nn.Module):
     def tokens(self, batch: Batch) -> Prompt:
         """What the factory makes of a batch: the tokens that the decoder reads."""
         shape, factory = batch.layout.shape, self.factory
-        asked = factory.asked(batch.query_R, batch.layout.candidate_request)
+        context = factory.request_context(batch.query_R, batch.layout.candidate_request)
         memory_GMD = factory.memory_tokens(batch.older)
         event_EKD = factory.history_tokens(batch.identity_E, batch.history_E)
-        query_RKD = factory.query_tokens(batch.query_R, shape.soft_query, asked.embedded_RMW)
+        query_RKD = factory.query_tokens(batch.query_R, shape.soft_query, context.embedded_RMW)
         if shape.reread_events:
             latest_RKD = torch.cat([self.no_event(), event_EKD])[batch.layout.last_event_R + 1]
             query_RKD = torch.cat([latest_RKD, query_RKD], dim=1)
@@ -141,7 +141,7 @@ class Recommender(nn.Module):
             memory_GMD.flatten(0, 1),
             event_EKD.flatten(0, 1),
             query_RKD.flatten(0, 1),
-            factory.candidate_tokens(batch.identity_C, batch.candidate_C, asked, shape.per_candidate).flatten(0, 1),
+            factory.candidate_tokens(batch.identity_C, batch.candidate_C, context, shape.per_candidate).flatten(0, 1),
         )
 
     def no_event(self) -> Tensor:

@@ -58,8 +58,9 @@ def check_parts(config: RunConfig) -> None:
     """Check that the parts which a configuration names are installed, without importing them.
 
     Raises:
-        ConfigError: a block, an item head or an objective is not installed.
+        ConfigError: a variant, a block, an item head or an objective is not installed.
     """
+    check_part("lrm.tokens.makers", config.tokens.variant)
     check_part("lrm.model.blocks", config.model.block)
     check_part("lrm.model.heads", config.model.head)
     for name in config.training.objectives:

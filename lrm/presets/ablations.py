@@ -25,14 +25,14 @@ from lrm.presets.preset import Preset
 AS_DEFAULT = "as default"
 
 
-def of_arm(arm: str) -> RunConfig:
+def of_variant(variant: str) -> RunConfig:
     """Make the default with another way for signals to reach the prompt."""
-    return RunConfig(tokens=TokensConfig(arm=arm))
+    return RunConfig(tokens=TokensConfig(variant=variant))
 
 
 def text_truncated() -> RunConfig:
     """Make the variant `text` with prompts as short as those of `soft`."""
-    return RunConfig(tokens=TokensConfig(arm=TEXT, text_budget=True))
+    return RunConfig(tokens=TokensConfig(variant=TEXT, text_budget=True))
 
 
 def of_memory(kind: str) -> RunConfig:
@@ -64,8 +64,10 @@ LONGER = "several times default"
 
 PRESETS: dict[str, Preset] = {
     **{
-        arm: Preset(make=partial(of_arm, arm), purpose=purpose, time=LONGER if arm in (TEXT, HYBRID) else AS_DEFAULT)
-        for arm, purpose in PURPOSES.items()
+        variant: Preset(
+            make=partial(of_variant, variant), purpose=purpose, time=LONGER if variant in (TEXT, HYBRID) else AS_DEFAULT
+        )
+        for variant, purpose in PURPOSES.items()
     },
     "text-truncated": Preset(make=text_truncated, purpose="text in prompts as short as soft tokens", time=AS_DEFAULT),
     **{

@@ -19,7 +19,7 @@ def sasrec() -> RunConfig:
     """Make SASRec (1808.09781), trained with a softmax over the catalogue in place of one negative for each target."""
     return RunConfig(
         name="sasrec",
-        tokens=TokensConfig(arm=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
+        tokens=TokensConfig(variant=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
         model=ModelConfig(
             block="sasrec",
             d_model=50,
@@ -86,7 +86,7 @@ def tiger() -> RunConfig:
     """
     return RunConfig(
         name="tiger",
-        tokens=TokensConfig(arm=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
+        tokens=TokensConfig(variant=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
         model=ModelConfig(
             d_model=128,
             n_layers=4,

@@ -31,7 +31,7 @@ def _row(name: str) -> tuple[str, ...]:
 def _tokens(config: RunConfig) -> str:
     tokens = config.tokens
     words = [
-        tokens.arm,
+        tokens.variant,
         f"items by {tokens.item_identity}" if tokens.item_identity != "both" else "items by id+content",
     ]
     if tokens.memory != NONE:

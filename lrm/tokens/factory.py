@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrm.config import HYBRID, NONE, SOFT, TEXT, TokensConfig
+from lrm.config import NONE, TokensConfig
 from lrm.schema import CANDIDATE, Signal, for_maker
-from lrm.tokens.arms import Maker, make
 from lrm.tokens.corpus import Corpus
-from lrm.tokens.maker import TokenMaker
+from lrm.tokens.makers import Maker, SharedEmbeddingMaker, event_config, make
 from lrm.tokens.memory import MEMORIES
 from lrm.tokens.prompt import Older
 from lrm.tokens.signals import SignalTensors
@@ -29,13 +27,13 @@ DENSE_ROWS = 50_000
 """Rows of an identity table up to which all of them are moved in every step; of a larger one, those that were read."""
 
 
-class Asked(NamedTuple):
-    """The requests that candidates are of; made by `TokenFactory.asked`."""
+class RequestContext(NamedTuple):
+    """The requests that candidates belong to; made by `TokenFactory.request_context`."""
 
     request_N: Tensor
-    """Which of them each candidate is of."""
+    """Row of each candidate's request."""
     embedded_RMW: Tensor | None
-    """The requests' signals embedded, for the tokens of both; None where candidates do not read them."""
+    """The requests' signals, embedded once for the tokens of both; None where candidates do not read them."""
 
 
 class TokenFactory(nn.Module):
@@ -60,13 +58,12 @@ class TokenFactory(nn.Module):
         Args:
             signals: what the prompt is made of.
             vocabulary: fitted on the training split.
-            config: sizes and the arm.
+            config: sizes and the variant.
             d_model: width of a token.
             names: makes the module that turns identity rows (N,) into vectors (N, D); None: a table of its rows.
         """
         super().__init__()
-        soft_events = config.arm == HYBRID or (config.arm == TEXT and not config.text_events)
-        events_config = replace(config, arm=SOFT) if soft_events else config
+        events_config = event_config(config)
 
         def maker(of: Sequence[Signal], config: TokensConfig, n_tokens: int = 1) -> Maker:
             return make(of, vocabulary, config, n_tokens=n_tokens, d_model=d_model)
@@ -74,7 +71,9 @@ class TokenFactory(nn.Module):
         self.history = maker(history_signals(signals), events_config, config.n_event_tokens)
         self.query = maker(query_signals(signals), config, config.n_query_tokens) if config.n_query_tokens else None
         self.candidate = maker(for_maker(signals, CANDIDATE), config, config.n_candidate_tokens)
-        self.beside = _beside(self.query, self.candidate) if config.query_in_candidates else None
+        self.query_to_candidate = (
+            _query_to_candidate(self.query, self.candidate) if config.query_in_candidates else None
+        )
         self.content = maker(content_signals(signals), events_config) if config.item_identity != "id" else None
         self.d_model = d_model
         self.identity = names() if names is not None else identity_table(vocabulary.n_identities, d_model=d_model)
@@ -95,25 +94,33 @@ class TokenFactory(nn.Module):
         return self._named(identity_N, self.history(signals))
 
     def candidate_tokens(
-        self, identity_N: Tensor, signals: SignalTensors, asked: Asked, n_tokens: int | None = None
+        self, identity_N: Tensor, signals: SignalTensors, context: RequestContext, n_tokens: int | None = None
     ) -> Tensor:
         """(N, K, D): the tokens of items to be scored, or the first `n_tokens` of each."""
-        if self.beside is None or asked.embedded_RMW is None:
+        if self.query_to_candidate is None or context.embedded_RMW is None:
             return self._named(identity_N, self.candidate(signals)[:, :n_tokens])
-        beside_RH = self.beside(asked.embedded_RMW.flatten(1))
-        return self._named(identity_N, self.candidate(signals, beside_RH[asked.request_N])[:, :n_tokens])
+        assert isinstance(self.candidate, SharedEmbeddingMaker)
+        query_RH = self.query_to_candidate(context.embedded_RMW.flatten(1))
+        tokens_NKD = self.candidate.mix(self.candidate.embed(signals), query_RH[context.request_N])
+        return self._named(identity_N, tokens_NKD[:, :n_tokens])
 
-    def asked(self, query_R: SignalTensors, request_N: Tensor) -> Asked:
-        """Requests, and which of them each of N candidates is of; their signals are embedded once."""
-        if self.beside is None or not isinstance(self.query, TokenMaker):
-            return Asked(request_N, None)
-        return Asked(request_N, self.query.embed(query_R))
+    def request_context(self, query_R: SignalTensors, request_N: Tensor) -> RequestContext:
+        """Embed the signals of requests once, where their candidates read them.
 
-    def asked_by(self, corpus: Corpus, candidates: np.ndarray) -> Asked:
-        """The requests of these candidates of a corpus."""
+        Args:
+            query_R: signals of the requests.
+            request_N: row of the request of each of N candidates.
+        """
+        if self.query_to_candidate is None:
+            return RequestContext(request_N, None)
+        assert isinstance(self.query, SharedEmbeddingMaker)
+        return RequestContext(request_N, self.query.embed(query_R))
+
+    def context_of_candidates(self, corpus: Corpus, candidates: np.ndarray) -> RequestContext:
+        """Return the context of these candidates of a corpus."""
         requests = np.searchsorted(corpus.candidate_offset_R, candidates, side="right") - 1
         distinct, request_N = np.unique(requests, return_inverse=True)
-        return self.asked(corpus.query_R.take(distinct), torch.as_tensor(request_N))
+        return self.request_context(corpus.query_R.take(distinct), torch.as_tensor(request_N))
 
     def query_tokens(
         self, signals: SignalTensors, n_tokens: int | None = None, embedded_NMW: Tensor | None = None
@@ -123,12 +130,13 @@ class TokenFactory(nn.Module):
         Args:
             signals: of N requests.
             n_tokens: all where None.
-            embedded_NMW: of `asked`, where it has them.
+            embedded_NMW: of `request_context`, where it has them.
         """
         if self.query is None:
             return torch.zeros(len(signals.bucket_NF), 0, self.d_model)
-        if embedded_NMW is not None and isinstance(self.query, TokenMaker):
-            return self.query.mixed(embedded_NMW)[:, :n_tokens]
+        if embedded_NMW is not None:
+            assert isinstance(self.query, SharedEmbeddingMaker)
+            return self.query.mix(embedded_NMW)[:, :n_tokens]
         tokens_NKD: Tensor = self.query(signals)
         return tokens_NKD[:, :n_tokens]
 
@@ -160,16 +168,18 @@ def identity_table(n_rows: int, *, d_model: int) -> nn.Embedding:
     return table
 
 
-def _beside(query: Maker | None, candidate: Maker) -> nn.Linear | None:
-    """From the embedded signals of a request to the hidden layer of its candidates' maker, where both have signals.
+def _query_to_candidate(query: Maker | None, candidate: Maker) -> nn.Linear | None:
+    """Map the embedded signals of a request to the hidden layer of its candidates' maker, where both offer that.
 
     Both together are the first layer over the signals of request and candidate, yet a request is mapped once, however
     many candidates it has.
     """
-    if not (isinstance(query, TokenMaker) and query.mix and isinstance(candidate, TokenMaker) and candidate.mix):
+    if not (isinstance(query, SharedEmbeddingMaker) and isinstance(candidate, SharedEmbeddingMaker)):
         return None
-    beside = nn.Linear(query.n_inputs, candidate.n_hidden, bias=False)
-    return beside.requires_grad_(candidate.constant_KD.requires_grad)
+    if not (query.n_inputs and candidate.n_inputs):
+        return None
+    mapping = nn.Linear(query.n_inputs, candidate.n_hidden, bias=False)
+    return mapping.requires_grad_(any(weight.requires_grad for weight in candidate.parameters()))
 
 
 def forget_identities(identity_N: Tensor, *, share: float, generator: torch.Generator) -> Tensor:

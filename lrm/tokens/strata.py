@@ -1,7 +1,7 @@
 """Rows that are alike but for their signals: after as long a history, of items as popular.
 
 Signals that are exchanged within a stratum say nothing of the row that they come to stand beside, but what history
-length and popularity say. The arm `shuffled` and the feature report both draw from here.
+length and popularity say. The variant `shuffled` and the feature report both draw from here.
 
 Axes: N rows of a table; V items, E events, R requests, C candidates of a corpus.
 """

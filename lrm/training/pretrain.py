@@ -10,6 +10,8 @@ Shape suffixes: N rows, F dense signals, M signals, P pairs, D token width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,12 +21,12 @@ from lrm.config import TrainingConfig
 from lrm.model.device import seeded
 from lrm.model.recommender import Recommender
 from lrm.progress import progress
-from lrm.schema import DENSE, EMBEDDING
+from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.tokens.corpus import Corpus
 from lrm.tokens.factory import TokenFactory, forget_identities
-from lrm.tokens.maker import TokenMaker
+from lrm.tokens.makers import PretrainableMaker
 from lrm.tokens.signals import SignalArrays, SignalTensors, of_kind
-from lrm.tokens.vocabulary import MISSING
+from lrm.tokens.vocabulary import MISSING, Vocabulary
 from lrm.training.optimizer import learning_rate, make_optimizer, step
 
 RECENT_EVENTS = 8
@@ -37,25 +39,26 @@ PAIR_REACH = 3
 class SignalHeads(nn.Module):
     """Predict each signal of a maker from its tokens (N, K, D): Huber, cross-entropy, multi-label, cosine by kind."""
 
-    def __init__(self, maker: TokenMaker) -> None:
+    def __init__(self, signals: Sequence[Signal], vocabulary: Vocabulary, *, d_in: int) -> None:
         super().__init__()
-        d_in = maker.constant_KD.numel()
-        self.n_dense = len(of_kind(maker.signals, DENSE))
+        self.n_dense = len(of_kind(signals, DENSE))
         self.dense = nn.Linear(d_in, self.n_dense) if self.n_dense else None
-        self.sparse = nn.ModuleList(nn.Linear(d_in, size) for size in maker.sparse_sizes)
-        self.bags = nn.ModuleList(nn.Linear(d_in, size) for size in maker.bag_sizes)
-        self.vectors = nn.ModuleList(nn.Linear(d_in, s.dim or 0) for s in of_kind(maker.signals, EMBEDDING))
+        self.sparse, self.bags = (
+            nn.ModuleList(nn.Linear(d_in, vocabulary.n_categories(signal)) for signal in of_kind(signals, kind))
+            for kind in (SPARSE, BAG)
+        )
+        self.vectors = nn.ModuleList(nn.Linear(d_in, signal.dim or 0) for signal in of_kind(signals, EMBEDDING))
 
-    def forward(self, tokens_NKD: Tensor, signals: SignalTensors, hidden_NM: Tensor) -> Tensor:
+    def forward(self, tokens_NKD: Tensor, signals: SignalTensors, is_masked_NM: Tensor) -> Tensor:
         """Mean loss over the hidden values that are known; 0 where there are none."""
         x_N = tokens_NKD.flatten(1)
         losses, counts = [], []
         if self.dense is not None:
-            is_scored_NF = hidden_NM[:, : self.n_dense] & (signals.bucket_NF != MISSING)
+            is_scored_NF = is_masked_NM[:, : self.n_dense] & (signals.bucket_NF != MISSING)
             error_NF = functional.huber_loss(self.dense(x_N), signals.value_NF, reduction="none")
             losses.append((error_NF * is_scored_NF).sum())
             counts.append(is_scored_NF.sum())
-        others = iter(hidden_NM[:, self.n_dense :].unbind(1))
+        others = iter(is_masked_NM[:, self.n_dense :].unbind(1))
         for head, value_N in zip(self.sparse, signals.sparse_NS.long().unbind(1), strict=True):
             rows = next(others) & (value_N != MISSING)
             losses.append(functional.cross_entropy(head(x_N[rows]), value_N[rows], reduction="sum"))
@@ -84,18 +87,23 @@ class PretrainTasks(nn.Module):
         self.norm, self.outcome_head = recommender.decoder.norm, recommender.outcome
         d_model = recommender.config.model.d_model
         self.id_dropout = recommender.config.training.id_dropout
-        self.heads = nn.ModuleDict({name: SignalHeads(maker) for name, maker in makers(factory).items()})
+        self.heads = nn.ModuleDict(
+            {
+                name: SignalHeads(maker.signals, recommender.vocabulary, d_in=maker.n_tokens * d_model)
+                for name, maker in makers(factory).items()
+            }
+        )
         self.next_item = nn.Linear(d_model, d_model)
 
     def masked(
-        self, corpus: Corpus, rows: dict[str, np.ndarray], *, share: float, generator: torch.Generator
+        self, corpus: Corpus, rows: dict[str, np.ndarray], *, ratio: float, generator: torch.Generator
     ) -> Tensor:
         """Masked-signal prediction, summed over the makers."""
         losses = []
         for name, maker in makers(self.factory).items():
             signals = columns(corpus)[name].take(rows[name])
-            masked, hidden_NM = maker.hide(signals, share=share, generator=generator)
-            losses.append(self.heads[name](maker(masked), signals, hidden_NM))
+            masked, is_masked_NM = maker.mask(signals, ratio=ratio, generator=generator)
+            losses.append(self.heads[name](maker(masked), signals, is_masked_NM))
         return torch.stack([torch.zeros(()), *losses]).sum()
 
     def cooccurrence(self, corpus: Corpus, left: np.ndarray, right: np.ndarray, *, temperature: float) -> Tensor:
@@ -131,8 +139,8 @@ class PretrainTasks(nn.Module):
             return torch.zeros(())
         identity_N = torch.as_tensor(corpus.candidate_identity_C[candidates])
         identity_N = forget_identities(identity_N, share=self.id_dropout, generator=generator)
-        asked = self.factory.asked_by(corpus, candidates)
-        tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates), asked)
+        context = self.factory.context_of_candidates(corpus, candidates)
+        tokens_NKD = self.factory.candidate_tokens(identity_N, corpus.candidate_C.take(candidates), context)
         logit_N = self.outcome_head(self.norm(tokens_NKD[:, -1])).squeeze(-1)
         return functional.binary_cross_entropy_with_logits(logit_N, torch.as_tensor(corpus.label_C[candidates]))
 
@@ -140,14 +148,11 @@ class PretrainTasks(nn.Module):
         return self.factory.item_vectors(torch.as_tensor(corpus.item_identity_V[rows]), corpus.content_V.take(rows))
 
 
-def makers(factory: TokenFactory) -> dict[str, TokenMaker]:
-    """The factory's makers of soft tokens that read at least one signal and may learn."""
+def makers(factory: TokenFactory) -> dict[str, PretrainableMaker]:
+    """Return the factory's makers that can be pretrained, by the group they make the tokens of."""
     named = {name: getattr(factory, name) for name in ("history", "query", "candidate", "content")}
-    return {
-        name: maker
-        for name, maker in named.items()
-        if type(maker) is TokenMaker and maker.signals and maker.constant_KD.requires_grad
-    }
+    offered = {name: maker for name, maker in named.items() if isinstance(maker, PretrainableMaker)}
+    return {name: maker for name, maker in offered.items() if maker.pretrainable}
 
 
 def columns(corpus: Corpus) -> dict[str, SignalArrays]:
@@ -188,7 +193,7 @@ def pretrain(recommender: Recommender, corpus: Corpus, *, seed: int) -> dict[str
         later = _sample(rows["history"][n_before[rows["history"]] > 0], config.signal_rows, rng)
         earlier = later - rng.integers(1, np.minimum(PAIR_REACH, n_before[later]) + 1)
         losses = {
-            "masked_signals": tasks.masked(corpus, chosen, share=config.mask_ratio, generator=generator),
+            "masked_signals": tasks.masked(corpus, chosen, ratio=config.mask_ratio, generator=generator),
             "cooccurrence": tasks.cooccurrence(corpus, earlier, later, temperature=config.temperature),
             "next_item": tasks.from_tokens(corpus, later, n_before[later]),
             "outcome": tasks.outcome(corpus, candidates[at], generator),

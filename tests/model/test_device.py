@@ -39,10 +39,10 @@ def examples(tmp_path_factory):
     return write_examples(tmp_path_factory.mktemp("world"))
 
 
-@pytest.mark.parametrize("arm", ["default", "text", "hybrid", "noise", "constant"])
-def test_every_tensor_of_a_step_is_made_on_the_default_device(examples, arm):
+@pytest.mark.parametrize("name", ["default", "text", "hybrid", "noise", "constant"])
+def test_every_tensor_of_a_step_is_made_on_the_default_device(examples, name):
     """The device `meta` holds no numbers, and refuses to meet a tensor of another device as a GPU would."""
-    tables, signals, config = read(examples), read_declared(examples), preset(arm)
+    tables, signals, config = read(examples), read_declared(examples), preset(name)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)
     corpus = encode_corpus(tables, signals, vocabulary)
     recommender = Recommender(config, signals, vocabulary).to("meta")

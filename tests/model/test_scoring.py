@@ -45,7 +45,7 @@ def recommender(request, tables, tmp_path_factory) -> Recommender:
         tokens = replace(config.tokens, memory="attention", memory_events=6, memory_tokens=2)
         config = replace(config, tokens=tokens, model=replace(config.model, max_history=8))
     if request.param in ("text", "hybrid", "noise"):
-        config = replace(config, tokens=replace(config.tokens, arm=request.param))
+        config = replace(config, tokens=replace(config.tokens, variant=request.param))
     signals = read_declared(folder)
     return random_weights(Recommender(config, signals, fit_vocabulary(tables, signals, config.tokens)))
 

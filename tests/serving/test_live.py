@@ -100,7 +100,7 @@ def test_a_control_that_reads_the_signals_of_others_is_not_served(world, tmp_pat
     release = copied(world, tmp_path / "release")
     path = release.folder / "bundle" / "config.json"
     config = json.loads(path.read_text())
-    config["tokens"]["arm"] = "shuffled"
+    config["tokens"]["variant"] = "shuffled"
     path.write_text(json.dumps(config))
     with pytest.raises(ServingError, match="is a control, compared offline and not served"):
         open_service(release)

@@ -6,8 +6,8 @@ import pytest
 
 from lrm.features.tables import read
 from lrm.presets import preset
-from lrm.tokens.arms import as_the_arm_sees
 from lrm.tokens.corpus import encode_corpus, fit_vocabulary
+from lrm.tokens.makers.shuffled import change_corpus
 from lrm.tokens.strata import donors, strata, stratum
 from tests.worlds import SIGNALS, write_examples
 
@@ -53,9 +53,9 @@ def skewed(tmp_path_factory):
 
 
 def traced(corpus, vocabulary):
-    """(C,) the row that each candidate's signals come from in the arm `shuffled`."""
+    """(C,) the row that each candidate's signals come from in the variant `shuffled`."""
     numbered = corpus.candidate_C._replace(value_NF=np.arange(len(corpus.label_C))[:, None])
-    return as_the_arm_sees(replace(corpus, candidate_C=numbered), "shuffled", vocabulary).candidate_C.value_NF[:, 0]
+    return change_corpus(replace(corpus, candidate_C=numbered), vocabulary).candidate_C.value_NF[:, 0]
 
 
 def test_where_few_items_are_most_of_the_rows_a_row_still_trades_with_rows_of_its_own_fifth(skewed):
@@ -82,4 +82,4 @@ def test_tables_without_a_catalogue_or_without_rows_at_all_have_strata_too(gone,
     corpus = encode_corpus(tables, SIGNALS, skewed[1])
     heights = [getattr(tables, name).height for name in ("items", "events", "requests", "candidates")]
     assert [len(rows) for rows in strata(corpus, skewed[1])] == heights
-    assert as_the_arm_sees(corpus, "shuffled", skewed[1]).n_requests == tables.requests.height
+    assert change_corpus(corpus, skewed[1]).n_requests == tables.requests.height

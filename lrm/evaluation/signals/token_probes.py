@@ -130,7 +130,7 @@ def tokens(factory: TokenFactory, corpus: Corpus, side: Side) -> dict[str, Float
         CANDIDATE: factory.candidate_tokens(
             torch.as_tensor(corpus.candidate_identity_C[candidate]),
             corpus.candidate_C.take(candidate),
-            factory.asked_by(corpus, candidate),
+            factory.context_of_candidates(corpus, candidate),
         ),
     }
     return {maker: _flat(each, len(side.rows[maker])) for maker, each in made.items()}

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from lrm.config import SHUFFLED
 from lrm.errors import ServingError
 from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
 from lrm.features.tables import Tables
@@ -39,6 +38,7 @@ from lrm.schema import (
     for_maker,
 )
 from lrm.tokens.corpus import encode_corpus
+from lrm.tokens.makers import changes_corpus
 from lrm.tokens.vocabulary import content_signals
 
 TITLES = ("title", "name", "product_type")
@@ -97,10 +97,11 @@ def require_own_signals(recommender: Recommender) -> None:
     Raises:
         ServingError: it reads the signals of other rows.
     """
-    if recommender.config.tokens.arm == SHUFFLED:
+    tokens = recommender.config.tokens
+    if changes_corpus(tokens):
         raise ServingError(
-            f"a model of the arm `{SHUFFLED}` reads the signals of other rows than its own: it is a control, compared "
-            "offline and not served; train another preset"
+            f"a model of the variant `{tokens.variant}` reads the signals of other rows than its own: it is a control, "
+            "compared offline and not served; train another preset"
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrm.config import TokensConfig
-from lrm.tokens.maker import BagEmbedding, SequenceEmbedding, TokenMaker
+from lrm.tokens.makers.soft import BagEmbedding, SequenceEmbedding, SoftMaker
 from lrm.tokens.signals import encode
 from tests.tokens.test_vocabulary import COLOUR, FITTED, PRICE, TAGS, VECTOR
 
@@ -22,12 +22,12 @@ FRAME = pl.DataFrame(
 
 
 @pytest.fixture
-def maker() -> TokenMaker:
+def maker() -> SoftMaker:
     torch.manual_seed(0)
-    return TokenMaker(SIGNALS, FITTED, TokensConfig(width=3, n_buckets=4), n_tokens=2, d_model=8)
+    return SoftMaker(SIGNALS, FITTED, TokensConfig(width=3, n_buckets=4), n_tokens=2, d_model=8)
 
 
-def tokens(maker: TokenMaker, frame: pl.DataFrame) -> torch.Tensor:
+def tokens(maker: SoftMaker, frame: pl.DataFrame) -> torch.Tensor:
     arrays = encode(frame, SIGNALS, FITTED)
     return maker(arrays.take(np.arange(frame.height)))
 
@@ -60,7 +60,7 @@ def test_a_sequence_reads_its_members_in_order_and_keeps_the_latest():
     recent = replace(TAGS, ordered=True)
     arrays = encode(pl.DataFrame({"tags": [["a", "b"], ["b", "a"], ["a", "a", "b"], None]}), [recent], FITTED)
     assert arrays.bags[0].tolist() == [[3, 2], [2, 3], [3, 2], [0, 0]]
-    made = TokenMaker([recent], FITTED, TokensConfig(width=3), n_tokens=1, d_model=8)
+    made = SoftMaker([recent], FITTED, TokensConfig(width=3), n_tokens=1, d_model=8)
     one, other, longer, nothing = made(arrays.take(np.arange(4)))
     assert torch.equal(one, longer)
     assert (one - other).abs().max() > 1e-4
@@ -68,23 +68,23 @@ def test_a_sequence_reads_its_members_in_order_and_keeps_the_latest():
     assert (one - nothing).abs().max() > 1e-4
 
 
-def test_hiding_everything_leaves_no_trace_of_the_values(maker):
+def test_masking_everything_leaves_no_trace_of_the_values(maker):
     arrays = encode(FRAME, SIGNALS, FITTED).take(np.arange(3))
-    masked, hidden = maker.hide(arrays, share=1.1, generator=torch.Generator().manual_seed(0))
-    assert hidden.all()
+    masked, is_masked = maker.mask(arrays, ratio=1.1, generator=torch.Generator().manual_seed(0))
+    assert is_masked.all()
     made = maker(masked)
     assert torch.allclose(made[0], made[2], atol=1e-6)
 
 
-def test_hiding_nothing_changes_nothing(maker):
+def test_masking_nothing_changes_nothing(maker):
     arrays = encode(FRAME, SIGNALS, FITTED).take(np.arange(3))
-    masked, hidden = maker.hide(arrays, share=0.0, generator=torch.Generator().manual_seed(0))
-    assert not hidden.any()
+    masked, is_masked = maker.mask(arrays, ratio=0.0, generator=torch.Generator().manual_seed(0))
+    assert not is_masked.any()
     assert torch.equal(maker(masked), maker(arrays))
 
 
 def test_a_group_without_signals_gets_learned_constant_tokens():
-    empty = TokenMaker((), FITTED, TokensConfig(), n_tokens=2, d_model=8)
+    empty = SoftMaker((), FITTED, TokensConfig(), n_tokens=2, d_model=8)
     arrays = encode(FRAME, (), FITTED).take(np.arange(3))
     assert torch.equal(empty(arrays), empty.constant_KD.expand(3, -1, -1))
 
@@ -92,7 +92,7 @@ def test_a_group_without_signals_gets_learned_constant_tokens():
 def test_a_fresh_maker_tells_numbers_by_their_values_more_than_by_their_buckets():
     torch.manual_seed(0)
     config = TokensConfig(width=64, n_buckets=4)
-    dense = TokenMaker((PRICE,), FITTED, config, n_tokens=1, d_model=8).dense
+    dense = SoftMaker((PRICE,), FITTED, config, n_tokens=1, d_model=8).dense
     buckets, values = torch.arange(1, 5).unsqueeze(1), torch.zeros(4, 1)
     by_bucket = dense(buckets, values)[:, 0].std(0).mean()
     by_value = (dense(buckets, values + 1) - dense(buckets, values)).std()

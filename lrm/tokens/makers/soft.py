@@ -1,4 +1,4 @@
-"""Signals to soft tokens (Token Factory, 2606.19635, section 3).
+"""Variant `soft`: signals to soft tokens (Token Factory, 2606.19635, section 3).
 
 Each signal `f_i` gets its own embedding `t_i(f_i)`; all are concatenated and mixed into a fixed number of tokens by a
 small network `G`.
@@ -134,7 +134,7 @@ class VectorEmbedding(nn.Module):
         return torch.where(is_missing_N1, self.missing_W, self.map(vector_NV.nan_to_num(0.0)))
 
 
-class TokenMaker(nn.Module):
+class SoftMaker(nn.Module):
     """All signals of one group to `n_tokens` soft tokens. A group without signals gets learned constant tokens.
 
     Shape:
@@ -168,7 +168,7 @@ class TokenMaker(nn.Module):
         self.n_inputs = n_inputs = len(signals) * width
         # few signals need no wide layer, and a wide model has many events
         self.n_hidden = n_hidden = min(2 * d_model, 4 * n_inputs)
-        self.mix = (
+        self.network = (
             nn.Sequential(nn.Linear(n_inputs, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_tokens * d_model))
             if signals
             else None
@@ -182,50 +182,62 @@ class TokenMaker(nn.Module):
         parts += [vector(values).unsqueeze(1) for vector, values in zip(self.vectors, signals.embeddings, strict=True)]
         return torch.cat(parts, dim=1)
 
-    def forward(self, signals: SignalTensors, beside_NH: Tensor | None = None) -> Tensor:
-        """Make the tokens.
+    def forward(self, signals: SignalTensors) -> Tensor:
+        """Make the tokens."""
+        if self.network is None:
+            return self.constant_KD.expand(len(signals.bucket_NF), -1, -1)
+        return self.mix(self.embed(signals))
+
+    def mix(self, embedded_NMW: Tensor, query_NH: Tensor | None = None) -> Tensor:
+        """Return the tokens (N, K, D) of embedded signals; for a maker that reads some.
 
         Args:
-            signals: N rows.
-            beside_NH: (N, H) added before the activation of the hidden layer: what signals of another group bring.
+            embedded_NMW: as `embed` returns it.
+            query_NH: added before the activation of the hidden layer: what the signals of the request contribute.
         """
-        if self.mix is None:
-            return self.constant_KD.expand(len(signals.bucket_NF), -1, -1)
-        return self.mixed(self.embed(signals), beside_NH)
-
-    def mixed(self, embedded_NMW: Tensor, beside_NH: Tensor | None = None) -> Tensor:
-        """The tokens of signals that are embedded already; for a maker that has signals."""
-        assert self.mix is not None, "the maker has signals"
-        first, activation, last = self.mix
+        assert self.network is not None, "the maker has signals"
+        first, activation, last = self.network
         hidden_NH = first(embedded_NMW.flatten(1))
-        mixed_ND: Tensor = last(activation(hidden_NH if beside_NH is None else hidden_NH + beside_NH))
+        mixed_ND: Tensor = last(activation(hidden_NH if query_NH is None else hidden_NH + query_NH))
         return mixed_ND.view(len(mixed_ND), *self.constant_KD.shape) + self.constant_KD
 
-    def hide(self, signals: SignalTensors, *, share: float, generator: torch.Generator) -> tuple[SignalTensors, Tensor]:
-        """Mask about `share` of the values, for pretraining; returns the masked signals and what was hidden, (N, M)."""
+    @property
+    def pretrainable(self) -> bool:
+        """Whether it reads a signal, and its weights may move."""
+        return bool(self.signals) and self.constant_KD.requires_grad
+
+    def mask(self, signals: SignalTensors, *, ratio: float, generator: torch.Generator) -> tuple[SignalTensors, Tensor]:
+        """Mask about `ratio` of the values; returns the masked signals and which values are masked, (N, M)."""
         n_rows, n_signals = len(signals.bucket_NF), len(self.signals)
-        hidden_NM = torch.rand(n_rows, n_signals, generator=generator) < share
+        is_masked_NM = torch.rand(n_rows, n_signals, generator=generator) < ratio
         n_dense, n_sparse = signals.bucket_NF.shape[1], signals.sparse_NS.shape[1]
-        dense_NF, sparse_NS, rest = hidden_NM.tensor_split((n_dense, n_dense + n_sparse), dim=1)
+        dense_NF, sparse_NS, rest = is_masked_NM.tensor_split((n_dense, n_dense + n_sparse), dim=1)
         bag_N, vector_N = rest[:, : len(self.bags)].unbind(1), rest[:, len(self.bags) :].unbind(1)
         masked = SignalTensors(
             signals.bucket_NF.masked_fill(dense_NF, self.dense.masked),
             signals.value_NF.masked_fill(dense_NF, 0.0),
             torch.where(sparse_NS, self.sparse.masked_S.to(signals.sparse_NS.dtype), signals.sparse_NS),
             tuple(
-                torch.where(is_hidden.unsqueeze(1), _alone(values, size - 1), values)
-                for size, values, is_hidden in zip(self.bag_sizes, signals.bags, bag_N, strict=True)
+                torch.where(is_masked.unsqueeze(1), _bags_of(values, size - 1), values)
+                for size, values, is_masked in zip(self.bag_sizes, signals.bags, bag_N, strict=True)
             ),
             tuple(
-                values.masked_fill(is_hidden.unsqueeze(1), float("nan"))
-                for values, is_hidden in zip(signals.embeddings, vector_N, strict=True)
+                values.masked_fill(is_masked.unsqueeze(1), float("nan"))
+                for values, is_masked in zip(signals.embeddings, vector_N, strict=True)
             ),
         )
-        return masked, hidden_NM
+        return masked, is_masked_NM
 
 
-def _alone(bag_NP: Tensor, category: int) -> Tensor:
-    """Bags that hold one given category each."""
-    alone_NP = torch.zeros_like(bag_NP)
-    alone_NP[:, 0] = category
-    return alone_NP
+def make(
+    signals: Sequence[Signal], vocabulary: Vocabulary, config: TokensConfig, *, n_tokens: int, d_model: int
+) -> SoftMaker:
+    """Make the maker of one group."""
+    return SoftMaker(signals, vocabulary, config, n_tokens=n_tokens, d_model=d_model)
+
+
+def _bags_of(bag_NP: Tensor, category: int) -> Tensor:
+    """Return bags that hold one given category each."""
+    single_NP = torch.zeros_like(bag_NP)
+    single_NP[:, 0] = category
+    return single_NP

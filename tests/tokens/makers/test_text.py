@@ -3,8 +3,8 @@ import polars as pl
 import pytest
 import torch
 
+from lrm.tokens.makers.text import DIGIT, MAX_POWER, MINUS, NULL, PAD, PLUS, POWER, UNKNOWN_WORD, TextMaker
 from lrm.tokens.signals import encode
-from lrm.tokens.text import DIGIT, MAX_POWER, MINUS, NULL, PAD, PLUS, POWER, UNKNOWN_WORD, TextMaker
 from tests.tokens.test_vocabulary import COLOUR, FITTED, PRICE, TAGS, VECTOR
 
 NUMBERS = {

@@ -1,11 +1,11 @@
-"""Each arm, each memory and elastic tokens are presets: what they train can be judged."""
+"""Each variant, each memory and elastic tokens are presets: what they train can be judged."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from lrm.config import ARMS, SHUFFLED
+from lrm.config import SHUFFLED, VARIANTS
 from lrm.evaluation.run import evaluate_model
 from lrm.presets import PRESETS, preset
 from lrm.training.run import pretrain_token_factory, train_lrm
@@ -21,7 +21,7 @@ def small(name):
     return replace(tiny, tokens=tokens, model=replace(tiny.model, max_history=8), evaluation=few)
 
 
-@pytest.mark.parametrize("name", [*ARMS, "memory-linear", "memory-attention", "elastic"])
+@pytest.mark.parametrize("name", [*VARIANTS, "memory-linear", "memory-attention", "elastic"])
 def test_a_preset_is_trained_judged_and_weighed_signal_by_signal(name, examples, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "small", lambda: small(name))
     (tmp_path / "policy.toml").write_text(POLICY)

@@ -1,4 +1,4 @@
-"""Signals written out as text: the arm that soft tokens are measured against.
+"""Variant `text`: signals as text, which soft tokens are compared with.
 
 Every signal takes a fixed number of hard tokens: its name, then its value. A dense number is written with its sign,
 three significant digits and a power of ten (so six tokens in all); a category by its words, three at most; a bag by the
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lrm.config import SOFT, TEXT, TokensConfig
 from lrm.schema import BAG, DENSE, EMBEDDING, SPARSE, Signal
 from lrm.tokens.signals import SignalTensors, of_kind
 from lrm.tokens.vocabulary import FIRST_CATEGORY, MISSING, Vocabulary
@@ -102,6 +103,18 @@ class TextMaker(nn.Module):
         return torch.cat([self.opening_D.expand(len(text_NLD), 1, -1), text_NLD], dim=1)
 
 
+def make(
+    signals: Sequence[Signal], vocabulary: Vocabulary, config: TokensConfig, *, n_tokens: int, d_model: int
+) -> TextMaker:
+    """Make the maker of one group; it takes as many tokens as its text needs."""
+    return TextMaker(signals, vocabulary, d_model=d_model)
+
+
+def event_variant(config: TokensConfig) -> str:
+    """Return the variant of events and item content: text, or soft tokens where `text_events` is off."""
+    return TEXT if config.text_events else SOFT
+
+
 def _words(category: str) -> list[str]:
     return category.replace("/", " ").replace("-", " ").split()[:MAX_WORDS]
 
@@ -130,14 +143,3 @@ def _spell(number_NF: Tensor, *, is_null: Tensor) -> Tensor:
     null_L = torch.full((NUMBER_TOKENS,), PAD)
     null_L[0] = NULL
     return torch.where(is_null.unsqueeze(-1), null_L, spelled_NFL)
-
-
-def text_only(signals: SignalTensors) -> SignalTensors:
-    """The sparse signals and bags alone."""
-    none_N0 = signals.bucket_NF[:, :0]
-    return signals._replace(bucket_NF=none_N0, value_NF=signals.value_NF[:, :0], embeddings=())
-
-
-def numbers_only(signals: SignalTensors) -> SignalTensors:
-    """The dense and embedding signals alone."""
-    return signals._replace(sparse_NS=signals.sparse_NS[:, :0], bags=())
