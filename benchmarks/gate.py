@@ -23,7 +23,7 @@ from benchmarks.command import positive, run
 from benchmarks.common import keep_table, machine, markdown
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION, POPULAR, Comparison, compare
 from lrm.evaluation.gate.gate import Decision, decide
-from lrm.evaluation.gate.gate_inputs import PASSED, Evidence
+from lrm.evaluation.gate.gate_inputs import PASSED, GateInputs
 from lrm.evaluation.metrics.bootstrap import Draws, draw_users, interval, mean
 from lrm.evaluation.policy import RETRIEVAL, Policy, StagingPolicy
 
@@ -69,7 +69,7 @@ def judge(models: Mapping[str, Values], draws: Draws, policy: Policy) -> Decisio
     alike = interval(mean(draws, user, np.full(user.size, 0.2)), confidence=policy.decision.confidence)
     comparisons.append(Comparison(RETRIEVAL, f"concentration@{K}", CHAMPION, 0.0, 0.0, 0.0, 1.0, user.size))
     values = {model: {RETRIEVAL: {f"coverage@{K}": alike}} for model in (CHALLENGER, CHAMPION)}
-    return decide(Evidence(comparisons, values, {RETRIEVAL: user.size}, has_champion=True, k=K), policy)
+    return decide(GateInputs(comparisons, values, {RETRIEVAL: user.size}, has_champion=True, k=K), policy)
 
 
 def simulate(n_pairs: int, n_users: int, gain: float, policy: Policy, *, seed: int) -> Tally:
@@ -79,7 +79,10 @@ def simulate(n_pairs: int, n_users: int, gain: float, policy: Policy, *, seed: i
     decisions = [judge(pair(n_users, gain, rng), draws, policy) for _ in range(n_pairs)]
     verdicts = Counter(decision.verdict for decision in decisions)
     n_primary = sum(
-        finding.outcome == PASSED for decision in decisions for finding in decision.findings if finding.rule == PRIMARY
+        rule_result.outcome == PASSED
+        for decision in decisions
+        for rule_result in decision.rule_results
+        if rule_result.rule == PRIMARY
     )
     return Tally(n_pairs, verdicts["promote"], n_primary, verdicts)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lrm.errors import DataError, LrmError
-from lrm.evaluation.signals.token_probes import Retention, retention
+from lrm.evaluation.signals.token_probes import TokenProbe, probe_tokens
 from lrm.features.tables import read, read_manifest
 from lrm.model.artifact import load
 from lrm.progress import progress
@@ -40,7 +40,7 @@ def folders(run_dir: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def table(repeats: list[list[Retention]]) -> str:
+def table(repeats: list[list[TokenProbe]]) -> str:
     """A Markdown table, a row for each signal in each maker that reads it."""
     lines = [
         "| signal | kind | maker | floor | prompt | after the last block | ceiling |",
@@ -77,7 +77,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     repeats = [
-        retention(recommender, corpus, n_requests=asked.requests, n_rows=asked.rows, seed=seed)
+        probe_tokens(recommender, corpus, n_requests=asked.requests, n_rows=asked.rows, seed=seed)
         for seed in progress(range(asked.seeds), what="retention", unit="seed")
     ]
     data = read_manifest(examples)["data"]

@@ -34,7 +34,7 @@ POLICY = """\
 min_users = 20
 n_resamples = 500
 
-[honesty]
+[leakage]
 max_signal_auc = 0.99  # labels follow the planted `affinity` alone
 """
 

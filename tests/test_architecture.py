@@ -16,6 +16,7 @@ FLOOR = {
         "content_digest",
         "errors",
         "faults",
+        "formats",
         "limits",
         "manifest",
         "parts",

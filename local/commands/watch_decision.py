@@ -13,6 +13,7 @@ from typing import NamedTuple
 from local import run_layout
 from local.commands.durations import said
 from local.prepare import data_version, find_data
+from lrm import formats
 from lrm.features.datasets.prepare import name_of
 from lrm.record import Metrics, read_records
 
@@ -191,7 +192,7 @@ def _state(run_dir: Path) -> str:
     was killed has: most often it took more memory than there is, and would again.
     """
     summary = run_layout.content_of(run_dir / SUMMARY)
-    if not summary:
+    if not summary or formats.difference(summary, formats.SUMMARY):
         return RUNNING if run_layout.is_running(run_dir) else STOPPED
     if summary["status"] == SUCCEEDED:
         return SUCCEEDED

@@ -13,30 +13,30 @@ from lrm.errors import LrmError
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION
 from lrm.evaluation.gate.gate_inputs import Facts
 from lrm.evaluation.gate.plausibility import carrier
+from lrm.evaluation.held_out import HeldOut, Predictions, predict
 from lrm.evaluation.policy import Policy
 from lrm.evaluation.sample_recommendations import recommend
 from lrm.evaluation.signals import leakage_checks
 from lrm.evaluation.signals.feature_report import feature_report, recovered
 from lrm.evaluation.signals.target_leakage import single_signals, suspicions
-from lrm.evaluation.test_set import Answers, Exam, ask
 from lrm.features.tables import read_manifest
 from lrm.model.artifact import WEIGHTS, load
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 
 
-class Contest(NamedTuple):
+class ModelComparison(NamedTuple):
     """What the two models answered, and what was seen on the way."""
 
-    answers: dict[str, Answers]
+    predictions: dict[str, Predictions]
     about: dict[str, dict[str, Any]]
     facts: Facts
     recommendations: list[dict[str, Any]]
     features: dict[str, Any] | None
 
 
-def hold(
-    exam: Exam,
+def compare_models(
+    held_out: HeldOut,
     manifest: dict[str, Any],
     model: Path,
     champion: Path | None,
@@ -44,11 +44,11 @@ def hold(
     policy: Policy,
     *,
     seed: int,
-) -> Contest:
+) -> ModelComparison:
     """Let the challenger answer, and the champion if there is one; check that the answers can be believed.
 
     Args:
-        exam: the questions.
+        held_out: the held-out requests.
         manifest: of the examples that they come from.
         model: the challenger's folder.
         champion: the champion's bundle.
@@ -60,32 +60,32 @@ def hold(
         DataError: the challenger's folder is not complete. What is wrong with the champion is a fault in its answers.
     """
     recommender = load(model)
-    scorer = Scorer(recommender, exam.tables)
-    answers = {CHALLENGER: ask(exam, CHALLENGER, retriever=scorer, ranker=scorer)}
+    scorer = Scorer(recommender, held_out.tables)
+    predictions = {CHALLENGER: predict(held_out, CHALLENGER, retriever=scorer, ranker=scorer)}
     about, manifests = {CHALLENGER: _about(model, recommender)}, {CHALLENGER: read_manifest(model)}
     recommendations, features, odd, alone = [], None, list[str](), dict[str, float]()
-    if not answers[CHALLENGER].fault:
-        recommendations = recommend(exam, scorer, k=exam.k, rng=np.random.default_rng(seed))
+    if not predictions[CHALLENGER].fault:
+        recommendations = recommend(held_out, scorer, k=held_out.k, rng=np.random.default_rng(seed))
         alone = single_signals(recommender, scorer.corpus, seed=seed)
-        odd = suspicions(recommender.signals, alone, policy.honesty)
+        odd = suspicions(recommender.signals, alone, policy.leakage)
         if config.importance_tokens:
-            features = feature_report(exam, recommender, scorer, config, policy, alone=alone, seed=seed)
+            features = feature_report(held_out, recommender, scorer, config, policy, alone=alone, seed=seed)
             odd = features["warnings"]
     leaks = [
         *leakage_checks.late_signals(manifest),
-        *leakage_checks.late_content(exam.tables, manifest),
-        *leakage_checks.rows_across_the_cut(exam.tables, manifest),
-        *leakage_checks.visible_targets(exam.tables, scorer.corpus),
+        *leakage_checks.late_content(held_out.tables, manifest),
+        *leakage_checks.rows_across_the_cut(held_out.tables, manifest),
+        *leakage_checks.visible_targets(held_out.tables, scorer.corpus),
     ]
     if champion is not None:
         try:
             manifests[CHAMPION] = read_manifest(champion)
-            about[CHAMPION], answers[CHAMPION] = _champion(exam, champion)
+            about[CHAMPION], predictions[CHAMPION] = _champion(held_out, champion)
         except LrmError as error:
             fault = f"The champion cannot be scored: {error}."
-            answers[CHAMPION] = Answers(None, None, fault, 0.0)
+            predictions[CHAMPION] = Predictions(None, None, fault, 0.0)
     weights = {known["weights_sha256"] for known in about.values()}
-    rests_on, is_carried = carrier(features, alone, policy.honesty)
+    rests_on, is_carried = carrier(features, alone, policy.leakage)
     facts = Facts(
         data_faults=tuple(leakage_checks.data_faults(manifest, manifests, challenger=CHALLENGER)),
         leaks=tuple(leaks),
@@ -93,24 +93,24 @@ def hold(
         carrier=rests_on,
         is_carried=is_carried,
         is_identical=len(weights) < len(about),
-        retention=recovered(features) if features is not None else {},
+        probe_tokens=recovered(features) if features is not None else {},
     )
-    return Contest(answers, about, facts, recommendations, features)
+    return ModelComparison(predictions, about, facts, recommendations, features)
 
 
-def _champion(exam: Exam, folder: Path) -> tuple[dict[str, Any], Answers]:
+def _champion(held_out: HeldOut, folder: Path) -> tuple[dict[str, Any], Predictions]:
     """What the champion is, and its answers.
 
     Raises:
         LrmError: it cannot be loaded.
     """
     recommender = load(folder)
-    unreadable = leakage_checks.unreadable(recommender.signals, (*exam.signals, *exam.retired))
+    unreadable = leakage_checks.unreadable(recommender.signals, (*held_out.signals, *held_out.retired))
     if unreadable:
         fault = f"The champion cannot be scored: it reads {'; '.join(unreadable)}."
-        return _about(folder, recommender), Answers(None, None, fault, 0.0)
-    scorer = Scorer(recommender, exam.tables)
-    return _about(folder, recommender), ask(exam, CHAMPION, retriever=scorer, ranker=scorer)
+        return _about(folder, recommender), Predictions(None, None, fault, 0.0)
+    scorer = Scorer(recommender, held_out.tables)
+    return _about(folder, recommender), predict(held_out, CHAMPION, retriever=scorer, ranker=scorer)
 
 
 def _about(folder: Path, recommender: Recommender) -> dict[str, Any]:

@@ -125,13 +125,14 @@ def slice_statistics(
         rows = part.rows(retrieval.request_ids[retrieval.request], retrieval.item)
         request, n_requests = retrieval.request[rows], retrieval.request_ids.size
         found[RETRIEVAL, f"ndcg@{k}"] = {
-            model: mean(draws, retrieval.user, ndcg(answer.plain[rows], request, n_requests=n_requests, k=k))
-            for model, answer in ranks.items()
+            model: mean(draws, retrieval.user, ndcg(prediction.plain[rows], request, n_requests=n_requests, k=k))
+            for model, prediction in ranks.items()
         }
     if ranking is not None:
         rows = part.rows(ranking.request_ids[ranking.request], ranking.item)
         found[RANKING, "auc"] = {
-            model: auc(draws, ranking.user[rows], answer[rows], ranking.label[rows]) for model, answer in logits.items()
+            model: auc(draws, ranking.user[rows], prediction[rows], ranking.label[rows])
+            for model, prediction in logits.items()
         }
     return found
 

@@ -103,11 +103,11 @@ class GuardrailPolicy:
     max_bundle_ratio: float = 2.0
     max_bundle_mb: float = 1024.0
     critical_signals: tuple[str, ...] = ()
-    min_retention: float = 0.5
+    min_recovered: float = 0.5
 
     def __post_init__(self) -> None:
         _within("guardrails.min_coverage_ratio", self.min_coverage_ratio, low=0, high=1)
-        _within("guardrails.min_retention", self.min_retention, low=0, high=1)
+        _within("guardrails.min_recovered", self.min_recovered, low=0, high=1)
         for name in ("max_latency_ratio", "max_latency_p99_ms", "max_bundle_ratio", "max_bundle_mb"):
             _within(f"guardrails.{name}", getattr(self, name), low=1e-6)
 
@@ -120,7 +120,7 @@ class StagingPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HonestyPolicy:
+class LeakagePolicy:
     """From where on a signal is taken for a leak."""
 
     max_signal_auc: float = 0.95
@@ -133,12 +133,12 @@ class HonestyPolicy:
     )
 
     def __post_init__(self) -> None:
-        _within("honesty.max_signal_auc", self.max_signal_auc, low=0.5, high=1)
-        _within("honesty.max_carried", self.max_carried, low=0, high=1)
-        _known_metrics("honesty.max_gain", self.max_gain)
+        _within("leakage.max_signal_auc", self.max_signal_auc, low=0.5, high=1)
+        _within("leakage.max_carried", self.max_carried, low=0, high=1)
+        _known_metrics("leakage.max_gain", self.max_gain)
         for task, gains in self.max_gain.items():
             for metric, gain in gains.items():
-                _within(f"honesty.max_gain.{task}.{metric}", gain, low=1e-6)
+                _within(f"leakage.max_gain.{task}.{metric}", gain, low=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +156,7 @@ class Policy:
     slices: SlicePolicy = field(default_factory=SlicePolicy)
     guardrails: GuardrailPolicy = field(default_factory=GuardrailPolicy)
     staging: StagingPolicy = field(default_factory=StagingPolicy)
-    honesty: HonestyPolicy = field(default_factory=HonestyPolicy)
+    leakage: LeakagePolicy = field(default_factory=LeakagePolicy)
 
     def __post_init__(self) -> None:
         _known_metrics("margins", self.margins)

@@ -205,10 +205,10 @@ def rank_targets(
         known = [column[np.unique(seen.items(request_id))] for request_id in request_ids]
         targets = [column[task.item[bounds[index] : bounds[index + 1]]] for index in range(first, first + len(known))]
         if isinstance(retriever, Scorer) and not retriever.scores_all:
-            answers = _by_lists(retriever, request_ids, targets, known, n_top=n_top)
+            predictions = _by_lists(retriever, request_ids, targets, known, n_top=n_top)
         else:
-            answers = _by_scores(retriever, request_ids, targets, known, n_top=n_top)
-        for index, one in enumerate(answers, start=first):
+            predictions = _by_scores(retriever, request_ids, targets, known, n_top=n_top)
+        for index, one in enumerate(predictions, start=first):
             rows = slice(bounds[index], bounds[index + 1])
             plain[rows], masked[rows], top[index] = one.plain, one.masked, row_of_column[one.top]
             n_not_finite += one.n_not_finite

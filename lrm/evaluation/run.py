@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lrm import formats
 from lrm.errors import DataError
 from lrm.presets import preset as named_preset
 from lrm.record import recorded
@@ -61,11 +62,12 @@ def evaluate_model(
     from lrm.content_digest import model_sha256
     from lrm.evaluation import policy as policies
     from lrm.evaluation import staging_results
-    from lrm.evaluation.baselines.history_rerankers import ask_shortlists
-    from lrm.evaluation.compare_models import hold
+    from lrm.evaluation.baselines.history_rerankers import predict_rerankers
+    from lrm.evaluation.compare_models import compare_models
     from lrm.evaluation.estimates import CHALLENGER
+    from lrm.evaluation.evaluate import evaluate
     from lrm.evaluation.gate import alpha_spending
-    from lrm.evaluation.test_set import ask_baselines, mark, prepare
+    from lrm.evaluation.held_out import predict_baselines, prepare
     from lrm.features.tables import read, read_declared, read_manifest
     from lrm.model.device import use_device
     from lrm.reporting.evaluation_page import render
@@ -77,39 +79,40 @@ def evaluate_model(
     config, manifest = named_preset(preset).evaluation, read_manifest(examples)
     paths = policies.files(feature_repo)
     policy, staged, known = policies.load(paths), staging_results.read(staging), alpha_spending.read(found)
-    exam = prepare(read(examples), read_declared(examples), config, seed=seed)
-    contest = hold(exam, manifest, model, champion, config, policy, seed=seed)
-    protocol, features = manifest["data"]["protocol"], contest.features
-    answers = contest.answers | ask_baselines(exam, config, seed=seed)
-    shortlists, absent = ask_shortlists(exam, answers)
+    held_out = prepare(read(examples), read_declared(examples), config, seed=seed)
+    compared = compare_models(held_out, manifest, model, champion, config, policy, seed=seed)
+    protocol, features = manifest["data"]["protocol"], compared.features
+    predictions = compared.predictions | predict_baselines(held_out, config, seed=seed)
+    shortlists, absent = predict_rerankers(held_out, predictions)
     earlier = alpha_spending.earlier(
         known,
-        exam.judged_at(),
+        held_out.judged_at(),
         data=manifest["data"]["name"],
-        weights_sha256=contest.about[CHALLENGER]["weights_sha256"],
+        weights_sha256=compared.about[CHALLENGER]["weights_sha256"],
         has_champion=champion is not None,
     )
-    result = mark(
-        exam,
-        answers | shortlists,
+    result = evaluate(
+        held_out,
+        predictions | shortlists,
         policy,
         seed=seed,
         masked=protocol == "leave-one-out",
-        facts=contest.facts._replace(
+        facts=compared.facts._replace(
             is_backfill=is_backfill,
             allow_backfill=allow_backfill,
             staging=staged,
-            rolled_back=_rolled_back(found, contest.about[CHALLENGER]["weights_sha256"]),
+            rolled_back=_rolled_back(found, compared.about[CHALLENGER]["weights_sha256"]),
             looks=earlier,
         ),
     )
     result |= {
+        formats.FORMAT: formats.EVALUATION,
         "absent": absent,
         "policy": policies.as_json(policy, paths),
         "challenger_content": model_sha256(model),
         "staging": staging_results.as_json(staged),
-        "recommendations": contest.recommendations,
-        "about": contest.about,
+        "recommendations": compared.recommendations,
+        "about": compared.about,
         "data": {
             "name": manifest["data"]["name"],
             "sha256": manifest["data"].get("sha256"),
@@ -117,7 +120,7 @@ def evaluate_model(
             "protocol": protocol,
             "test_from": manifest.get("test_from"),
             "as_of": manifest.get("as_of"),
-            **alpha_spending.window(exam.judged_at()),
+            **alpha_spending.window(held_out.judged_at()),
         },
         "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},

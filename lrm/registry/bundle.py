@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lrm import formats
 from lrm.content_digest import BUNDLE, NOT_CONTENT, content_sha256, digest
 from lrm.errors import RegistryError
 
@@ -27,7 +28,7 @@ def build(model: Path, evaluation: Path, validation: Path, bundle: Path, *, line
     """Copy a model folder, its `evaluation.json` and its data's `statistics.json` to `bundle`, and digest them.
 
     Returns:
-        What `bundle.json` holds: `content_sha256`, `files` ({path: sha256}) and `lineage`.
+        What `bundle.json` holds: `format`, `content_sha256`, `files` ({path: sha256}) and `lineage`.
 
     Raises:
         RegistryError: the model folder is empty, or there is no evaluation or statistics.
@@ -46,7 +47,12 @@ def build(model: Path, evaluation: Path, validation: Path, bundle: Path, *, line
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, partial / name)
     files = digest(partial)
-    manifest = {"content_sha256": content_sha256(files), "files": files, "lineage": lineage}
+    manifest = {
+        formats.FORMAT: formats.BUNDLE,
+        "content_sha256": content_sha256(files),
+        "files": files,
+        "lineage": lineage,
+    }
     (partial / BUNDLE).write_text(json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(bundle, ignore_errors=True)
     partial.rename(bundle)
@@ -60,11 +66,15 @@ def verify(bundle: Path) -> dict[str, Any]:
         What `bundle.json` holds.
 
     Raises:
-        RegistryError: a file is missing, changed, or not listed.
+        RegistryError: a file is missing, changed, or not listed, or the bundle has another format.
     """
     if not (bundle / BUNDLE).is_file():
         raise RegistryError(f"{bundle} is no bundle: it has no {BUNDLE}; name a folder that register_model built")
     manifest: dict[str, Any] = json.loads((bundle / BUNDLE).read_text())
+    if odd := formats.difference(manifest, formats.BUNDLE):
+        raise RegistryError(
+            f"bundle {bundle}: {BUNDLE} {odd}; register the model again, or use the version of the code that wrote it"
+        )
     expected, seen = manifest["files"], digest(bundle)
     for name in sorted(expected.keys() | seen.keys()):
         if expected.get(name) != seen.get(name):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrm import formats
 from lrm.content_digest import WEIGHTS
 from lrm.errors import RegistryError
 from lrm.registry import bundle as bundles
@@ -41,7 +42,7 @@ def judgement(name: str, number: str, folder: Path, tags: Mapping[str, str]) -> 
         tags: what the registry says of it.
 
     Raises:
-        RegistryError: the bundle is not the one that was registered.
+        RegistryError: the bundle is not the one that was registered, or its evaluation has another format.
     """
     manifest = bundles.verify(folder)
     content = (folder / bundles.EVALUATION).read_bytes()
@@ -53,6 +54,10 @@ def judgement(name: str, number: str, folder: Path, tags: Mapping[str, str]) -> 
                 f"registry's tag of that name {tags.get(key)}; restore the files, or the tag, as they were"
             )
     found: dict[str, Any] = json.loads(content)
+    if odd := formats.difference(found, formats.EVALUATION):
+        raise RegistryError(
+            f"{name} version {number}: {folder / bundles.EVALUATION} {odd}; evaluate and register the model again"
+        )
     lineage = manifest.get("lineage", {})
     return Judgement(
         verdict=str(found.get("verdict", "")),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm import formats
 from lrm.reporting import staging
 from lrm.reporting.run_files import STEPS, Json, RunFiles
 from lrm.reporting.warnings import warnings
@@ -48,7 +49,7 @@ def build(files: RunFiles, *, run_id: str, state: str, error: str, failed_step: 
     """The summary of a run; the last step, the report itself, has no times yet.
 
     Args:
-        kept: what the steps left behind.
+        files: what the steps left behind.
         run_id: used where run.json has none.
         state: the workflow's own final state, one of `ENDED_WELL` or `UNTOLD`; any other makes the run failed.
         error: what the workflow engine said about the failure.
@@ -59,6 +60,7 @@ def build(files: RunFiles, *, run_id: str, state: str, error: str, failed_step: 
     report = _step(REPORT, {"state": "succeeded"}, "")
     problem = _problem(steps, files, state=state, error=error, failed_step=failed_step)
     summary = {
+        formats.FORMAT: formats.SUMMARY,
         "run_id": files.run.get("run_id") or run_id,
         "status": "failed" if problem else "succeeded",
         "verdict": files.evaluation.get("verdict"),

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lrm.evaluation.policy import METRICS, DecisionPolicy, HonestyPolicy, Policy, SlicePolicy, StagingPolicy
-from lrm.evaluation.test_set import ask, ask_baselines, prepare
+from lrm.evaluation.held_out import predict, predict_baselines, prepare
+from lrm.evaluation.policy import METRICS, DecisionPolicy, LeakagePolicy, Policy, SlicePolicy, StagingPolicy
 from lrm.features.tables import read
 from lrm.presets import preset
 from tests.worlds import SIGNALS, write_examples
@@ -16,7 +16,7 @@ def small_policy(**decision):
         decision=DecisionPolicy(**few),
         slices=SlicePolicy(min_users=10),
         staging=StagingPolicy(required=False),
-        honesty=HonestyPolicy(max_signal_auc=1.0, max_gain=known),  # an oracle is better than any model
+        leakage=LeakagePolicy(max_signal_auc=1.0, max_gain=known),  # an oracle is better than any model
     )
 
 
@@ -61,15 +61,15 @@ def policy():
 
 
 @pytest.fixture(scope="session")
-def exam(tables, config):
+def held_out(tables, config):
     return prepare(tables, SIGNALS, config, seed=0)
 
 
 @pytest.fixture(scope="session")
-def baselines(exam, config):
-    return ask_baselines(exam, config, seed=0)
+def baselines(held_out, config):
+    return predict_baselines(held_out, config, seed=0)
 
 
 @pytest.fixture(scope="session")
-def oracle(exam):
-    return ask(exam, "challenger", retriever=Oracle(exam.tables), ranker=Oracle(exam.tables))
+def oracle(held_out):
+    return predict(held_out, "challenger", retriever=Oracle(held_out.tables), ranker=Oracle(held_out.tables))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from lrm.evaluation.held_out import prepare
 from lrm.evaluation.policy import DecisionPolicy, Policy
 from lrm.evaluation.signals.feature_report import feature_report
 from lrm.evaluation.signals.target_leakage import single_signals
-from lrm.evaluation.test_set import prepare
 from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.model.scoring import Scorer
@@ -52,7 +52,7 @@ def train(examples, folder):
 def report_of(examples, recommender, **knobs):
     """The feature report of a recommender, under the tiny preset with some knobs changed."""
     config, policy = replace(preset("tiny").evaluation, **knobs), Policy(decision=DecisionPolicy(n_resamples=500))
-    exam = prepare(read(examples), recommender.signals, config, seed=0)
-    scorer = Scorer(recommender, exam.tables)
+    held_out = prepare(read(examples), recommender.signals, config, seed=0)
+    scorer = Scorer(recommender, held_out.tables)
     alone = single_signals(recommender, scorer.corpus, seed=0)
-    return feature_report(exam, recommender, scorer, config, policy, alone=alone, seed=0)
+    return feature_report(held_out, recommender, scorer, config, policy, alone=alone, seed=0)

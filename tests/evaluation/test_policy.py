@@ -69,8 +69,8 @@ def test_the_hash_is_of_what_is_asked_and_the_files_have_their_own(tmp_path):
         ),
         ('[first_model]\nbaselines = ["champion"]\n', "first_model.baselines has 'champion', which is none of popular"),
         ("[guardrails]\nmax_bundle_mb = 0\n", "guardrails.max_bundle_mb must be at least 1e-06, got 0"),
-        ("[honesty]\nmax_gain = { ranking = { auc = 0 } }\n", "honesty.max_gain.ranking.auc must be at least 1e-06"),
-        ("[honesty]\nmax_signal_auc = 0.4\n", "honesty.max_signal_auc must be from 0.5 to 1, got 0.4"),
+        ("[leakage]\nmax_gain = { ranking = { auc = 0 } }\n", "leakage.max_gain.ranking.auc must be at least 1e-06"),
+        ("[leakage]\nmax_signal_auc = 0.4\n", "leakage.max_signal_auc must be from 0.5 to 1, got 0.4"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_the_file_and_the_knob(text, message, tmp_path):

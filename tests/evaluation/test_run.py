@@ -31,7 +31,7 @@ n_resamples = 500
 [staging]
 required = false
 
-[honesty]
+[leakage]
 max_signal_auc = 0.99  # labels follow the planted `affinity` alone
 """
 

@@ -125,7 +125,7 @@ def write_run(runs, name, *, as_of="", data="tiny-world", states=("succeeded",),
     told = {"run_id": name, "data": data, "as_of": as_of, "parameters": {"data_version": f"v-{name}"}}
     (runs / name / "run.json").write_text(json.dumps(told))
     if status:
-        summary = {"status": status, "steps": [{"state": state} for state in states]}
+        summary = {"format": 1, "status": status, "steps": [{"state": state} for state in states]}
         (runs / name / "summary.json").write_text(json.dumps(summary))
     if is_told:
         (runs / name / "interrupted").touch()

@@ -47,7 +47,13 @@ def write_trained(root: Path, weights: str, *, verdict: str = "promote") -> tupl
     (model / "manifest.json").write_text(json.dumps(manifest | {"service": "world", "service_version": "v1"}))
     cell = {"value": 0.25, "low": 0.2, "high": 0.3, "n_users": 60}
     models = {"challenger": {"retrieval": {"ndcg@10": cell, "mrr": cell | {"value": None}}}}
-    judged = {"verdict": verdict, "reasons": ["ndcg@10 rose by 0.02"], "models": models, "policy": {"sha256": "p" * 64}}
+    judged = {
+        "format": 1,
+        "verdict": verdict,
+        "reasons": ["ndcg@10 rose by 0.02"],
+        "models": models,
+        "policy": {"sha256": "p" * 64},
+    }
     (evaluation / "evaluation.json").write_text(json.dumps(judged))
     (evaluation / "statistics.json").write_text("{}")
     return model, evaluation

@@ -33,7 +33,9 @@ def release(state, version):
     folder = state / "serving" / NAME / f"{version}-abc"
     (folder / "bundle").mkdir(parents=True)
     (folder / "release.json").write_text(json.dumps({"version": version}))
-    (folder / "bundle" / BUNDLE).write_text(json.dumps({"content_sha256": content_sha256({}), "files": {}}))
+    (folder / "bundle" / BUNDLE).write_text(
+        json.dumps({"format": 1, "content_sha256": content_sha256({}), "files": {}})
+    )
     write_list(folder)
     return folder
 

@@ -7,8 +7,9 @@ import pytest
 from lrm.content_digest import WEIGHTS, sha256_of
 from lrm.errors import RegistryError
 from lrm.registry import backend
+from lrm.registry import bundle as bundles
 from lrm.registry.judgement import next_step
-from lrm.registry.run import approve, resolve, rollback
+from lrm.registry.run import approve, register_model, resolve, rollback
 from tests.registry.conftest import NAME, write_trained
 from tests.registry.test_rolled_back import register_bundle
 
@@ -85,3 +86,23 @@ def test_a_version_that_is_not_promoted_says_what_can_be_done_next(register, pro
     assert "the reasons say what is missing" in next_step(NAME, "2", "inconclusive")
     assert "nobody can put version 2 in service" in next_step(NAME, "2", "reject")
     assert next_step(NAME, "2", "promote") == ""
+
+
+def test_an_evaluation_of_another_format_is_refused_in_words(registry, tmp_path, promote):
+    model, evaluation = write_trained(tmp_path, "a")
+    path = evaluation / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 0}))
+    told = {"registry": registry, "name": NAME, "code_version": "c1", "run_id": "r", "validation": evaluation}
+    version = str(register_model(model, evaluation, tmp_path / "registered", **told)["version"])
+    with pytest.raises(RegistryError, match="has format 0, and this version reads format 1; evaluate and register"):
+        promote(version)
+
+
+def test_a_bundle_of_another_format_is_refused_in_words(registry, register):
+    folder = bundle(registry, register("a"))
+    listed = folder / "bundle.json"
+    listed.write_text(
+        json.dumps({name: value for name, value in json.loads(listed.read_text()).items() if name != "format"})
+    )
+    with pytest.raises(RegistryError, match=r"bundle\.json has no format number, and this version reads format 1"):
+        bundles.verify(folder)

@@ -84,7 +84,9 @@ def write_release(folder, version):
     """What a link needs of a release."""
     (folder / "bundle").mkdir(parents=True)
     (folder / "release.json").write_text(json.dumps({"version": version}))
-    (folder / "bundle/bundle.json").write_text(json.dumps({"content_sha256": content_sha256({}), "files": {}}))
+    (folder / "bundle/bundle.json").write_text(
+        json.dumps({"format": 1, "content_sha256": content_sha256({}), "files": {}})
+    )
     write_list(folder)
 
 

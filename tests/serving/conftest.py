@@ -70,7 +70,9 @@ def register(root: Path, registry: str, reason: str, *, name: str = NAME) -> str
     judged = root / f"judged-{reason}"
     judged.mkdir(exist_ok=True)
     (judged / "statistics.json").write_text("{}")
-    (judged / "evaluation.json").write_text(json.dumps({"verdict": "promote", "reasons": [reason], "models": {}}))
+    (judged / "evaluation.json").write_text(
+        json.dumps({"format": 1, "verdict": "promote", "reasons": [reason], "models": {}})
+    )
     done = register_model(
         root / "model",
         judged,

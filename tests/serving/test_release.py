@@ -39,7 +39,7 @@ def built(root, version, *, age_s=0):
 
 def with_bundle(release):
     (release.folder / "bundle").mkdir()
-    manifest = {"content_sha256": content_sha256({}), "files": {}}
+    manifest = {"format": 1, "content_sha256": content_sha256({}), "files": {}}
     (release.folder / "bundle/bundle.json").write_text(json.dumps(manifest))
     write_list(release.folder)
     return release

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from lrm.evaluation.baselines.simple import recent_counts
 from lrm.evaluation.estimates import CHALLENGER
+from lrm.evaluation.held_out import TREES, HeldOut, Predictions, predict
 from lrm.evaluation.metrics.metrics import Floats, Ints
 from lrm.evaluation.policy import RETRIEVAL
 from lrm.evaluation.predictions import Histories, Ranking
-from lrm.evaluation.test_set import TREES, Answers, Exam, ask
 from lrm.schema import ITEM_ID
 
 SORTED_BY = {"history_by_ranker": (CHALLENGER, "ranking head"), "history_by_trees": (TREES, "boosted trees")}
@@ -33,12 +33,12 @@ LEAST_SHARE = 0.5
 class SortedHistory:
     """The candidates from a request's own history, the highest logit first; then all else in order of popularity."""
 
-    def __init__(self, exam: Exam, own: Mapping[int, Ints], logits: Floats) -> None:
-        self.item_ids: NDArray[np.generic] = exam.tables.items[ITEM_ID].to_numpy()
-        popularity = recent_counts(exam.tables, exam.seen)
+    def __init__(self, held_out: HeldOut, own: Mapping[int, Ints], logits: Floats) -> None:
+        self.item_ids: NDArray[np.generic] = held_out.tables.items[ITEM_ID].to_numpy()
+        popularity = recent_counts(held_out.tables, held_out.seen)
         self._behind = popularity / max(popularity.max(), 1e-9)
         self._own, self._above = own, logits - logits.min() + 2
-        self._item = exam.ranking.item if exam.ranking is not None else np.zeros(0, dtype=np.int64)
+        self._item = held_out.ranking.item if held_out.ranking is not None else np.zeros(0, dtype=np.int64)
 
     def item_scores(self, request_ids: Ints, /) -> Floats:
         """(R, V) logits moved above 1 for a request's own candidates, shares of the training events for all else."""
@@ -49,32 +49,34 @@ class SortedHistory:
         return scores
 
 
-def ask_shortlists(exam: Exam, answers: Mapping[str, Answers]) -> tuple[dict[str, Answers], list[dict[str, Any]]]:
+def predict_rerankers(
+    held_out: HeldOut, predictions: Mapping[str, Predictions]
+) -> tuple[dict[str, Predictions], list[dict[str, Any]]]:
     """Rank the targets in each of these lists.
 
     Args:
-        exam: the questions.
-        answers: of the challenger and the trees.
+        held_out: the held-out requests.
+        predictions: of the challenger and the trees.
 
     Returns:
         The answers, and for each list that is not there `model`, `task` and `why`.
     """
-    found: dict[str, Answers] = {}
+    found: dict[str, Predictions] = {}
     absent: list[dict[str, Any]] = []
-    if exam.retrieval is None:
+    if held_out.retrieval is None:
         return found, absent
-    own = own_candidates(exam.ranking, exam.seen) if exam.ranking is not None else {}
-    n_asked, n_own = exam.retrieval.request_ids.size, np.isin(exam.retrieval.request_ids, list(own)).sum()
+    own = own_candidates(held_out.ranking, held_out.seen) if held_out.ranking is not None else {}
+    n_asked, n_own = held_out.retrieval.request_ids.size, np.isin(held_out.retrieval.request_ids, list(own)).sum()
     for name, (ranker, called) in SORTED_BY.items():
-        logits = answers[ranker].logits if ranker in answers else None
-        if exam.ranking is None:
+        logits = predictions[ranker].logits if ranker in predictions else None
+        if held_out.ranking is None:
             why = "the data have no ranking task"
         elif n_own < LEAST_SHARE * n_asked:
             why = f"{n_own:,} of {n_asked:,} requests have a candidate from their own history, less than half"
         elif logits is None:
             why = f"the {called} gave no scores of candidates"
         else:
-            found[name] = ask(exam, name, retriever=SortedHistory(exam, own, logits), ranker=None)
+            found[name] = predict(held_out, name, retriever=SortedHistory(held_out, own, logits), ranker=None)
             continue
         absent.append({"model": name, "task": RETRIEVAL, "why": why})
     return found, absent

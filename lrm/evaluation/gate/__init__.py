@@ -1,1 +1,1 @@
-"""Decide from the evidence and the policy whether the challenger is promoted."""
+"""Decide from the inputs of the gate and the policy whether the challenger is promoted."""

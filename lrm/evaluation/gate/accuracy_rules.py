@@ -8,8 +8,8 @@ from lrm.evaluation.estimates import CHALLENGER, CHAMPION, Comparison
 from lrm.evaluation.gate.gate_inputs import (
     KEEP,
     REJECT,
-    Evidence,
-    Finding,
+    GateInputs,
+    RuleResult,
     failed,
     not_asked,
     passed,
@@ -28,36 +28,36 @@ OTHERS = {
 }
 
 
-def soundness(evidence: Evidence, _policy: Policy) -> list[Finding]:
+def soundness(inputs: GateInputs, _policy: Policy) -> list[RuleResult]:
     """Both models answered with finite numbers, and their data are those that they are judged on."""
-    found = [failed("Challenger works", "finite scores", fault, fault, verdict=REJECT) for fault in evidence.faults]
+    found = [failed("Challenger works", "finite scores", fault, fault, verdict=REJECT) for fault in inputs.faults]
     found = found or [passed("Challenger works", "finite scores", "all scores are finite")]
     asked = "a bundle that can be loaded and scored"
-    if not evidence.has_champion:
+    if not inputs.has_champion:
         found.append(not_asked("Champion works", asked, "there is no champion yet", "There is no champion yet."))
-    elif evidence.champion_faults:
-        found += [unclear("Champion works", asked, fault, fault) for fault in evidence.champion_faults]
+    elif inputs.champion_faults:
+        found += [unclear("Champion works", asked, fault, fault) for fault in inputs.champion_faults]
     else:
         found.append(passed("Champion works", asked, "loaded and scored in this step"))
     asked = "models made from data that fit the test data"
-    faults = [unclear("Data agree", asked, fault, fault) for fault in evidence.facts.data_faults]
+    faults = [unclear("Data agree", asked, fault, fault) for fault in inputs.facts.data_faults]
     return found + (faults or [passed("Data agree", asked, "yes")])
 
 
-def honesty(evidence: Evidence, policy: Policy) -> list[Finding]:
+def leakage(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """No model saw the outcome."""
     asked = "no signal from after the cutoff, no target in the history"
-    leaks = [failed("Nothing leaks", asked, leak, leak, verdict=REJECT) for leak in evidence.facts.leaks]
+    leaks = [failed("Nothing leaks", asked, leak, leak, verdict=REJECT) for leak in inputs.facts.leaks]
     found = leaks or [passed("Nothing leaks", asked, "none found")]
-    asked = f"no single signal with an AUC of {policy.honesty.max_signal_auc:g} or more"
-    odd = [unclear("No signal is too good", asked, said, said) for said in evidence.facts.suspicions]
+    asked = f"no single signal with an AUC of {policy.leakage.max_signal_auc:g} or more"
+    odd = [unclear("No signal is too good", asked, said, said) for said in inputs.facts.suspicions]
     return found + (odd or [passed("No signal is too good", asked, "none found")])
 
 
-def enough_users(evidence: Evidence, policy: Policy) -> list[Finding]:
+def enough_users(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """A comparison needs users: those of a rare outcome, where there is one, however many had nothing but the other."""
     found, least = [], policy.decision.min_users
-    for task, n_users in evidence.n_users.items():
+    for task, n_users in inputs.n_users.items():
         rule, asked, seen = f"Enough {task} users", f"at least {least:,}", f"{n_users:,}"
         counted = "test users with the rarer outcome" if task == RANKING else "test users"
         few = f"{task} has {n_users:,} {counted}, fewer than the {least:,} that a comparison needs."
@@ -65,9 +65,9 @@ def enough_users(evidence: Evidence, policy: Policy) -> list[Finding]:
     return found
 
 
-def looks(evidence: Evidence, policy: Policy) -> list[Finding]:
+def looks(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """How sure this look must be, for all looks at the same test data to promote as rarely falsely as stated."""
-    seen, stated = evidence.facts.looks, policy.decision.confidence
+    seen, stated = inputs.facts.looks, policy.decision.confidence
     rule, asked = "Looks at these test data", f"false promotions of all looks together: {_percent(1 - stated)} at most"
     if not seen.n_earlier:
         return [passed(rule, asked, f"the first: {_percent(stated)} intervals decide")]
@@ -79,13 +79,13 @@ def looks(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [passed(rule, asked, told)]
 
 
-def floors(evidence: Evidence, policy: Policy) -> list[Finding]:
+def floors(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """Absolute bars, for a first model and for every other."""
     found = []
     for task, metrics in policy.first_model.floors.items():
-        for stem, floor in metrics.items() if task in evidence.n_users and not evidence.faults else ():
-            metric = evidence.metric(stem)
-            value = evidence.value(CHALLENGER, task, metric)
+        for stem, floor in metrics.items() if task in inputs.n_users and not inputs.faults else ():
+            metric = inputs.metric(stem)
+            value = inputs.value(CHALLENGER, task, metric)
             rule, bad = name(task, metric), "most" if is_lower_better(metric) else "least"
             asked, seen = f"at {bad} {floor:g}", f"{value:.4f}"
             if math.isnan(value):
@@ -98,22 +98,20 @@ def floors(evidence: Evidence, policy: Policy) -> list[Finding]:
     return found
 
 
-def baselines(evidence: Evidence, policy: Policy) -> list[Finding]:
+def baselines(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """No model may be worse than the simple baselines; a first model must be better."""
     return [
-        _against_baseline(evidence, policy, baseline, task, metric)
+        _against_baseline(inputs, policy, baseline, task, metric)
         for baseline in policy.first_model.baselines
-        for task, metric in evidence.main_metrics(policy)
-        if task in BASELINES[baseline] and not evidence.faults
+        for task, metric in inputs.main_metrics(policy)
+        if task in BASELINES[baseline] and not inputs.faults
     ]
 
 
-def _against_baseline(evidence: Evidence, policy: Policy, baseline: str, task: str, metric: str) -> Finding:
-    row = (
-        evidence.against(baseline, task, metric) if evidence.has_champion else evidence.decides(baseline, task, metric)
-    )
+def _against_baseline(inputs: GateInputs, policy: Policy, baseline: str, task: str, metric: str) -> RuleResult:
+    row = inputs.against(baseline, task, metric) if inputs.has_champion else inputs.decides(baseline, task, metric)
     rule = f"{name(task, metric)} against {OTHERS[baseline].removeprefix('that of ')}"
-    asked = "not worse beyond doubt" if evidence.has_champion else "better beyond doubt"
+    asked = "not worse beyond doubt" if inputs.has_champion else "better beyond doubt"
     if row is None or not _is_known(row):
         return unclear(
             rule, asked, "not a number", f"{name(task, metric)} could not be compared with {OTHERS[baseline]}."
@@ -121,25 +119,25 @@ def _against_baseline(evidence: Evidence, policy: Policy, baseline: str, task: s
     better, said = gain(row), sentence(row, policy)
     if better.high < 0:
         found = failed(rule, asked, _seen(row), f"Worse than {rule.partition(' against ')[2]}: {said}", verdict=REJECT)
-    elif evidence.has_champion or better.low > 0:
-        found = passed(rule, asked, _seen(row), "" if evidence.has_champion else said)
+    elif inputs.has_champion or better.low > 0:
+        found = passed(rule, asked, _seen(row), "" if inputs.has_champion else said)
     else:
         found = failed(rule, asked, _seen(row), f"{said} That is not better beyond doubt.", verdict=KEEP)
     return found._replace(estimate=_difference(row), bar=0.0)
 
 
-def gains(evidence: Evidence, policy: Policy) -> list[Finding]:
+def gains(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """The metric that decides: better than the champion's beyond doubt, and by enough to be worth a move."""
-    if not evidence.has_usable_champion() or evidence.faults:
+    if not inputs.has_usable_champion() or inputs.faults:
         return []
-    task, metric = evidence.main_metrics(policy)[0]
-    row, least = evidence.decides(CHAMPION, task, metric), policy.decision.min_gain
+    task, metric = inputs.main_metrics(policy)[0]
+    row, least = inputs.decides(CHAMPION, task, metric), policy.decision.min_gain
     rule, asked = f"{name(task, metric)} against the champion", f"better beyond doubt, by {least:g} or more"
     if row is None or not _is_known(row):
         reason = f"{name(task, metric)} could not be compared with the champion's."
         return [unclear(rule, asked, "not a number", reason)]
     better, said = gain(row), sentence(row, policy)
-    if evidence.facts.is_identical:
+    if inputs.facts.is_identical:
         reason = "The challenger's weights are identical to the champion's: there is nothing to promote."
         found = failed(rule, asked, "identical weights", reason, verdict=KEEP)
     elif better.low > 0 and better.value >= least:
@@ -153,24 +151,24 @@ def gains(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [found._replace(estimate=_difference(row), bar=0.0)]
 
 
-def margins(evidence: Evidence, policy: Policy) -> list[Finding]:
+def margins(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """Non-inferiority everywhere else: the bad end of the interval lies within the margin.
 
     All must hold, so that more of them make a promotion only rarer and need no correction.
     """
-    if not evidence.has_usable_champion() or evidence.faults:
+    if not inputs.has_usable_champion() or inputs.faults:
         return []
-    deciding, found = evidence.main_metrics(policy)[0], []
-    for task in evidence.n_users:
+    deciding, found = inputs.main_metrics(policy)[0], []
+    for task in inputs.n_users:
         for stem, margin in policy.margins.get(task, {}).items():
-            metric = evidence.metric(stem)
+            metric = inputs.metric(stem)
             if (task, metric) != deciding:
-                found.append(_within_margin(evidence, policy, task, metric, margin))
+                found.append(_within_margin(inputs, policy, task, metric, margin))
     return found
 
 
-def _within_margin(evidence: Evidence, policy: Policy, task: str, metric: str, margin: float) -> Finding:
-    row = evidence.against(CHAMPION, task, metric)
+def _within_margin(inputs: GateInputs, policy: Policy, task: str, metric: str, margin: float) -> RuleResult:
+    row = inputs.against(CHAMPION, task, metric)
     rule, asked = f"{name(task, metric)} against the champion", f"not worse by more than {margin:g}"
     if row is None or not _is_known(row):
         reason = f"{name(task, metric)} could not be compared with the champion's."
@@ -183,11 +181,11 @@ def _within_margin(evidence: Evidence, policy: Policy, task: str, metric: str, m
     return failed(rule, asked, _seen(row), reason, verdict=KEEP)._replace(estimate=_difference(row), bar=bar)
 
 
-def slices(evidence: Evidence, policy: Policy) -> list[Finding]:
+def slices(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """No slice fell beyond doubt; the doubt is that of all slices together."""
-    if not evidence.has_usable_champion() or evidence.faults:
+    if not inputs.has_usable_champion() or inputs.faults:
         return []
-    rows = [row for row in evidence.comparisons if row.slice and row.against == CHAMPION]
+    rows = [row for row in inputs.comparisons if row.slice and row.against == CHAMPION]
     big = [row for row in rows if row.n_users >= policy.slices.min_users and _is_known(row)]
     asked = f"none worse by more than {policy.slices.margin:g} beyond doubt ({policy.slices.correction} correction)"
     found = [

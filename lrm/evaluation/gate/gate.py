@@ -1,4 +1,4 @@
-"""The gate: evidence and a policy in, a verdict with reasons out, and nothing else read or changed.
+"""The gate: inputs and a policy in, a verdict with reasons out, and nothing else read or changed.
 
 `promote`: every rule holds. `keep`: the challenger did not show that it is better, or something guarded got worse.
 `inconclusive`: these data or this champion cannot tell, so the champion stays too. `reject`: the challenger is not fit
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lrm.evaluation.gate import accuracy_rules, guardrails, plausibility
-from lrm.evaluation.gate.gate_inputs import INCONCLUSIVE, KEEP, PROMOTE, REJECT, Evidence, Finding
+from lrm.evaluation.gate.gate_inputs import INCONCLUSIVE, KEEP, PROMOTE, REJECT, GateInputs, RuleResult
 from lrm.evaluation.policy import Policy
 
-Rule = Callable[[Evidence, Policy], list[Finding]]
+Rule = Callable[[GateInputs, Policy], list[RuleResult]]
 
 RULES: tuple[Rule, ...] = (
     accuracy_rules.soundness,
-    accuracy_rules.honesty,
+    accuracy_rules.leakage,
     accuracy_rules.enough_users,
     accuracy_rules.looks,
     accuracy_rules.gains,
@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (
     accuracy_rules.slices,
     plausibility.plausibility,
     guardrails.coverage,
-    guardrails.retention,
+    guardrails.probe_tokens,
     guardrails.staging,
     guardrails.backfill,
     guardrails.rolled_back,
@@ -42,11 +42,13 @@ class Decision(NamedTuple):
 
     verdict: str
     reasons: list[str]
-    findings: list[Finding]
+    rule_results: list[RuleResult]
 
 
-def decide(evidence: Evidence, policy: Policy) -> Decision:
+def decide(inputs: GateInputs, policy: Policy) -> Decision:
     """Judge the challenger."""
-    findings = [finding for rule in RULES for finding in rule(evidence, policy)]
-    by_weight = sorted(findings, key=lambda finding: SEVERITY.index(finding.verdict))
-    return Decision(by_weight[0].verdict, [finding.reason for finding in by_weight if finding.reason], findings)
+    rule_results = [rule_result for rule in RULES for rule_result in rule(inputs, policy)]
+    by_weight = sorted(rule_results, key=lambda rule_result: SEVERITY.index(rule_result.verdict))
+    return Decision(
+        by_weight[0].verdict, [rule_result.reason for rule_result in by_weight if rule_result.reason], rule_results
+    )

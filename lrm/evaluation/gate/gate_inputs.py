@@ -40,11 +40,11 @@ class Facts(NamedTuple):
     staging: StagingResults | None = None
     looks: Looks = Looks()
     """What earlier looks at these test data leave to this one."""
-    retention: Mapping[str, float] = {}
+    probe_tokens: Mapping[str, float] = {}
     """{signal: the share of what can be read from the signal itself that can be read from its tokens}."""
 
 
-class Evidence(NamedTuple):
+class GateInputs(NamedTuple):
     """All that the gate reads."""
 
     comparisons: list[Comparison]
@@ -93,7 +93,7 @@ class Evidence(NamedTuple):
         return found.value if found is not None else float("nan")
 
 
-class Finding(NamedTuple):
+class RuleResult(NamedTuple):
     """What one rule asked and saw, and where that leads."""
 
     rule: str
@@ -111,21 +111,21 @@ class Finding(NamedTuple):
     """What the interval was held against."""
 
 
-def passed(rule: str, asked: str, seen: str, reason: str = "") -> Finding:
+def passed(rule: str, asked: str, seen: str, reason: str = "") -> RuleResult:
     """The rule holds."""
-    return Finding(rule, asked, seen, PASSED, PROMOTE, reason)
+    return RuleResult(rule, asked, seen, PASSED, PROMOTE, reason)
 
 
-def failed(rule: str, asked: str, seen: str, reason: str, *, verdict: str) -> Finding:
+def failed(rule: str, asked: str, seen: str, reason: str, *, verdict: str) -> RuleResult:
     """The rule is broken."""
-    return Finding(rule, asked, seen, FAILED, verdict, reason)
+    return RuleResult(rule, asked, seen, FAILED, verdict, reason)
 
 
-def unclear(rule: str, asked: str, seen: str, reason: str) -> Finding:
+def unclear(rule: str, asked: str, seen: str, reason: str) -> RuleResult:
     """It cannot be told whether the rule holds, so nothing may be promoted."""
-    return Finding(rule, asked, seen, UNCLEAR, INCONCLUSIVE, f"Inconclusive: {reason}")
+    return RuleResult(rule, asked, seen, UNCLEAR, INCONCLUSIVE, f"Inconclusive: {reason}")
 
 
-def not_asked(rule: str, asked: str, seen: str, reason: str = "") -> Finding:
+def not_asked(rule: str, asked: str, seen: str, reason: str = "") -> RuleResult:
     """The rule does not apply here."""
-    return Finding(rule, asked, seen, NOT_ASKED, PROMOTE, reason)
+    return RuleResult(rule, asked, seen, NOT_ASKED, PROMOTE, reason)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 
 from lrm.evaluation.estimates import CHALLENGER, CHAMPION
-from lrm.evaluation.gate.gate_inputs import KEEP, REJECT, Evidence, Finding, failed, not_asked, passed, unclear
+from lrm.evaluation.gate.gate_inputs import KEEP, REJECT, GateInputs, RuleResult, failed, not_asked, passed, unclear
 from lrm.evaluation.policy import RETRIEVAL, Policy
 from lrm.evaluation.staging_results import StagingResults
 
 MEGABYTE = 1e6
 
 
-def coverage(evidence: Evidence, policy: Policy) -> list[Finding]:
+def coverage(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """The lists of all users together still show enough of the catalogue."""
-    if RETRIEVAL not in evidence.n_users or not evidence.has_usable_champion() or evidence.faults:
+    if RETRIEVAL not in inputs.n_users or not inputs.has_usable_champion() or inputs.faults:
         return []
-    metric = evidence.metric("coverage")
-    own, other = (evidence.value(model, RETRIEVAL, metric) for model in (CHALLENGER, CHAMPION))
+    metric = inputs.metric("coverage")
+    own, other = (inputs.value(model, RETRIEVAL, metric) for model in (CHALLENGER, CHAMPION))
     ratio = own / other if other else math.nan
     rule, asked = "Catalogue coverage", f"at least {policy.guardrails.min_coverage_ratio:.0%} of the champion's"
     if math.isnan(ratio):
@@ -28,9 +28,9 @@ def coverage(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [failed(rule, asked, seen, f"Lists show less of the catalogue: {seen}; asked: {asked}.", verdict=KEEP)]
 
 
-def staging(evidence: Evidence, policy: Policy) -> list[Finding]:
+def staging(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """The model on the real server answers as it does offline, quickly enough, from a bundle that is not too large."""
-    found = evidence.facts.staging
+    found = inputs.facts.staging
     asked = "answers on the real server as offline"
     if found is not None and found.fault:
         return [
@@ -43,9 +43,7 @@ def staging(evidence: Evidence, policy: Policy) -> list[Finding]:
         return [not_asked("Staging check", asked, "not checked in staging", reason)]
     bars = policy.guardrails
     n_megabytes = found.bundle_bytes / MEGABYTE
-    latency, size = (
-        _of_champion(evidence, one) for one in (found.champion_latency_p50_ms, found.champion_bundle_bytes)
-    )
+    latency, size = (_of_champion(inputs, one) for one in (found.champion_latency_p50_ms, found.champion_bundle_bytes))
     champion_mb = None if size is None else size / MEGABYTE
     why = found.champion_fault
     return [
@@ -57,12 +55,12 @@ def staging(evidence: Evidence, policy: Policy) -> list[Finding]:
     ]
 
 
-def _of_champion(evidence: Evidence, measured: float | None) -> float | None:
+def _of_champion(inputs: GateInputs, measured: float | None) -> float | None:
     """A number of the champion's: None where there is no champion, NaN where there is one that was not measured."""
-    return math.nan if measured is None and evidence.has_champion else measured
+    return math.nan if measured is None and inputs.has_champion else measured
 
 
-def _skew(found: StagingResults) -> Finding:
+def _skew(found: StagingResults) -> RuleResult:
     rule, asked = "Online as offline", f"scores within {found.tolerance:g}"
     largest = max(found.max_score_difference, found.max_probability_difference)
     seen = f"largest difference {largest:.2g}, {found.n_requests:,} requests of {found.n_users:,} users"
@@ -79,7 +77,7 @@ def _skew(found: StagingResults) -> Finding:
     return passed(rule, asked, seen)
 
 
-def _ratio(rule: str, own: float, other: float | None, most: float, unit: str, why: str) -> Finding:
+def _ratio(rule: str, own: float, other: float | None, most: float, unit: str, why: str) -> RuleResult:
     rule, asked = f"{rule} against the champion", f"at most {most:g} times ({unit})"
     if other is None:
         return not_asked(rule, asked, f"{own:,.4g}; there is no champion")
@@ -94,7 +92,7 @@ def _ratio(rule: str, own: float, other: float | None, most: float, unit: str, w
     return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=KEEP)
 
 
-def _at_most(rule: str, own: float, most: float, unit: str, *, verdict: str) -> Finding:
+def _at_most(rule: str, own: float, most: float, unit: str, *, verdict: str) -> RuleResult:
     asked, seen = f"at most {most:,g} {unit}", f"{own:,.4g} {unit}"
     if not math.isfinite(own):
         return unclear(rule, asked, "not a number", f"{rule[0].lower()}{rule[1:]} could not be measured.")
@@ -103,11 +101,11 @@ def _at_most(rule: str, own: float, most: float, unit: str, *, verdict: str) -> 
     return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=verdict)
 
 
-def retention(evidence: Evidence, policy: Policy) -> list[Finding]:
+def probe_tokens(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """The tokens keep what the critical signals say."""
-    found, least = [], policy.guardrails.min_retention
+    found, least = [], policy.guardrails.min_recovered
     for signal in policy.guardrails.critical_signals:
-        kept = evidence.facts.retention.get(signal, math.nan)
+        kept = inputs.facts.probe_tokens.get(signal, math.nan)
         rule, asked, seen = f"Tokens keep {signal}", f"at least {least:.0%} of what can be read", f"{kept:.0%}"
         if math.isnan(kept):
             reason = f"what tokens keep of the critical signal {signal!r} was not measured."
@@ -120,14 +118,14 @@ def retention(evidence: Evidence, policy: Policy) -> list[Finding]:
     return found
 
 
-def backfill(evidence: Evidence, policy: Policy) -> list[Finding]:
+def backfill(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """A run on past data does not change what is in service."""
     rule, asked = "Not a backfill", "the newest data, or leave to backfill"
-    if not evidence.facts.is_backfill:
+    if not inputs.facts.is_backfill:
         return [passed(rule, asked, "the newest data")]
     if policy.decision.allow_backfill:
         return [passed(rule, asked, "past data, with leave", "This is a backfill, which the policy allows to promote.")]
-    if evidence.facts.allow_backfill:
+    if inputs.facts.allow_backfill:
         reason = "This is a backfill, which whoever started the run allows to promote."
         return [passed(rule, asked, "past data, with leave", reason)]
     reason = (
@@ -137,9 +135,9 @@ def backfill(evidence: Evidence, policy: Policy) -> list[Finding]:
     return [failed(rule, asked, "past data", reason, verdict=KEEP)]
 
 
-def rolled_back(evidence: Evidence, _policy: Policy) -> list[Finding]:
+def rolled_back(inputs: GateInputs, _policy: Policy) -> list[RuleResult]:
     """What a person took out of service comes back by a person's decision alone."""
-    rule, asked, told = "Not rolled back", "weights that nobody took out of service", evidence.facts.rolled_back
+    rule, asked, told = "Not rolled back", "weights that nobody took out of service", inputs.facts.rolled_back
     if told is None:
         return [not_asked(rule, asked, "no champion was looked for")]
     if not told:

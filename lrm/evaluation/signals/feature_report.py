@@ -17,13 +17,13 @@ import numpy as np
 
 from lrm.config import EvaluationConfig
 from lrm.evaluation.estimates import Statistics, as_json, number
+from lrm.evaluation.held_out import HeldOut
 from lrm.evaluation.metrics.bootstrap import Statistic, interval
 from lrm.evaluation.policy import RANKING, RETRIEVAL, Policy
 from lrm.evaluation.signals.costs import costs
-from lrm.evaluation.signals.permutation_importance import Trial, set_up, worth
+from lrm.evaluation.signals.permutation_importance import Trial, importance, set_up
 from lrm.evaluation.signals.target_leakage import suspicion, warning
-from lrm.evaluation.signals.token_probes import Retention, retention
-from lrm.evaluation.test_set import Exam
+from lrm.evaluation.signals.token_probes import TokenProbe, probe_tokens
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.progress import progress
@@ -39,7 +39,7 @@ LEAST_CEILING = 0.01
 
 
 def feature_report(
-    exam: Exam,
+    held_out: HeldOut,
     recommender: Recommender,
     scorer: Scorer,
     config: EvaluationConfig,
@@ -51,9 +51,9 @@ def feature_report(
     """Weigh every declared signal; name those that could be dropped, and those that look like the outcome.
 
     Args:
-        exam: what the model was asked.
+        held_out: what the model was asked.
         recommender: the model.
-        scorer: the model over the exam's tables.
+        scorer: the model over the held-out tables.
         config: sizes.
         policy: intervals, tolerated drops, and the bars of leaks.
         alone: `target_leakage.single_signals` of the model.
@@ -64,18 +64,20 @@ def feature_report(
     """
     started = time.perf_counter()
     signals = recommender.signals
-    trial = set_up(exam, recommender, config, n_resamples=policy.decision.n_resamples, seed=seed)
-    worths = {signal.name: worth(trial, [signal]) for signal in progress(signals, what="feature report", unit="signal")}
+    trial = set_up(held_out, recommender, config, n_resamples=policy.decision.n_resamples, seed=seed)
+    importances = {
+        signal.name: importance(trial, [signal]) for signal in progress(signals, what="feature report", unit="signal")
+    }
     spent = costs(recommender, trial.scorer.corpus, trial.asked)
-    kept = retention(
+    kept = probe_tokens(
         recommender, scorer.corpus, n_requests=PROBE_REQUESTS, n_rows=PROBE_ROWS, seed=seed, only_prompt=True
     )
     chance = clear_up_to(
-        [_that_matters(found, config.k).values() for found in worths.values()], policy.decision.confidence
+        [_that_matters(found, config.k).values() for found in importances.values()], policy.decision.confidence
     )
     rows = []
     for signal in signals:
-        found, share = worths[signal.name], spent[signal.name].cost_share
+        found, share = importances[signal.name], spent[signal.name].cost_share
         area = alone.get(signal.name, float("nan"))
         verdict, reason = judge(signal, found, base=trial.base, alone=area, k=config.k, policy=policy, chance=chance)
         value = share_of_lift(found, trial.base, k=config.k) if verdict in (KEEP, SUSPICIOUS) else 0.0
@@ -93,7 +95,7 @@ def feature_report(
     return {
         "metrics": [(task, metric) for task, metric in that_matter(config.k) if task in trial.base],
         "confidence": policy.decision.confidence,
-        "n_requests": trial.exam.tables.requests.height,
+        "n_requests": trial.held_out.tables.requests.height,
         "n_users": trial.draws.bag.size,
         "base": _json(trial.base, policy),
         "signals": rows,
@@ -150,7 +152,7 @@ def judge(
     ndcg = f"ndcg@{k}"
     whole = base[RETRIEVAL][ndcg].value if RETRIEVAL in found else 0.0
     carried = found[RETRIEVAL][ndcg].value / whole if whole > 0 else float("nan")
-    if why := suspicion(signal, alone=alone, carried=carried, bars=policy.honesty):
+    if why := suspicion(signal, alone=alone, carried=carried, bars=policy.leakage):
         return SUSPICIOUS, why
     matters = _that_matters(found, k)
     confidence = policy.decision.confidence
@@ -173,7 +175,7 @@ def _margin(policy: Policy, task: str, metric: str) -> float:
     return margins.get(metric.partition("@")[0], min(margins.values(), default=0.0))
 
 
-def clear_up_to(worths: Iterable[Collection[Statistic]], confidence: float) -> float:
+def clear_up_to(importances: Iterable[Collection[Statistic]], confidence: float) -> float:
     """The chance up to which the clearest worth of a signal is clear (Benjamini and Hochberg, 1995).
 
     Among many signals a few worthless ones would else seem to be worth something. Of the signals that are worth
@@ -181,30 +183,30 @@ def clear_up_to(worths: Iterable[Collection[Statistic]], confidence: float) -> f
     harm, which is not looked for.
 
     Args:
-        worths: of each signal, by each metric that matters; the chance of the clearest counts as often as there are.
+        importances: of each signal, by each deciding metric; the chance of the clearest counts as often as there are.
         confidence: of an interval.
     """
     level = (1 - confidence) / 2
-    chances = sorted(min(map(_chance, each), default=1.0) * len(each) for each in worths)
+    chances = sorted(min(map(_chance, each), default=1.0) * len(each) for each in importances)
     n_clear = max((n for n, chance in enumerate(chances, start=1) if chance <= level * n / len(chances)), default=1)
     return level * n_clear / max(1, len(chances))
 
 
-def is_clear(worth: Statistic, chance: float) -> bool:
+def is_clear(importance: Statistic, chance: float) -> bool:
     """Whether a worth would be as far above zero by chance no more often than this."""
-    return _chance(worth) <= chance
+    return _chance(importance) <= chance
 
 
-def _chance(worth: Statistic) -> float:
+def _chance(importance: Statistic) -> float:
     """How often a worth would be as far above zero by chance; 1 where it is negligible or cannot be known.
 
     So far out the draws are few, hence their deviation is taken and the normal distribution.
     """
-    known = worth.draws[np.isfinite(worth.draws)]
-    if not worth.value >= NEGLIGIBLE or not known.size:
+    known = importance.draws[np.isfinite(importance.draws)]
+    if not importance.value >= NEGLIGIBLE or not known.size:
         return 1.0
     deviation = float(known.std())
-    return 1 - NormalDist().cdf(worth.value / deviation) if deviation > 0 else 0.0
+    return 1 - NormalDist().cdf(importance.value / deviation) if deviation > 0 else 0.0
 
 
 def share_of_lift(found: Mapping[str, Statistics], base: Mapping[str, Statistics], *, k: int) -> float:
@@ -229,13 +231,13 @@ def spare_together(
     n_spare, n_too_many, chance = min(1, len(signals)), len(signals) + 1, clear_up_to([], policy.decision.confidence)
     n, found = len(signals), dict[str, Statistics]()
     while n_too_many - n_spare > 1:
-        lost = worth(trial, signals[:n])
+        lost = importance(trial, signals[:n])
         if any(is_clear(each, chance) for each in _that_matters(lost, trial.k).values()):
             n_too_many = n
         else:
             n_spare, found = n, lost
         n = (n_spare + n_too_many) // 2
-    return signals[:n_spare], found or (worth(trial, signals[:n_spare]) if n_spare else {})
+    return signals[:n_spare], found or (importance(trial, signals[:n_spare]) if n_spare else {})
 
 
 def that_matter(k: int) -> list[tuple[str, str]]:
@@ -252,7 +254,7 @@ def _name(task: str, metric: str) -> str:
     return f"{task} {metric.replace('_', ' ')}"
 
 
-def _recovered(kept: list[Retention], signal: Signal) -> dict[str, dict[str, float | None]]:
+def _recovered(kept: list[TokenProbe], signal: Signal) -> dict[str, dict[str, float | None]]:
     return {
         each.maker: {"prompt": number(each.prompt), "ceiling": number(each.ceiling)}
         for each in kept

@@ -69,7 +69,7 @@ def members(rows: Rows, kind: str) -> Rows:
     return Rows(*(np.hstack([part, 1 - part.sum(1, keepdims=True)]) for part in found))
 
 
-def retained(inputs: Rows, signal: Rows, kind: str) -> float:
+def recovered(inputs: Rows, signal: Rows, kind: str) -> float:
     """The share of a signal that a probe reads from its inputs; NaN where the scored rows do not vary.
 
     Args:

@@ -16,12 +16,12 @@ import polars as pl
 
 from lrm.config import EvaluationConfig
 from lrm.evaluation.estimates import Statistics, retrieval_statistics
+from lrm.evaluation.held_out import HeldOut, prepare
 from lrm.evaluation.metrics.bootstrap import Draws, Statistic, auc, draw_users, mean, minus
 from lrm.evaluation.metrics.metrics import Floats, Ints, is_lower_better, log_loss
 from lrm.evaluation.policy import RANKING, RETRIEVAL
 from lrm.evaluation.predictions import Ranking, item_rows, rank_targets, user_rows
 from lrm.evaluation.signals.permutations import shuffled
-from lrm.evaluation.test_set import Exam, prepare
 from lrm.features.tables import Tables
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
@@ -36,11 +36,11 @@ KEPT_BYTES = 2**29
 
 
 class Trial(NamedTuple):
-    """A small exam, encoded, with the model's own answers to it."""
+    """A small part of the held-out requests, encoded, with the model's own answers to it."""
 
     asked: Tables
     """The requests with all of their candidates."""
-    exam: Exam
+    held_out: HeldOut
     scorer: Scorer
     strata: Strata
     candidate_item: Ints
@@ -54,27 +54,29 @@ class Trial(NamedTuple):
     seed: int
 
 
-def set_up(exam: Exam, recommender: Recommender, config: EvaluationConfig, *, n_resamples: int, seed: int) -> Trial:
+def set_up(
+    held_out: HeldOut, recommender: Recommender, config: EvaluationConfig, *, n_resamples: int, seed: int
+) -> Trial:
     """Draw the questions and let the model answer them with every signal in its place.
 
     Args:
-        exam: the whole examination.
+        held_out: the whole examination.
         recommender: the model.
         config: `importance_tokens` says how long the prompts of all questions together may be.
         n_resamples: draws of the users.
         seed: of the sample, of the draws of users, and of the shuffles.
     """
     rng = np.random.default_rng(seed)
-    task = exam.ranking if exam.ranking is not None else exam.retrieval
-    assert task is not None, "an exam has a task"
-    mixed = spread(task.request_ids, user_rows(exam.tables), rng)
-    share = _share_of_others(exam)
-    lengths = _prompt_tokens(exam, recommender, share)[mixed]
+    task = held_out.ranking if held_out.ranking is not None else held_out.retrieval
+    assert task is not None, "held-out data have a task"
+    mixed = spread(task.request_ids, user_rows(held_out.tables), rng)
+    share = _share_of_others(held_out)
+    lengths = _prompt_tokens(held_out, recommender, share)[mixed]
     n_chosen = np.searchsorted(np.cumsum(lengths), config.importance_tokens, side="right")
-    asked = only(exam.tables, np.sort(mixed[: max(1, n_chosen)]))
+    asked = only(held_out.tables, np.sort(mixed[: max(1, n_chosen)]))
     share = share if asked.candidates.filter(pl.col(LABEL) > 0).height else 1.0
     tables = with_fewer_others(asked, share=share, rng=rng)
-    small = prepare(tables, exam.signals, config, seed=seed)
+    small = prepare(tables, held_out.signals, config, seed=seed)
     scorer = Scorer(recommender, tables)
     scorer.keep_histories(most_bytes=KEPT_BYTES)
     draws = draw_users(tables.requests[USER_ID].n_unique(), n_resamples, rng)
@@ -111,7 +113,7 @@ def with_fewer_others(tables: Tables, *, share: float, rng: np.random.Generator)
     return tables._replace(candidates=tables.candidates.filter(stays))
 
 
-def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
+def importance(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
     """What some signals are worth together: {task: {metric: by how much it gets worse without them}}.
 
     Positive says that the signals help, whether or not a smaller value of the metric is the better one. The task of
@@ -119,10 +121,10 @@ def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
     """
     corpus = trial.scorer.corpus
     for signal in signals:
-        at = trial.exam.signals.index(signal)
+        at = trial.held_out.signals.index(signal)
         rng = np.random.default_rng((trial.seed, at))
         groups, item = trial.strata, trial.candidate_item
-        corpus = shuffled(corpus, signal, trial.exam.signals, groups, candidate_item=item, rng=rng)
+        corpus = shuffled(corpus, signal, trial.held_out.signals, groups, candidate_item=item, rng=rng)
     reaches = any(set(signal.makers) != {CANDIDATE} for signal in signals)
     tasks = [task for task in trial.base if task == RANKING or reaches]
     scorer = trial.scorer.over(corpus)
@@ -134,30 +136,32 @@ def worth(trial: Trial, signals: Sequence[Signal]) -> dict[str, Statistics]:
     }
 
 
-def _share_of_others(exam: Exam) -> float:
+def _share_of_others(held_out: HeldOut) -> float:
     """The share of the candidates not taken that makes `OTHERS` of each that was; 1 where they are no more."""
-    n_taken = int(exam.ranking.label.sum()) if exam.ranking is not None else 0
-    n_others = exam.ranking.label.size - n_taken if exam.ranking is not None else 0
+    n_taken = int(held_out.ranking.label.sum()) if held_out.ranking is not None else 0
+    n_others = held_out.ranking.label.size - n_taken if held_out.ranking is not None else 0
     return min(1.0, OTHERS * n_taken / n_others) if n_taken and n_others else 1.0
 
 
-def _prompt_tokens(exam: Exam, recommender: Recommender, share: float) -> Floats:
+def _prompt_tokens(held_out: HeldOut, recommender: Recommender, share: float) -> Floats:
     """(R,) mean prompt length of each request of the table, with a share of the candidates that were not taken."""
     shape = recommender.prompt_shape()
-    n_events = np.minimum(exam.seen.stop - exam.seen.start, shape.max_history)
-    request, taken = (exam.tables.candidates[column].to_numpy() for column in (REQUEST_ID, LABEL))
+    n_events = np.minimum(held_out.seen.stop - held_out.seen.start, shape.max_history)
+    request, taken = (held_out.tables.candidates[column].to_numpy() for column in (REQUEST_ID, LABEL))
     n_candidates = np.bincount(request, weights=np.where(taken > 0, 1.0, share), minlength=len(n_events))
     lengths: Floats = n_events * shape.per_event + shape.per_query + n_candidates * shape.per_candidate
     return lengths
 
 
 def _answers(trial: Trial, scorer: Scorer, *, tasks: Sequence[str]) -> dict[str, Statistics]:
-    exam, found = trial.exam, {}
-    if exam.ranking is not None and RANKING in tasks:
-        found[RANKING] = _ranking(trial, exam.ranking, scorer.candidate_logits(exam.ranking.request_ids))
-    if exam.retrieval is not None and RETRIEVAL in tasks:
-        ranks = rank_targets(scorer, exam.retrieval, exam.seen, tables=exam.tables, name="ledger", is_shown=False)
-        found[RETRIEVAL] = retrieval_statistics(trial.draws, exam.retrieval, ranks, k=trial.k, masked=False)
+    held_out, found = trial.held_out, {}
+    if held_out.ranking is not None and RANKING in tasks:
+        found[RANKING] = _ranking(trial, held_out.ranking, scorer.candidate_logits(held_out.ranking.request_ids))
+    if held_out.retrieval is not None and RETRIEVAL in tasks:
+        ranks = rank_targets(
+            scorer, held_out.retrieval, held_out.seen, tables=held_out.tables, name="ledger", is_shown=False
+        )
+        found[RETRIEVAL] = retrieval_statistics(trial.draws, held_out.retrieval, ranks, k=trial.k, masked=False)
     return found
 
 

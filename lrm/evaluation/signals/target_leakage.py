@@ -1,6 +1,6 @@
 """Signals that know too much: the outcome itself, copied or computed from it, in the clothes of a signal.
 
-Two rules, each with a bar in the policy (`honesty`) that honest signals do not reach.
+Two rules, each with a bar in the policy (`leakage`) that honest signals do not reach.
 
 *Alone.* A ridge regression on one signal's own encoding, fitted on candidates of the training window and scored on
 later ones of other users, orders outcomes with an area under the curve of at least `max_signal_auc`. Whole models of
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lrm.evaluation.metrics.metrics import Ints, auc
-from lrm.evaluation.policy import HonestyPolicy
+from lrm.evaluation.policy import LeakagePolicy
 from lrm.evaluation.signals.linear_probe import Rows, encoded, linear, raw
 from lrm.evaluation.signals.permutations import columns
 from lrm.evaluation.signals.token_probes import Side, two_sides
@@ -106,7 +106,7 @@ def alone_auc(corpus: Corpus, signals: Sequence[Signal], sides: Sequence[Side]) 
     return found
 
 
-def suspicion(signal: Signal, *, alone: float, carried: float, bars: HonestyPolicy) -> str:
+def suspicion(signal: Signal, *, alone: float, carried: float, bars: LeakagePolicy) -> str:
     """Why a signal looks like the outcome, as half a sentence; empty where it does not.
 
     Args:
@@ -123,7 +123,7 @@ def suspicion(signal: Signal, *, alone: float, carried: float, bars: HonestyPoli
     return ""
 
 
-def suspicions(signals: Sequence[Signal], alone: Mapping[str, float], bars: HonestyPolicy) -> list[str]:
+def suspicions(signals: Sequence[Signal], alone: Mapping[str, float], bars: LeakagePolicy) -> list[str]:
     """A warning for each signal that by itself orders outcomes too well."""
     nan = float("nan")
     found = {one.name: suspicion(one, alone=alone.get(one.name, nan), carried=nan, bars=bars) for one in signals}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lrm.evaluation.metrics.metrics import Floats, Ints
-from lrm.evaluation.signals.linear_probe import Rows, encoded, raw, retained
+from lrm.evaluation.signals.linear_probe import Rows, encoded, raw, recovered
 from lrm.evaluation.signals.permutations import columns
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, HISTORY, QUERY, SPLITS, TEST, TRAIN, Signal
@@ -37,7 +37,7 @@ class Side(NamedTuple):
     """{maker: rows of its table in the corpus, ascending}, all of them inside those prompts."""
 
 
-class Retention(NamedTuple):
+class TokenProbe(NamedTuple):
     """What one maker's tokens keep of one signal; NaN where it was not asked, or where the signal does not vary."""
 
     signal: Signal
@@ -52,9 +52,9 @@ class Retention(NamedTuple):
     n_score: int
 
 
-def retention(
+def probe_tokens(
     recommender: Recommender, corpus: Corpus, *, n_requests: int, n_rows: int, seed: int, only_prompt: bool = False
-) -> list[Retention]:
+) -> list[TokenProbe]:
     """Probe every declared signal in the tokens of every maker that reads it.
 
     Args:
@@ -82,13 +82,13 @@ def retention(
             values = encoded(column.arrays, column.signals, signal)
             truth = Rows(values[fit], values[score])
             kept = {
-                level: retained(Rows(*(side[maker] for side in both)), truth, signal.kind)
+                level: recovered(Rows(*(side[maker] for side in both)), truth, signal.kind)
                 for level, both in levels.items()
             }
-            ceiling = retained(raw(truth, signal.kind), truth, signal.kind)
+            ceiling = recovered(raw(truth, signal.kind), truth, signal.kind)
             nothing = {"floor": float("nan"), "after": float("nan")}
             found.append(
-                Retention(signal, maker, ceiling=ceiling, n_fit=len(fit), n_score=len(score), **nothing | kept)
+                TokenProbe(signal, maker, ceiling=ceiling, n_fit=len(fit), n_score=len(score), **nothing | kept)
             )
     return found
 

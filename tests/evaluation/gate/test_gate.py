@@ -6,13 +6,13 @@ from lrm.evaluation.estimates import Comparison
 from lrm.evaluation.gate.accuracy_rules import sentence
 from lrm.evaluation.gate.alpha_spending import Looks
 from lrm.evaluation.gate.gate import decide
-from lrm.evaluation.gate.gate_inputs import Evidence, Facts
+from lrm.evaluation.gate.gate_inputs import Facts, GateInputs
 from lrm.evaluation.metrics.bootstrap import Interval
 from lrm.evaluation.policy import (
     DecisionPolicy,
     FirstModelPolicy,
     GuardrailPolicy,
-    HonestyPolicy,
+    LeakagePolicy,
     Policy,
     SlicePolicy,
     StagingPolicy,
@@ -58,7 +58,7 @@ STAGING = StagingResults(
 )
 
 
-def evidence(*champion_rows, n_users=100, auc=0.8, coverage=COVERAGE, facts=None, **extra):
+def inputs(*champion_rows, n_users=100, auc=0.8, coverage=COVERAGE, facts=None, **extra):
     values = {
         model: {
             "ranking": {"auc": Interval(auc, NAN, NAN)},
@@ -74,61 +74,61 @@ def evidence(*champion_rows, n_users=100, auc=0.8, coverage=COVERAGE, facts=None
         "k": 10,
         "facts": Facts(**facts or {}),
     }
-    return Evidence(**known | extra)
+    return GateInputs(**known | extra)
 
 
-def finding(decision, rule):
-    return next(one for one in decision.findings if one.rule == rule)
+def rule_result(decision, rule):
+    return next(one for one in decision.rule_results if one.rule == rule)
 
 
 def test_better_beyond_doubt_with_every_guard_held_promotes():
-    decision = decide(evidence(*WON), POLICY)
+    decision = decide(inputs(*WON), POLICY)
     assert decision.verdict == "promote"
     assert decision.reasons == [
         "Ranking AUC is better than the champion's by 0.0055 "
         "(95% interval: 0.0010 better to 0.0100 better; 100 users).",
         "Not checked in staging: the model has not answered through the online store and the server.",
     ]
-    assert {one.outcome for one in decision.findings} == {"passed", "not asked"}
+    assert {one.outcome for one in decision.rule_results} == {"passed", "not asked"}
 
 
 def test_the_gate_reads_nothing_else_and_says_the_same_again():
-    assert decide(evidence(*WON), POLICY) == decide(evidence(*WON), POLICY)
+    assert decide(inputs(*WON), POLICY) == decide(inputs(*WON), POLICY)
 
 
 @pytest.mark.parametrize(
     ("case", "verdict", "reason"),
     [
-        (evidence(row("ranking", "auc", "champion", -0.001, 0.02), *GUARDS), "keep", "not better beyond doubt"),
-        (evidence(row("ranking", "auc", "champion", -0.02, -0.01), *GUARDS), "keep", "than the champion's by 0.0150"),
-        (evidence(row("ranking", "auc", "champion", 0.0, 0.0), *GUARDS), "keep", "not better beyond doubt"),
-        (evidence(row("ranking", "auc", "champion", 0.0001, 0.0005), *GUARDS), "keep", "less than the 0.001 that a"),
-        (evidence(*GUARDS), "inconclusive", "Ranking AUC could not be compared with the champion's"),
-        (evidence(row("ranking", "auc", "champion", NAN, NAN), *GUARDS), "inconclusive", "Ranking AUC could not be"),
-        (evidence(BETTER, *GUARDS[1:]), "inconclusive", "Retrieval NDCG@10 could not be compared with the champion's"),
-        (evidence(*WON, facts={"is_identical": True}), "keep", "identical"),
-        (evidence(*WON, facts={"is_backfill": True}), "keep", "backfill"),
-        (evidence(*WON, faults=("The challenger is broken: 3 NaN.",)), "reject", "broken"),
-        (evidence(*WON, n_users=49), "inconclusive", "retrieval has 49 test users, fewer than the 50"),
-        (evidence(*WON, champion_faults=("The champion cannot be scored: a file is missing.",)), "inconclusive",
+        (inputs(row("ranking", "auc", "champion", -0.001, 0.02), *GUARDS), "keep", "not better beyond doubt"),
+        (inputs(row("ranking", "auc", "champion", -0.02, -0.01), *GUARDS), "keep", "than the champion's by 0.0150"),
+        (inputs(row("ranking", "auc", "champion", 0.0, 0.0), *GUARDS), "keep", "not better beyond doubt"),
+        (inputs(row("ranking", "auc", "champion", 0.0001, 0.0005), *GUARDS), "keep", "less than the 0.001 that a"),
+        (inputs(*GUARDS), "inconclusive", "Ranking AUC could not be compared with the champion's"),
+        (inputs(row("ranking", "auc", "champion", NAN, NAN), *GUARDS), "inconclusive", "Ranking AUC could not be"),
+        (inputs(BETTER, *GUARDS[1:]), "inconclusive", "Retrieval NDCG@10 could not be compared with the champion's"),
+        (inputs(*WON, facts={"is_identical": True}), "keep", "identical"),
+        (inputs(*WON, facts={"is_backfill": True}), "keep", "backfill"),
+        (inputs(*WON, faults=("The challenger is broken: 3 NaN.",)), "reject", "broken"),
+        (inputs(*WON, n_users=49), "inconclusive", "retrieval has 49 test users, fewer than the 50"),
+        (inputs(*WON, champion_faults=("The champion cannot be scored: a file is missing.",)), "inconclusive",
          "a file is missing"),
-        (evidence(*WON, facts={"data_faults": ("the challenger was made from snapshot a.",)}), "inconclusive",
+        (inputs(*WON, facts={"data_faults": ("the challenger was made from snapshot a.",)}), "inconclusive",
          "made from snapshot a"),
-        (evidence(*WON, facts={"leaks": ("Signal 'x' has a timestamp after the cutoff.",)}), "reject", "Signal 'x'"),
-        (evidence(*WON, facts={"suspicions": ("Signal 'x' may leak the outcome.",)}), "inconclusive", "Signal 'x'"),
-        (evidence(*WON, coverage=COVERAGE | {"challenger": 0.2}), "keep", "62% (20.00% of the catalogue, 32.00% bef"),
-        (evidence(*WON, coverage={"challenger": 0.3}), "inconclusive", "catalogue coverage could not be compared"),
-        (evidence(*WON, auc=0.49), "reject", "Ranking AUC is 0.4900, and the policy asks for at least 0.5"),
-        (evidence(*WON, auc=NAN), "inconclusive", "Ranking AUC could not be computed"),
-        (evidence(), "promote", "no champion yet"),
-        (evidence(comparisons=POPULAR[:1]), "inconclusive", "Ranking AUC could not be compared with that of the most"),
+        (inputs(*WON, facts={"leaks": ("Signal 'x' has a timestamp after the cutoff.",)}), "reject", "Signal 'x'"),
+        (inputs(*WON, facts={"suspicions": ("Signal 'x' may leak the outcome.",)}), "inconclusive", "Signal 'x'"),
+        (inputs(*WON, coverage=COVERAGE | {"challenger": 0.2}), "keep", "62% (20.00% of the catalogue, 32.00% bef"),
+        (inputs(*WON, coverage={"challenger": 0.3}), "inconclusive", "catalogue coverage could not be compared"),
+        (inputs(*WON, auc=0.49), "reject", "Ranking AUC is 0.4900, and the policy asks for at least 0.5"),
+        (inputs(*WON, auc=NAN), "inconclusive", "Ranking AUC could not be computed"),
+        (inputs(), "promote", "no champion yet"),
+        (inputs(comparisons=POPULAR[:1]), "inconclusive", "Ranking AUC could not be compared with that of the most"),
         (
-            evidence(comparisons=[POPULAR[0], row("ranking", "auc", "popular", -0.1, 0.2)]),
+            inputs(comparisons=[POPULAR[0], row("ranking", "auc", "popular", -0.1, 0.2)]),
             "keep",
             "Ranking AUC is better than that of the most popular items by 0.0500",
         ),
         (
-            evidence(comparisons=[row("retrieval", NDCG, "popular", -0.2, -0.1), *WON], has_champion=True),
+            inputs(comparisons=[row("retrieval", NDCG, "popular", -0.2, -0.1), *WON], has_champion=True),
             "reject",
             "Worse than the most popular items: Retrieval NDCG@10 is worse than that of the most popular items by",
         ),
@@ -167,32 +167,32 @@ def test_truth_table(case, verdict, reason):
     ],
 )
 def test_a_staging_check_stops_skew_slowness_and_size(found, verdict, reason):
-    decision = decide(evidence(*WON, facts={"staging": STAGING._replace(**found)}), POLICY)
+    decision = decide(inputs(*WON, facts={"staging": STAGING._replace(**found)}), POLICY)
     assert decision.verdict == verdict
     assert reason in decision.reasons[0]
 
 
 def test_without_a_champion_there_is_nothing_to_be_as_quick_as():
     alone = STAGING._replace(champion_latency_p50_ms=None, champion_bundle_bytes=None)
-    decision = decide(evidence(facts={"staging": alone}), POLICY)
+    decision = decide(inputs(facts={"staging": alone}), POLICY)
     assert decision.verdict == "promote"
-    assert finding(decision, "Latency against the champion").outcome == "not asked"
+    assert rule_result(decision, "Latency against the champion").outcome == "not asked"
 
 
 def test_expired_values_of_a_staging_check_are_stated():
-    decision = decide(evidence(*WON, facts={"staging": STAGING}), POLICY)
-    assert "7 expired values became null" in finding(decision, "Online as offline").seen
+    decision = decide(inputs(*WON, facts={"staging": STAGING}), POLICY)
+    assert "7 expired values became null" in rule_result(decision, "Online as offline").seen
 
 
 def test_where_a_staging_check_is_required_as_it_is_by_default_none_is_inconclusive():
-    decision = decide(evidence(*WON), Policy())
+    decision = decide(inputs(*WON), Policy())
     assert decision.verdict == "inconclusive"
     assert decision.reasons[0].startswith("Inconclusive: Not checked in staging")
 
 
 def test_a_model_that_cannot_be_served_is_rejected_also_where_no_staging_check_is_required():
     broken = STAGING._replace(n_requests=0, fault="the server did not start")
-    decision = decide(evidence(*WON, facts={"staging": broken}), POLICY)
+    decision = decide(inputs(*WON, facts={"staging": broken}), POLICY)
     assert decision.verdict == "reject"
     assert "The model cannot be served: the server did not start" in decision.reasons
 
@@ -206,8 +206,8 @@ def test_a_model_that_cannot_be_served_is_rejected_also_where_no_staging_check_i
     ],
 )
 def test_tokens_must_keep_a_critical_signal(kept, verdict, reason):
-    policy = replace(POLICY, guardrails=GuardrailPolicy(critical_signals=("age",), min_retention=0.5))
-    decision = decide(evidence(*WON, facts={"retention": kept}), policy)
+    policy = replace(POLICY, guardrails=GuardrailPolicy(critical_signals=("age",), min_recovered=0.5))
+    decision = decide(inputs(*WON, facts={"recovered": kept}), policy)
     assert decision.verdict == verdict
     assert reason in decision.reasons[0]
 
@@ -224,7 +224,7 @@ def test_tokens_must_keep_a_critical_signal(kept, verdict, reason):
 )
 def test_a_guard_that_may_have_fallen_too_far_keeps_the_champion(guard):
     others = [one for one in GUARDS if one.metric != guard.metric]
-    verdict, reasons, _ = decide(evidence(BETTER, guard, *others), POLICY)
+    verdict, reasons, _ = decide(inputs(BETTER, guard, *others), POLICY)
     assert verdict == "keep"
     assert reasons[0].startswith("Guarded, and may have got worse by more than 0.0")
     assert reasons[1].startswith("Ranking AUC is better than the champion's by 0.0055")
@@ -245,8 +245,8 @@ def test_a_difference_is_said_to_be_better_or_worse_whichever_way_the_metric_cou
 
 def test_a_margin_shows_what_it_saw_in_the_same_words():
     worse = [one for one in GUARDS if one.metric != "ece"] + [row("ranking", "ece", "champion", 0.0077, 0.0277)]
-    decision = decide(evidence(BETTER, *worse), POLICY)
-    assert finding(decision, "Ranking calibration error against the champion").seen == (
+    decision = decide(inputs(BETTER, *worse), POLICY)
+    assert rule_result(decision, "Ranking calibration error against the champion").seen == (
         "0.0177 worse (0.0277 worse to 0.0077 worse)"
     )
 
@@ -257,7 +257,7 @@ def on_slice(name, p, *, n_users=100, low=-0.05, high=-0.02):
 
 
 def test_a_slice_that_fell_beyond_doubt_keeps_the_champion_and_is_named():
-    decision = decide(evidence(*WON, on_slice("new users", 0.001), on_slice("returning users", 0.9)), POLICY)
+    decision = decide(inputs(*WON, on_slice("new users", 0.001), on_slice("returning users", 0.9)), POLICY)
     assert decision.verdict == "keep"
     assert decision.reasons[0].startswith(
         "A slice got worse by more than 0.01: Ranking AUC on new users is worse than the champion's by 0.0350"
@@ -267,11 +267,11 @@ def test_a_slice_that_fell_beyond_doubt_keeps_the_champion_and_is_named():
 def test_holm_asks_more_of_the_first_of_many_slices():
     many = [on_slice(f"slice {i}", 0.9) for i in range(19)]
     verdict = {
-        p: decide(evidence(*WON, on_slice("odd", p), *many), POLICY).verdict for p in (0.0024, 0.0026)
+        p: decide(inputs(*WON, on_slice("odd", p), *many), POLICY).verdict for p in (0.0024, 0.0026)
     }  # 0.05 / 20 is the bar
     assert verdict == {0.0024: "keep", 0.0026: "promote"}
     alone = replace(POLICY, slices=SlicePolicy(correction="none"))
-    assert decide(evidence(*WON, on_slice("odd", 0.0026), *many), alone).verdict == "keep"
+    assert decide(inputs(*WON, on_slice("odd", 0.0026), *many), alone).verdict == "keep"
 
 
 def test_after_the_first_fallen_slice_holm_asks_less_of_the_next_and_bonferroni_does_not():
@@ -280,8 +280,8 @@ def test_after_the_first_fallen_slice_holm_asks_less_of_the_next_and_bonferroni_
         correction: sum(
             one.rule.startswith("Slice ")
             for one in decide(
-                evidence(*WON, *rows), replace(POLICY, slices=SlicePolicy(correction=correction))
-            ).findings
+                inputs(*WON, *rows), replace(POLICY, slices=SlicePolicy(correction=correction))
+            ).rule_results
         )
         for correction in ("holm", "bonferroni")
     }
@@ -290,22 +290,22 @@ def test_after_the_first_fallen_slice_holm_asks_less_of_the_next_and_bonferroni_
 
 def test_a_tiny_slice_is_not_judged_and_where_it_is_required_nothing_can_be_concluded():
     tiny = on_slice("new users", 0.0001, n_users=20)
-    decision = decide(evidence(*WON, tiny), POLICY)
+    decision = decide(inputs(*WON, tiny), POLICY)
     assert decision.verdict == "promote"
-    assert finding(decision, "Slices").seen == "0 judged, 1 with fewer than 50 users or no number"
+    assert rule_result(decision, "Slices").seen == "0 judged, 1 with fewer than 50 users or no number"
     required = replace(POLICY, slices=SlicePolicy(required=("new users",)))
-    decision = decide(evidence(*WON, tiny), required)
+    decision = decide(inputs(*WON, tiny), required)
     assert decision.verdict == "inconclusive"
     assert "the slice 'new users', which the policy requires, is not there or has fewer than 50" in decision.reasons[0]
 
 
 def test_retrieval_decides_where_there_is_no_ranking_task_and_the_policy_names_the_metric():
     rows = [row("retrieval", NDCG, "champion", 0.001, 0.01), *GUARDS[1:3]]
-    alone = evidence(comparisons=[POPULAR[0], *rows], n_users={"retrieval": 100}, has_champion=True)
+    alone = inputs(comparisons=[POPULAR[0], *rows], n_users={"retrieval": 100}, has_champion=True)
     assert alone.main_metrics(POLICY) == [("retrieval", NDCG)]
     assert decide(alone, POLICY).verdict == "promote"
     recall = DecisionPolicy(primary={"ranking": "auc", "retrieval": "recall"}, tasks=("retrieval", "ranking"))
-    assert evidence().main_metrics(replace(POLICY, decision=recall)) == [
+    assert inputs().main_metrics(replace(POLICY, decision=recall)) == [
         ("retrieval", "recall@10"),
         ("ranking", "auc"),
     ]
@@ -313,7 +313,7 @@ def test_retrieval_decides_where_there_is_no_ranking_task_and_the_policy_names_t
 
 def test_a_backfill_promotes_only_where_the_policy_allows_it():
     allowed = replace(POLICY, decision=DecisionPolicy(allow_backfill=True))
-    decision = decide(evidence(*WON, facts={"is_backfill": True}), allowed)
+    decision = decide(inputs(*WON, facts={"is_backfill": True}), allowed)
     assert decision.verdict == "promote"
     assert "This is a backfill, which the policy allows to promote." in decision.reasons
 
@@ -321,37 +321,39 @@ def test_a_backfill_promotes_only_where_the_policy_allows_it():
 def test_a_first_model_must_beat_every_baseline_that_the_policy_names():
     policy = replace(POLICY, first_model=FirstModelPolicy(baselines=("popular", "trees")))
     trees = row("ranking", "auc", "trees", -0.01, 0.01)
-    assert decide(evidence(comparisons=[*POPULAR, trees]), policy).verdict == "keep"
-    assert decide(evidence(comparisons=[*POPULAR, trees]), POLICY).verdict == "promote"
+    assert decide(inputs(comparisons=[*POPULAR, trees]), policy).verdict == "keep"
+    assert decide(inputs(comparisons=[*POPULAR, trees]), POLICY).verdict == "promote"
 
 
 def test_a_later_look_decides_by_its_own_wider_interval_and_says_so():
     looks = Looks(n_earlier=3, new=0.0)
     wider = row("ranking", "auc", "champion", -0.001, 0.012)._replace(confidence=looks.confidence(0.95))
-    decision = decide(evidence(*WON, at_look=(wider,), facts={"looks": looks}), POLICY)
+    decision = decide(inputs(*WON, at_look=(wider,), facts={"looks": looks}), POLICY)
     assert decision.verdict == "keep"
     assert "(99.58% interval: 0.0010 worse to 0.0120 better" in decision.reasons[0]
-    assert finding(decision, "Looks at these test data").seen == (
+    assert rule_result(decision, "Looks at these test data").seen == (
         "3 other models were judged on some of them before, 0% of the requests are new: 99.58% intervals decide"
     )
-    assert finding(decide(evidence(*WON), POLICY), "Looks at these test data").seen == "the first: 95% intervals decide"
+    assert (
+        rule_result(decide(inputs(*WON), POLICY), "Looks at these test data").seen == "the first: 95% intervals decide"
+    )
 
 
 def test_a_first_model_after_other_first_models_must_beat_the_baseline_at_its_look():
     wider = row("ranking", "auc", "popular", -0.01, 0.3)._replace(confidence=0.99)
-    assert decide(evidence(at_look=(wider,), facts={"looks": Looks(2, 0.0)}), POLICY).verdict == "keep"
-    assert decide(evidence(), POLICY).verdict == "promote"
+    assert decide(inputs(at_look=(wider,), facts={"looks": Looks(2, 0.0)}), POLICY).verdict == "keep"
+    assert decide(inputs(), POLICY).verdict == "promote"
 
 
 def test_the_confidence_is_written_in_the_reasons():
-    ninety = replace(POLICY, decision=DecisionPolicy(confidence=0.9), honesty=HonestyPolicy(max_signal_auc=1.0))
-    assert "90% interval" in decide(evidence(*WON), ninety).reasons[0]
+    ninety = replace(POLICY, decision=DecisionPolicy(confidence=0.9), leakage=LeakagePolicy(max_signal_auc=1.0))
+    assert "90% interval" in decide(inputs(*WON), ninety).reasons[0]
 
 
 def test_every_rule_says_what_was_asked_and_what_was_seen_and_every_stop_has_a_reason():
-    cases = [evidence(*WON), evidence(), evidence(*GUARDS), evidence(*WON, facts={"staging": STAGING})]
+    cases = [inputs(*WON), inputs(), inputs(*GUARDS), inputs(*WON, facts={"staging": STAGING})]
     for case in cases:
-        for one in decide(case, POLICY).findings:
+        for one in decide(case, POLICY).rule_results:
             assert one.rule
             assert one.asked
             assert one.seen
@@ -360,7 +362,7 @@ def test_every_rule_says_what_was_asked_and_what_was_seen_and_every_stop_has_a_r
 
 def test_weights_that_a_person_rolled_back_are_kept_whatever_they_reach():
     told = "ann@desk rolled version 3 back at 2026-01-05T09:00: returns rose"
-    decision = decide(evidence(*WON, facts={"rolled_back": told}), POLICY)
+    decision = decide(inputs(*WON, facts={"rolled_back": told}), POLICY)
     assert decision.verdict == "keep"
     assert decision.reasons[0].startswith(f"These very weights were in service before: {told}. No run promotes")
-    assert decide(evidence(*WON, facts={"rolled_back": ""}), POLICY).verdict == "promote"
+    assert decide(inputs(*WON, facts={"rolled_back": ""}), POLICY).verdict == "promote"

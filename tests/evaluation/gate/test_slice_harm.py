@@ -30,7 +30,7 @@ def decisions(n_resamples, confidence, harm, n_pairs, seed=0):
 def test_a_slice_that_fell_far_is_found_with_few_draws_and_at_a_strict_confidence(n_resamples, confidence):
     for decision in decisions(n_resamples, confidence, harm=0.1, n_pairs=3):
         assert decision.verdict == "keep"
-        assert [one.rule for one in decision.findings if one.outcome == "failed"] == [
+        assert [one.rule for one in decision.rule_results if one.outcome == "failed"] == [
             "Slice slice 0: Retrieval NDCG@10"
         ]
 
@@ -38,5 +38,5 @@ def test_a_slice_that_fell_far_is_found_with_few_draws_and_at_a_strict_confidenc
 @pytest.mark.parametrize("n_resamples", [100, 1000])
 def test_a_slice_that_fell_by_the_margin_alone_is_seldom_called_harmed(n_resamples):
     found = list(decisions(n_resamples, 0.95, harm=Policy().slices.margin, n_pairs=200, seed=1))
-    n_false = sum(any(one.rule.startswith("Slice ") for one in decision.findings) for decision in found)
+    n_false = sum(any(one.rule.startswith("Slice ") for one in decision.rule_results) for decision in found)
     assert n_false <= 10  # 5 % over all six slices; only one of them lies at the margin

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lrm.evaluation.metrics.bootstrap import Statistic
-from lrm.evaluation.policy import HonestyPolicy, Policy
+from lrm.evaluation.policy import LeakagePolicy, Policy
 from lrm.evaluation.signals.costs import value_bytes
 from lrm.evaluation.signals.feature_report import clear_up_to, is_clear, judge, recovered, share_of_lift
 from lrm.evaluation.signals.target_leakage import suspicion
@@ -124,17 +124,19 @@ def test_a_verdict_follows_from_the_intervals(found, verdict, reason):
 
 
 def test_the_more_signals_are_judged_the_clearer_a_worth_must_be():
-    worth, none = ([worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0))  # about three deviations, and none
-    assert is_clear(*worth, clear_up_to([worth] + [none] * 9, 0.95))
-    assert not is_clear(*worth, clear_up_to([worth] + [none] * 49, 0.95))
+    importance, none = (
+        [worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0)
+    )  # about three deviations, and none
+    assert is_clear(*importance, clear_up_to([importance] + [none] * 9, 0.95))
+    assert not is_clear(*importance, clear_up_to([importance] + [none] * 49, 0.95))
 
 
 def test_the_more_signals_are_worth_something_the_less_clear_each_must_be():
     """Three deviations are found by chance once in 740: of a hundred worths that is little of thirty, much of one."""
-    worth, none = ([worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0))
-    chances = [clear_up_to([worth] * n + [none] * (100 - n), 0.95) for n in (0, 1, 30, 100)]
+    importance, none = ([worth_of(auc=auc)["ranking"]["auc"]] for auc in (0.0018, 0.0))
+    chances = [clear_up_to([importance] * n + [none] * (100 - n), 0.95) for n in (0, 1, 30, 100)]
     assert chances == pytest.approx([0.00025, 0.00025, 0.0075, 0.025])
-    assert [is_clear(*worth, chance) for chance in chances] == [False, False, True, True]
+    assert [is_clear(*importance, chance) for chance in chances] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("alike", [0.0, 0.8])
@@ -145,9 +147,9 @@ def test_of_the_signals_that_are_clear_few_are_worthless(alike):
     for _ in range(1000):
         shared, own = rng.standard_normal((100, 1)), rng.standard_normal((100, 3))
         values = truth + np.sqrt(alike) * shared + np.sqrt(1 - alike) * own
-        worths = [[Statistic(value, value + noise, 60) for value in row] for row in values.tolist()]
-        chance = clear_up_to(worths, 0.95)
-        clear = np.array([any(is_clear(worth, chance / 3) for worth in row) for row in worths])
+        importances = [[Statistic(value, value + noise, 60) for value in row] for row in values.tolist()]
+        chance = clear_up_to(importances, 0.95)
+        clear = np.array([any(is_clear(importance, chance / 3) for importance in row) for row in importances])
         worthless.append(clear[:80].sum() / max(1, clear.sum()))
         found.append(clear.sum())
     assert np.mean(worthless) < 0.025
@@ -165,11 +167,11 @@ def test_a_worth_that_some_draws_lack_is_as_clear_as_the_others_make_it():
 def test_a_signal_of_the_request_that_carries_the_retrieval_is_suspicious():
     query = next(signal for signal in SIGNALS if signal.name == "country")
     assert "60% of the retrieval NDCG rests on it" in suspicion(
-        query, alone=math.nan, carried=0.6, bars=HonestyPolicy()
+        query, alone=math.nan, carried=0.6, bars=LeakagePolicy()
     )
-    assert suspicion(query, alone=0.94, carried=0.4, bars=HonestyPolicy()) == ""
+    assert suspicion(query, alone=0.94, carried=0.4, bars=LeakagePolicy()) == ""
     history = next(signal for signal in SIGNALS if signal.name == "title")
-    assert suspicion(history, alone=math.nan, carried=0.9, bars=HonestyPolicy()) == ""
+    assert suspicion(history, alone=math.nan, carried=0.9, bars=LeakagePolicy()) == ""
 
 
 @pytest.mark.parametrize(

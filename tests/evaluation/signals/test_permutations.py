@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from lrm.evaluation.held_out import prepare
 from lrm.evaluation.predictions import item_rows
-from lrm.evaluation.signals.permutation_importance import _answers, only, set_up, spread, worth
+from lrm.evaluation.signals.permutation_importance import _answers, importance, only, set_up, spread
 from lrm.evaluation.signals.permutations import columns, shuffled
-from lrm.evaluation.test_set import prepare
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.presets import preset
@@ -105,13 +105,13 @@ def test_where_few_candidates_are_taken_all_of_them_are_asked_for_and_three_time
     rare = pl.Series(np.random.default_rng(0).random(tables.candidates.height) < 0.05).cast(pl.Float32)
     tables = tables._replace(candidates=tables.candidates.with_columns(label=rare))
     config = replace(preset("tiny").evaluation, importance_tokens=10**9)
-    exam = prepare(tables, SIGNALS, config, seed=0)
-    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
-    asked = trial.exam.ranking.label
-    assert asked.sum() == exam.ranking.label.sum()
+    held_out = prepare(tables, SIGNALS, config, seed=0)
+    trial = set_up(held_out, recommender, config, n_resamples=100, seed=0)
+    asked = trial.held_out.ranking.label
+    assert asked.sum() == held_out.ranking.label.sum()
     assert (asked.size - asked.sum()) / asked.sum() == pytest.approx(3, rel=0.15)
-    assert trial.asked.candidates.height == exam.ranking.label.size
-    kept = (asked.size - asked.sum()) / (exam.ranking.label.size - exam.ranking.label.sum())
+    assert trial.asked.candidates.height == held_out.ranking.label.size
+    kept = (asked.size - asked.sum()) / (held_out.ranking.label.size - held_out.ranking.label.sum())
     assert trial.share == pytest.approx(kept, rel=0.15)
 
 
@@ -126,7 +126,7 @@ def test_log_losses_are_those_of_all_candidates_where_others_are_left_out(world)
         """Says of every candidate what is true of them on average."""
 
         def candidate_logits(self, request_ids):
-            return np.full(trial.exam.ranking.label.size, np.log(is_taken.mean() / (1 - is_taken.mean())))
+            return np.full(trial.held_out.ranking.label.size, np.log(is_taken.mean() / (1 - is_taken.mean())))
 
     found = _answers(trial, Rate(), tasks=["ranking"])["ranking"]
     mean = is_taken.mean()
@@ -142,15 +142,15 @@ def test_a_sample_without_a_taken_candidate_keeps_the_others(world):
     tables = tables._replace(candidates=tables.candidates.with_columns(label=label), targets=tables.targets.clear())
     config = replace(preset("tiny").evaluation, importance_tokens=1)
     trial = set_up(prepare(tables, SIGNALS, config, seed=0), recommender, config, n_resamples=100, seed=0)
-    assert (trial.share, trial.exam.ranking.label.size) == (1.0, trial.asked.candidates.height)
+    assert (trial.share, trial.held_out.ranking.label.size) == (1.0, trial.asked.candidates.height)
 
 
 def test_a_signal_of_candidates_alone_is_weighed_over_the_histories_that_are_kept(world):
     tables, recommender, _, _ = world
     config = replace(preset("tiny").evaluation, importance_tokens=20_000)
-    exam = prepare(tables, SIGNALS, config, seed=0)
-    trial = set_up(exam, recommender, config, n_resamples=100, seed=0)
-    assert set(trial.scorer._kept) == set(trial.exam.tables.requests["request_id"])
-    kept = worth(trial, [named("affinity")])
-    whole = worth(trial._replace(scorer=Scorer(recommender, trial.exam.tables)), [named("affinity")])
+    held_out = prepare(tables, SIGNALS, config, seed=0)
+    trial = set_up(held_out, recommender, config, n_resamples=100, seed=0)
+    assert set(trial.scorer._kept) == set(trial.held_out.tables.requests["request_id"])
+    kept = importance(trial, [named("affinity")])
+    whole = importance(trial._replace(scorer=Scorer(recommender, trial.held_out.tables)), [named("affinity")])
     assert kept["ranking"]["auc"].value == pytest.approx(whole["ranking"]["auc"].value, abs=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lrm.evaluation.policy import HonestyPolicy
+from lrm.evaluation.policy import LeakagePolicy
 from lrm.evaluation.signals.target_leakage import LEAST_TARGETS, content_auc, suspicions
 from lrm.features.tables import read
 from lrm.presets import preset
@@ -54,7 +54,7 @@ def test_content_that_tells_who_was_chosen_is_suspicious_and_no_other_is(world):
     assert min(areas["chosen_at_last"], areas["fate"]) > 0.85
     others = [area for name, area in areas.items() if name not in ("chosen_at_last", "fate")]
     assert max(others) < 0.7
-    said = suspicions(CONTENT, areas, HonestyPolicy(max_signal_auc=0.85))
+    said = suspicions(CONTENT, areas, LeakagePolicy(max_signal_auc=0.85))
     assert [text.split("'")[1] for text in said] == ["chosen_at_last", "fate"]
     assert "alone it orders outcomes with an area under the curve of" in said[0]
 

@@ -3,9 +3,9 @@ import polars as pl
 import pytest
 import torch
 
-from lrm.evaluation.signals.linear_probe import Rows, linear, members, raw, retained
+from lrm.evaluation.signals.linear_probe import Rows, linear, members, raw, recovered
 from lrm.evaluation.signals.target_leakage import alone_auc
-from lrm.evaluation.signals.token_probes import retention, states, tokens, two_sides
+from lrm.evaluation.signals.token_probes import probe_tokens, states, tokens, two_sides
 from lrm.features.tables import read
 from lrm.model.scoring import Scorer
 from lrm.presets import preset
@@ -27,30 +27,30 @@ def world(examples, tmp_path_factory):
     """A trained model, its corpus, and what its tokens keep."""
     recommender = train(examples, tmp_path_factory.mktemp("retention"))
     corpus = encode_corpus(read(examples), SIGNALS, recommender.vocabulary)
-    return recommender, corpus, retention(recommender, corpus, n_requests=400, n_rows=1000, seed=0)
+    return recommender, corpus, probe_tokens(recommender, corpus, n_requests=400, n_rows=1000, seed=0)
 
 
 def test_a_signal_planted_in_the_inputs_is_read_back_and_an_absent_one_is_not():
     number = of_inputs(lambda part: part[:, :1] - 2 * part[:, 1:2])
     choice = of_inputs(lambda part: (part[:, :1] > 0) * 5)
     bag = of_inputs(lambda part: np.where(part[:, :3] > 0, [4, 5, 6], 0))
-    assert retained(INPUTS, number, DENSE) > 0.99
-    assert retained(INPUTS, choice, SPARSE) > 0.7
-    assert retained(INPUTS, bag, BAG) > 0.7
-    assert retained(INPUTS, of_inputs(lambda part: part[:, :2]), EMBEDDING) > 0.99
+    assert recovered(INPUTS, number, DENSE) > 0.99
+    assert recovered(INPUTS, choice, SPARSE) > 0.7
+    assert recovered(INPUTS, bag, BAG) > 0.7
+    assert recovered(INPUTS, of_inputs(lambda part: part[:, :2]), EMBEDDING) > 0.99
     absent = Rows(*(RNG.normal(size=(len(part), 1)).astype(np.float32) for part in INPUTS))
-    assert abs(retained(INPUTS, absent, DENSE)) < 0.1
-    assert retained(INPUTS, Rows(*(np.sign(part) for part in absent)), SPARSE) < 0.05
+    assert abs(recovered(INPUTS, absent, DENSE)) < 0.1
+    assert recovered(INPUTS, Rows(*(np.sign(part) for part in absent)), SPARSE) < 0.05
 
 
 def test_a_probe_is_not_asked_for_what_does_not_vary():
     constant = of_inputs(lambda part: np.ones((len(part), 1)))
     missing = of_inputs(lambda part: np.full((len(part), 1), np.nan))
-    assert np.isnan(retained(INPUTS, constant, DENSE))
-    assert np.isnan(retained(INPUTS, constant, SPARSE))
-    assert np.isnan(retained(INPUTS, missing, DENSE))
+    assert np.isnan(recovered(INPUTS, constant, DENSE))
+    assert np.isnan(recovered(INPUTS, constant, SPARSE))
+    assert np.isnan(recovered(INPUTS, missing, DENSE))
     nothing = Rows(np.zeros((0, 1), dtype=np.float32), np.zeros((0, 1), dtype=np.float32))
-    assert np.isnan(retained(Rows(INPUTS.fit[:0], INPUTS.score[:0]), nothing, BAG))
+    assert np.isnan(recovered(Rows(INPUTS.fit[:0], INPUTS.score[:0]), nothing, BAG))
 
 
 def test_a_ridge_regression_predicts_close_to_a_linear_truth():
@@ -71,7 +71,7 @@ def test_categories_are_the_frequent_ones_of_the_fitting_rows_and_one_for_the_re
 def test_a_bag_that_no_fitting_row_fills_is_not_asked_for_and_orders_nothing(tables):
     empty = Rows(np.zeros((400, 3), dtype=np.int32), np.array([[4, 5, 0]] * 300, dtype=np.int32))
     assert members(empty, BAG).score.shape == (300, 0)
-    assert np.isnan(retained(INPUTS, empty, BAG))
+    assert np.isnan(recovered(INPUTS, empty, BAG))
     never = pl.lit(None, dtype=pl.List(pl.String)).alias("tags")
     held = [getattr(tables, name).with_columns(never) for name in ("events", "candidates", "items")]
     tables = tables._replace(events=held[0], candidates=held[1], items=held[2])
@@ -94,7 +94,7 @@ def test_every_signal_is_probed_in_every_maker_that_reads_it_between_floor_and_c
 
 def test_the_prompt_alone_gives_the_same_numbers_and_leaves_the_rest_out(world):
     recommender, corpus, found = world
-    short = retention(recommender, corpus, n_requests=400, n_rows=1000, seed=0, only_prompt=True)
+    short = probe_tokens(recommender, corpus, n_requests=400, n_rows=1000, seed=0, only_prompt=True)
     assert [each.prompt for each in short] == [each.prompt for each in found]
     assert all(np.isnan(each.floor) and np.isnan(each.after) for each in short)
 

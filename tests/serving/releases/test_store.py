@@ -28,7 +28,7 @@ def released(root, version, *, weights=b"weights"):
     (folder / BUNDLE / "weights").write_bytes(weights)
     files = bundles.digest(folder / BUNDLE)
     content = bundles.content_sha256(files)
-    (folder / BUNDLE / bundles.BUNDLE).write_text(json.dumps({"content_sha256": content, "files": files}))
+    (folder / BUNDLE / bundles.BUNDLE).write_text(json.dumps({"format": 1, "content_sha256": content, "files": files}))
     (folder / ITEMS).write_bytes(b"items")
     (folder / "online").mkdir()
     (folder / "online" / "online.db").write_bytes(version.encode() * 100_000)
