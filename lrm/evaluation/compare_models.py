@@ -93,7 +93,7 @@ def compare_models(
         carrier=rests_on,
         is_carried=is_carried,
         is_identical=len(weights) < len(about),
-        probe_tokens=recovered(features) if features is not None else {},
+        recovered=recovered(features) if features is not None else {},
     )
     return ModelComparison(predictions, about, facts, recommendations, features)
 

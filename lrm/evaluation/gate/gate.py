@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (
     accuracy_rules.slices,
     plausibility.plausibility,
     guardrails.coverage,
-    guardrails.probe_tokens,
+    guardrails.critical_signals,
     guardrails.staging,
     guardrails.backfill,
     guardrails.rolled_back,

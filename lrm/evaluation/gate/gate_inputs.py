@@ -40,7 +40,7 @@ class Facts(NamedTuple):
     staging: StagingResults | None = None
     looks: Looks = Looks()
     """What earlier looks at these test data leave to this one."""
-    probe_tokens: Mapping[str, float] = {}
+    recovered: Mapping[str, float] = {}
     """{signal: the share of what can be read from the signal itself that can be read from its tokens}."""
 
 

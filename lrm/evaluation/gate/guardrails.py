@@ -101,11 +101,11 @@ def _at_most(rule: str, own: float, most: float, unit: str, *, verdict: str) -> 
     return failed(rule, asked, seen, f"{rule}: {seen}; asked: {asked}.", verdict=verdict)
 
 
-def probe_tokens(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
+def critical_signals(inputs: GateInputs, policy: Policy) -> list[RuleResult]:
     """The tokens keep what the critical signals say."""
     found, least = [], policy.guardrails.min_recovered
     for signal in policy.guardrails.critical_signals:
-        kept = inputs.facts.probe_tokens.get(signal, math.nan)
+        kept = inputs.facts.recovered.get(signal, math.nan)
         rule, asked, seen = f"Tokens keep {signal}", f"at least {least:.0%} of what can be read", f"{kept:.0%}"
         if math.isnan(kept):
             reason = f"what tokens keep of the critical signal {signal!r} was not measured."
