@@ -228,6 +228,7 @@ def _run(client: Any, image: str, command: list[str], volumes: dict[str, Any], *
 
     Stands in for `kfp.local.docker_task_handler.run_docker_container`, which lets the container remove itself: its exit
     status is lost when that is quick, and taken for success; podman 4 answers 500; and an interrupt leaves it running.
+    kfp offers no other way: its handler calls that function by name, and the type of the runner chooses the handler.
     """
     client.api.timeout = ENGINE_SECONDS
     try:

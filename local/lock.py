@@ -1,4 +1,7 @@
-"""One at a time: a lock file that names its holder, and that no dead process can hold."""
+"""Let one process in at a time: a lock file that names its holder, and that no dead process can hold.
+
+`filelock` does not fit: it gives no descriptor, and a child process that inherits one holds this lock as well.
+"""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
 from lrm.errors import LrmError
 
@@ -63,15 +64,19 @@ def patiently(call: Callable[[], T], *, waits: tuple[float, ...] = WAITS_SECONDS
     Raises:
         BaseException: what the last try raised.
     """
-    for wait in waits:
-        try:
-            return call()
-        except Exception as error:
-            if not passes(error):
-                raise
-            print(f"{type(error).__name__}: {error}; trying again in {wait:g} s", file=sys.stderr, flush=True)
-            time.sleep(wait)
-    return call()
+
+    def say(state: RetryCallState) -> None:
+        error, wait = state.outcome and state.outcome.exception(), state.upcoming_sleep
+        print(f"{type(error).__name__}: {error}; trying again in {wait:g} s", file=sys.stderr, flush=True)
+
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and passes(error)),
+        stop=stop_after_attempt(len(waits) + 1),
+        wait=wait_chain(*map(wait_fixed, (*waits, 0.0))),  # it asks for a wait after the last try, too
+        before_sleep=say,
+        reraise=True,
+    )
+    return retrying(call)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,7 +7,6 @@ Importing this module imports MLflow, which takes seconds: doors do it inside.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import logging
@@ -36,6 +35,7 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
 
 import pandas as pd
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import RegisteredModel
@@ -113,8 +113,7 @@ def connect(registry: str, name: str) -> Registry:
 def _make_store(path: Path) -> None:
     """Make a store beside its place and give it its name when it is whole: no other process ever opens half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock")):
         if path.is_file():
             return
         print(f"model registry: making {path} (once, up to half a minute)", file=sys.stderr, flush=True)

@@ -12,17 +12,20 @@ import torch
 
 CHECKPOINT_ROOT = "LRM_CHECKPOINTS"
 """Folder that outlives a killed run; without it, no checkpoint is kept."""
+PACKAGE = Path(__file__).parent.parent
 
 
-def identity(*parts: str) -> str:
-    """A name for the training that these parts (data snapshot, configuration, seed, start weights) decide.
+def identity(*parts: str, package: Path = PACKAGE) -> str:
+    """Name the training that these parts (data snapshot, configuration, seed, start weights) decide.
 
-    The code that trains is one of the parts: a run never goes on from what other code wrote.
+    The code that trains counts as well, in all subfolders: a run never resumes from a checkpoint of other code.
+
+    Args:
+        parts: texts that decide the training.
+        package: folder that holds the rooms with the code.
     """
-    rooms = Path(__file__).parent.parent
-    code = [
-        path.read_text() for room in ("tokens", "model", "training") for path in sorted((rooms / room).rglob("*.py"))
-    ]
+    paths = [path for room in ("tokens", "model", "training") for path in sorted((package / room).rglob("*.py"))]
+    code = [path.read_text() for path in paths]
     return hashlib.sha256("\0".join([*parts, *code]).encode()).hexdigest()[:16]
 
 

@@ -1,53 +1,52 @@
-"""A bounded memory of what was used last."""
+"""Keep what was used last, within a bound of bytes."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from cachetools import LRUCache
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """Values by key, within a bound of bytes: the one unused for longest goes first. Not for several threads."""
+    """Hold values by key: the value that is unused for longest is removed first. Not for several threads.
+
+    `LRUCache` raises an error when a value is larger than the bound, and keeps the old value of its key. Here such a
+    value is not held, and the old one is removed.
+    """
 
     def __init__(self, max_bytes: int, size: Callable[[V], int]) -> None:
-        self._max_bytes, self._size = max_bytes, size
-        self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self.n_bytes = 0
+        self._cache: Any = LRUCache(max_bytes, getsizeof=size)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._cache)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all values together."""
+        size: int = self._cache.currsize
+        return size
 
     def get(self, key: K) -> V | None:
-        """The value, which then counts as used; None where there is none."""
-        found = self._held.get(key)
-        if found is None:
-            return None
-        self._held.move_to_end(key)
-        return found[0]
+        """Return the value, which then counts as used; None if the key is not held."""
+        value: V | None = self._cache.get(key)
+        return value
 
     def put(self, key: K, value: V) -> None:
-        """Hold a value; one that is larger than the bound is not held."""
+        """Hold a value; a value that is larger than the bound is not held."""
         self.drop(key)
-        size = self._size(value)
-        if size > self._max_bytes:
+        try:
+            self._cache[key] = value
+        except ValueError:  # larger than the bound
             return
-        self._held[key] = (value, size)
-        self.n_bytes += size
-        while self.n_bytes > self._max_bytes:
-            _, (_, freed) = self._held.popitem(last=False)
-            self.n_bytes -= freed
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._held.clear()
-        self.n_bytes = 0
+        """Remove all values."""
+        self._cache.clear()
 
     def drop(self, key: K) -> None:
-        """Forget a key, if it is held."""
-        found = self._held.pop(key, None)
-        if found is not None:
-            self.n_bytes -= found[1]
+        """Remove a key if it is held."""
+        self._cache.pop(key, None)
