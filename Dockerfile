@@ -89,4 +89,4 @@ USER 1000:1000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as web; web.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-CMD ["python", "-m", "lrm.serving", "--bundle", "/models/release", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "lrm.serving", "--release", "/models/release", "--host", "0.0.0.0", "--port", "8000"]

@@ -43,7 +43,7 @@ from benchmarks.serving_bound import bound
 from benchmarks.serving_conditions import conditions
 from benchmarks.serving_load import at_rate, closed
 from benchmarks.serving_servers import OURS, measured, peers, request_of, served
-from benchmarks.serving_soak import soak
+from benchmarks.serving_soak import MISSES, soak
 from benchmarks.serving_world import made_release
 from lrm.errors import ServingError
 
@@ -135,14 +135,14 @@ def candidates(release: Path, options: argparse.Namespace) -> None:
     asks: list[Callable[[], Any]] = [lambda one=one: {"user_id": 0, "candidates": one} for one in chosen]
     asks.append(lambda: {"user_id": next(users) % options.users, "candidates": chosen[0]})
     p50, cpu, missed = (np.empty((CANDIDATE_ROUNDS + 1, len(asks))) for _ in range(3))
-    with served(OURS, release, "--prefix-mb", "1") as server:
+    with served(OURS, release, "--kv-cache-mb", "1") as server:
         for turn in np.ndindex(p50.shape):
             ask = asks[turn[1]]
             closed(server.port, "/v1/score", lambda _, ask=ask: ask(), clients=1, seconds=1e-3)
-            before, misses = server.cpu_seconds(), server.metrics()["lrm_prefix_misses"]
+            before, misses = server.cpu_seconds(), server.metrics()[MISSES]
             load = closed(server.port, "/v1/score", lambda _, ask=ask: ask(), clients=1, seconds=1)
             p50[turn], cpu[turn] = load.ms(50), 1000 * (server.cpu_seconds() - before) / max(1, len(load.latencies))
-            missed[turn] = (server.metrics()["lrm_prefix_misses"] - misses) / max(1, len(load.latencies))
+            missed[turn] = (server.metrics()[MISSES] - misses) / max(1, len(load.latencies))
     columns = [_medians(one[1:]) for one in (p50, p50 / p50[:, :1], cpu, cpu / cpu[:, :1])]  # the first round warms up
     names = [f"{n:,}" for n in sizes] + ["1, history decoded first"]
     print(markdown(("candidates", "p50 ms", "to one", "CPU ms", "to one"), list(zip(names, *columns, strict=True))))

@@ -86,7 +86,7 @@ def _compared(one: Condition, release: Path, options: argparse.Namespace) -> tup
         servers = {what: stack.enter_context(served(what, release)) for what in asked}
         for round_ in range(-1, ROUNDS):  # the first warms up
             for at, (what, server) in enumerate(servers.items()):
-                load, cpu = _asked(server, request_of(what, n_users=n_users), one, options, asked[what])
+                load, cpu = _prepare(server, request_of(what, n_users=n_users), one, options, asked[what])
                 asked[what] += sum(load.statuses.values())
                 if round_ >= 0:
                     rates[round_, at], cpus[round_, at], p50s[round_, at] = load.goodput, cpu, load.ms(50)
@@ -96,7 +96,7 @@ def _compared(one: Condition, release: Path, options: argparse.Namespace) -> tup
     return (*_medians(rates.T, 0), *_medians(ratios, 1), *_medians(p50s.T, 1))
 
 
-def _asked(
+def _prepare(
     server: Server, request: tuple[str, Callable[[int], Any]], one: Condition, options: argparse.Namespace, first: int
 ) -> tuple[Load, float]:
     """A closed loop that begins at the first request that was not asked yet, and its CPU seconds for each answer."""

@@ -21,26 +21,26 @@ def answering(release: Path, *, keeps: bool = False) -> Callable[[dict[str, Any]
 
     from lrm.model.heads import Wanted
     from lrm.schema import QUERY
-    from lrm.serving.engine.features import Row, describe
-    from lrm.serving.engine.request_checks import RECOMMEND, Question
+    from lrm.serving.engine.features import EntityRow, get_features
+    from lrm.serving.engine.request_checks import RECOMMEND, PredictRequest
     from lrm.serving.engine.scoring import best_items
-    from lrm.serving.engine.session import ask_of, open_service, user_keys
+    from lrm.serving.engine.session import open_session, scoring_request_of, user_keys
     from lrm.serving.release import read_release
 
     torch.set_num_threads(1)
-    service = open_service(read_release(release))
+    session = open_session(read_release(release))
 
     def read(user: Any) -> Any:
-        time, keys = service.release.as_of, user_keys(service, Question(RECOMMEND, user))
-        columns = describe(service.features, QUERY, [Row(keys, {}, time)]).columns
-        return ask_of(service, user, time, {name: values[0] for name, values in columns.items()})
+        time, keys = session.release.as_of, user_keys(session, PredictRequest(RECOMMEND, user))
+        columns = get_features(session.features, QUERY, [EntityRow(keys, {}, time)]).columns
+        return scoring_request_of(session, user, time, {name: values[0] for name, values in columns.items()})
 
     asked = functools.cache(read) if keeps else read
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         wanted = Wanted(body.get("k", K))
-        (best,) = best_items(service.recommender, service.items, [asked(body["user_id"])], [wanted])
-        return {"items": service.items.item_ids[best.rows].tolist(), "scores": best.scores.tolist()}
+        (best,) = best_items(session.recommender, session.items, [asked(body["user_id"])], [wanted])
+        return {"items": session.items.item_ids[best.rows].tolist(), "scores": best.scores.tolist()}
 
     answer({"user_id": 0})
     return answer

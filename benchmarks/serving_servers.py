@@ -64,7 +64,7 @@ class Server(NamedTuple):
 def served(what: str, release: Path, *arguments: str) -> Iterator[Server]:
     """Run a server until done with; `arguments` are further ones of our own."""
     port = free_port()
-    ours = ("--bundle", str(release), "--port", str(port))
+    ours = ("--release", str(release), "--port", str(port))
     commands = {
         OURS: ["lrm.serving", *arguments, *ours],
         SMALL: ["benchmarks.serving_small", *arguments, *ours],

@@ -11,5 +11,5 @@ from lrm.serving.__main__ import main
 from lrm.serving.engine import features
 
 if __name__ == "__main__":
-    features.VALUES_BYTES = int(sys.argv[1]) * 2**20
-    sys.exit(main(["--prefix-mb", sys.argv[1], *sys.argv[2:]]))
+    features.CACHE_BYTES = int(sys.argv[1]) * 2**20
+    sys.exit(main(["--kv-cache-mb", sys.argv[1], *sys.argv[2:]]))

@@ -21,8 +21,8 @@ from benchmarks.common import keep_table, markdown
 from benchmarks.serving_load import Load, at_rate, closed
 from benchmarks.serving_servers import PATH, SMALL, Server, served
 from lrm.errors import ServingError
-from lrm.serving.engine.features import VALUE_BYTES
-from lrm.serving.engine.session import REMEMBERED_BYTES
+from lrm.serving.engine.features import CACHE_ENTRY_BYTES
+from lrm.serving.engine.session import USER_STATE_BYTES
 from lrm.serving.release import CURRENT, Release, new_folder, put_in_service, read_release, write_release
 
 MEMORY_MB = 4
@@ -36,7 +36,11 @@ SCORED = 100
 PARTS = 10
 WARM, SWAP = "warm-up", "swap"
 SWAPPED_WITHIN_S = 120
-HELD, MISSES, EVENTS = "lrm_prefix_bytes", "lrm_prefix_misses", 'lrm_events_total{known="new"}'
+HELD, MISSES, EVENTS = (
+    "lrm_kv_cache_bytes",
+    'lrm_kv_cache_lookups_total{result="miss"}',
+    'lrm_events_ingested_total{status="new"}',
+)
 
 
 class Traffic:
@@ -133,7 +137,7 @@ class Soak:
             load = closed(port, PATH, self.traffic.recommend, clients=self.options.clients, seconds=seconds)
             return [load, *(other.result() for other in others)]
 
-    def swap(self, follower: Release) -> float:
+    def reload(self, follower: Release) -> float:
         """Put another release in service while users ask; returns seconds until it answers."""
         before = self.server.metrics()
         with ThreadPoolExecutor(1) as pool:
@@ -159,14 +163,15 @@ def soak(release: Path, options: argparse.Namespace) -> None:
         for part in range(1, PARTS + 1):
             run.ask(f"{part / PARTS:.0%}", lambda n, part=part: n >= warm + part * tenth)
             if part == PARTS // 2:
-                middle, seconds = run.lines[-1], run.swap(follower)
+                middle, seconds = run.lines[-1], run.reload(follower)
     header = ("after", "requests so far", "MB", "histories MB", "p99 ms", "evicted, at least", "events", "not answered")
     print(markdown(header, [line.cells() for line in run.lines]))
     memory = " / ".join(f"{line.mb:,.0f}" for line in (run.lines[0], middle, run.lines[-1]))
     print(
         f"\nMB after the warm-up / in the middle / at the end: {memory}. The release was swapped in {seconds:.1f} s. "
-        f"Each of the two memories has {MEMORY_MB} MB; that of values holds {MEMORY_MB * 2**20 // VALUE_BYTES:,} at "
-        f"most, and got one for each of {run.traffic.n_strangers:,} new users, besides those of others and of items."
+        f"Each of the two memories has {MEMORY_MB} MB; that of values holds "
+        f"{MEMORY_MB * 2**20 // CACHE_ENTRY_BYTES:,} at most, and got one for "
+        f"each of {run.traffic.n_strangers:,} new users, besides those of others and of items."
     )
     keep_table("serving_soak", {"swap_seconds": seconds, "lines": [line._asdict() for line in run.lines]})
 
@@ -177,7 +182,7 @@ def evicted(since: Mapping[str, float], now: Mapping[str, float]) -> int:
     Of those decoded, an event dropped one at most, and no more are held than fit if nothing were known of any.
     """
     decoded, events = (now.get(name, 0.0) - since.get(name, 0.0) for name in (MISSES, EVENTS))
-    return max(0, int(decoded - events - now[HELD] / REMEMBERED_BYTES))
+    return max(0, int(decoded - events - now[HELD] / USER_STATE_BYTES))
 
 
 def copied(release: Path, root: Path, version: str) -> Release:
@@ -195,9 +200,9 @@ def swapped_in(server: Server, follower: Release) -> float:
     put_in_service(follower)
     while time.perf_counter() - start < SWAPPED_WITHIN_S:
         now = server.metrics()
-        if now["lrm_swaps_refused"]:
+        if now['lrm_reloads_total{result="refused"}']:
             raise ServingError("the server refused the release that was to follow; roll one out by hand to see why")
-        if now["lrm_swaps"]:
+        if now['lrm_reloads_total{result="loaded"}']:
             return time.perf_counter() - start
         time.sleep(0.1)
     raise ServingError(f"the release was not swapped within {SWAPPED_WITHIN_S} s; serve it by hand")

@@ -73,7 +73,7 @@ EDGES = {
     "faiss": ("lrm/model/heads/_index.py",),
     "onnx": ("lrm/model/onnx_graph.py",),
     "onnxruntime": ("lrm/model/onnx_runtime.py",),
-    "fastapi": ("lrm/serving/http/app.py", "lrm/serving/http/routes.py"),
+    "fastapi": tuple(f"lrm/serving/http/{name}.py" for name in ("app", "errors", "routes", "status_routes")),
     "great_expectations": ("lrm/validation/",),
     "lightgbm": ("lrm/evaluation/",),
     "matplotlib": ("lrm/reporting/",),
@@ -204,3 +204,19 @@ def patterns(path: Path) -> list[str]:
 
 def test_no_path_is_taken_for_a_pattern():
     assert [found for path in sources() for found in patterns(path)] == []
+
+
+def private_names_of_others(path: Path) -> list[str]:
+    """Attributes that begin with an underscore and that the file itself does not define."""
+    tree = parsed(path)
+    nodes = list(ast.walk(tree))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    namedtuples = {"_replace", "_asdict", "_fields"}  # public, in spite of their names
+    used = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+    foreign = [node for node in used if node.attr not in own | namedtuples and not node.attr.endswith("__")]
+    return [f"{name(path)}:{node.lineno} {node.attr}" for node in foreign]
+
+
+def test_serving_touches_no_private_attribute_of_a_library():
+    assert [found for path in PROJECT.glob("lrm/serving/**/*.py") for found in private_names_of_others(path)] == []

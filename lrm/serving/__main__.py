@@ -17,13 +17,13 @@ LEAST_KEY = 16
 """Characters of an API key: 64 bits where they are hexadecimal digits."""
 NUMBERS = (
     ("--port", 0, 65_535, 8000, "port to listen on"),
-    ("--max-batch", 1, 1_000_000, 32, "questions answered together"),
-    ("--max-wait-ms", 0, 60_000, 0, "a lone question waits so long for company"),
-    ("--max-waiting", 1, 1_000_000, 64, "questions that may wait; more get 429"),
+    ("--max-batch-size", 1, 1_000_000, 32, "questions answered together"),
+    ("--max-batch-delay-ms", 0, 60_000, 0, "a lone question waits so long for company"),
+    ("--max-queue", 1, 1_000_000, 64, "questions that may wait; more get 429"),
     ("--deadline-ms", 1, 600_000, 2000, "a question is given up after this"),
-    ("--prefix-mb", 1, 1_000_000, 256, "bound of the decoded histories held"),
+    ("--kv-cache-mb", 1, 1_000_000, 256, "bound of the decoded histories held"),
     (
-        "--leave-s",
+        "--shutdown-delay-s",
         0,
         600,
         0,
@@ -38,7 +38,7 @@ EPILOG = """examples:
       what a later roll-out or rollback puts in service is verified, loaded beside, and takes over without a pause
   python -m lrm.serving --state elsewhere/state --name complete-journey --port 8001
       the same with the registry and the releases of another place, where there are several models, on another port
-  python -m lrm.serving --bundle state/serving/complete-journey/current
+  python -m lrm.serving --release state/serving/complete-journey/current
       serve that release and no other; the registry is not asked, and need not be there
   python -m lrm.serving --follow state/serving/complete-journey/current
       serve what the link names, now and later; no registry either
@@ -61,12 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until stopped; returns the exit status."""
     parser = _parser()
     given = parser.parse_args(argv)
-    if given.sha256 and (given.bundle is None or given.follow is not None):
-        parser.error("--sha256 is the digest of one release: name it with --bundle, and leave --follow out")
+    if given.sha256 and (given.release is None or given.follow is not None):
+        parser.error("--sha256 is the digest of one release: name it with --release, and leave --follow out")
     try:
-        if given.bundle is None and given.follow is None:
+        if given.release is None and given.follow is None:
             folder = champion_folder(given.registry or in_state(given.state), given.name, given.state)
-            again = [*(argv or sys.argv[1:]), "--bundle", str(folder), "--follow", str(folder.parent / CURRENT)]
+            again = [*(argv or sys.argv[1:]), "--release", str(folder), "--follow", str(folder.parent / CURRENT)]
             # A fresh process: the registry's client is not needed from here on, and weighs more than the model.
             os.execv(sys.executable, [sys.executable, "-m", "lrm.serving", *again])
         _serve(given)
@@ -83,18 +83,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", type=Path, help="serve this release folder, as roll_out writes them")
+    parser.add_argument("--release", type=Path, help="serve this release folder, as roll_out writes them")
     parser.add_argument("--follow", type=Path, help="a link: serve what it comes to name")
     parser.add_argument(
         "--sha256",
         default="",
-        help="with --bundle alone: the digest that the release must have (fetch --push printed it, /v1/model says it); "
-        "without one the server says that what it serves is unpinned",
+        help="with --release alone: the digest of the release (fetch --push printed it, /v1/model says it). "
+        "Without one the server says that what it serves is unpinned",
     )
     parser.add_argument(
         "--registry",
         default="",
-        help="without --bundle and --follow: serve the champion of this registry (default: mlflow.db in --state)",
+        help="without --release and --follow: serve the champion of this registry (default: mlflow.db in --state)",
     )
     parser.add_argument("--name", default="", help="the registered model; needed only where there are several")
     parser.add_argument(
@@ -149,7 +149,7 @@ def champion_folder(registry: str, name: str, state: Path) -> Path:
     except ModuleNotFoundError as error:
         raise ServingError(
             f"no registry can be asked here, for {error.name} is not installed (the image `serve` is without it); name "
-            "the release with --bundle, or a link to it with --follow"
+            "the release with --release, or a link to it with --follow"
         ) from error
     if not held["champion"]:
         raise ServingError(
@@ -189,25 +189,26 @@ def read_key(path: Path) -> bytes:
 
 
 def _serve(given: argparse.Namespace) -> None:
-    from lrm.serving.http.app import Options, serve
     from lrm.serving.http.middleware import Limits
+    from lrm.serving.http.server import Options
+    from lrm.serving.http.web_server import serve
     from lrm.serving.release import read_release
 
     key = read_key(given.api_key_file) if given.api_key_file else b""
     options = Options(
         limits=Limits(api_key=key),
-        max_batch=given.max_batch,
-        max_wait_s=given.max_wait_ms / 1000,
-        max_waiting=given.max_waiting,
+        max_batch=given.max_batch_size,
+        max_batch_delay_s=given.max_batch_delay_ms / 1000,
+        max_queue=given.max_queue,
         deadline_s=given.deadline_ms / 1000,
-        prefix_bytes=given.prefix_mb * 2**20,
+        kv_cache_bytes=given.kv_cache_mb * 2**20,
         effort=given.search_effort,
         events=given.events,
         follow=given.follow,
-        leave_s=given.leave_s,
+        shutdown_delay_s=given.shutdown_delay_s,
         is_pinned=bool(given.sha256),
     )
-    release = read_release((given.bundle or given.follow).resolve())
+    release = read_release((given.release or given.follow).resolve())
     if given.sha256 not in ("", release.sha256):
         raise ServingError(
             f"{release.folder} has the sha256 {release.sha256}, expected {given.sha256}; serve the release that has "

@@ -18,7 +18,15 @@ from lrm.model.artifact import load
 from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, for_maker
-from lrm.serving.engine.scoring import Ask, Items, best_items, columns, encode_items, rank, require_own_signals
+from lrm.serving.engine.scoring import (
+    Items,
+    ScoringRequest,
+    best_items,
+    columns,
+    encode_items,
+    rank,
+    require_own_signals,
+)
 
 K = 10
 """Items that each answer recommends."""
@@ -48,7 +56,7 @@ class Function:
             for best, probabilities in zip(found, ranked, strict=True)
         ]
 
-    def _ask(self, row: Mapping[str, Any]) -> Ask:
+    def _ask(self, row: Mapping[str, Any]) -> ScoringRequest:
         signals, item_type = self._recommender.signals, pl.Series(self._items.item_ids).dtype
         history = pl.DataFrame(
             [dict(event) | {EVENT_TIME: _instant(event[EVENT_TIME])} for event in row[HISTORY]],
@@ -61,7 +69,9 @@ class Function:
             strict=False,
         )
         query = {signal.name: row.get(signal.name) for signal in for_maker(signals, QUERY)}
-        return Ask(_instant(row[EVENT_TIME]), query, history.sort(EVENT_TIME, maintain_order=True), candidates)
+        return ScoringRequest(
+            _instant(row[EVENT_TIME]), query, history.sort(EVENT_TIME, maintain_order=True), candidates
+        )
 
 
 def _load_pyfunc(path: str) -> Function:

@@ -237,10 +237,12 @@ def _closed(schema: Any) -> Any:
 @functools.cache
 def facts() -> Facts:
     """Read from the server's own code and help."""
-    from lrm.serving.http.app import DRAIN_S, make_app
+    from lrm.serving.http.app import make_app
+    from lrm.serving.http.server import Server
+    from lrm.serving.http.web_server import DRAIN_S
     from lrm.serving.release import Release
 
-    app = make_app(Release(Path(), "any", "1", datetime(2024, 1, 1, tzinfo=UTC), {}))
+    app = make_app(Server(Release(Path(), "any", "1", datetime(2024, 1, 1, tzinfo=UTC), {})))
     routes = {route.path: route for route in app.routes if "GET" in getattr(route, "methods", ())}
     shown = asyncio.run(routes["/metrics"].endpoint()).body.decode()
     return Facts(

@@ -45,10 +45,10 @@ def probes_ask_what_the_server_answers(objects: list[Object], facts: Facts) -> I
 def a_pod_may_finish_its_requests(objects: list[Object], facts: Facts) -> Iterator[str]:
     for pod in pods(objects):
         slept = pod.spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        leave = int(_given(pod.spec["containers"][0], "--leave-s") or 0)
+        leave = int(_given(pod.spec["containers"][0], "--shutdown-delay-s") or 0)
         needed = slept + leave + facts.drain_s + 5
         if not leave:
-            yield f"{pod.name}: it says nothing to kept connections before it stops; give --leave-s"
+            yield f"{pod.name}: it says nothing to kept connections before it stops; give --shutdown-delay-s"
         if not slept:
             yield f"{pod.name}: it stops before load balancers have forgotten it; sleep before the stop"
         if pod.spec["terminationGracePeriodSeconds"] < needed:
@@ -77,7 +77,7 @@ def the_release_is_fetched_and_checked(objects: list[Object], _: Facts) -> Itera
         asked = {variable for word in fetch["args"] for variable in re.findall(r"\$\((\w+)\)", word)}
         if asked - known:
             yield f"{pod.name}: {', '.join(sorted(asked - known))} is not in its settings"
-        if _given(fetch, "--to") != _given(pod.spec["containers"][0], "--bundle"):
+        if _given(fetch, "--to") != _given(pod.spec["containers"][0], "--release"):
             yield f"{pod.name}: what is fetched is not what is served"
         if "--sha256=$(LRM_SHA256)" not in fetch["args"]:
             yield f"{pod.name}: the release's digest is not asked for"

@@ -190,7 +190,7 @@ def test_rules_and_dashboard_name_only_series_that_there_are():
     queries = [rule["expr"] for rule in rules()]
     queries += [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     named = set().union(*(series_in(query) for query in queries))
-    assert {"lrm_ready", "lrm_cold_total", "lrm_request_seconds_bucket"} <= named
+    assert {"lrm_ready", "lrm_answers_flagged_total", "lrm_http_request_duration_seconds_bucket"} <= named
     assert named - known_series(facts()) == set()
 
 

@@ -96,33 +96,33 @@ def address(world: World) -> Iterator[str]:
 @contextmanager
 def serving(release: Release, **options: Any) -> Iterator[str]:
     """A real server of a release, in a thread."""
-    from lrm.serving.http.app import Options, make_app
+    from lrm.serving.http.server import Options, Server
 
-    with serving_app(make_app(release, Options(**options))) as address:
+    with running_server(Server(release, Options(**options))) as address:
         yield address
 
 
 @contextmanager
-def serving_app(app: Any) -> Iterator[str]:
-    """A real server of an application of `make_app`, in a thread."""
+def running_server(server: Any) -> Iterator[str]:
+    """A real server in a thread."""
     import uvicorn
 
-    from lrm.serving.http.app import web_config
-    from lrm.serving.http.listening import holding
+    from lrm.serving.http.listening import bound_sockets
+    from lrm.serving.http.web_server import web_config
     from lrm.serving.staging.process import free_port, is_ready
 
     port = free_port()
-    server = uvicorn.Server(web_config(app, host="127.0.0.1", port=port))
+    web_server = uvicorn.Server(web_config(server, host="127.0.0.1", port=port))
     address = f"http://127.0.0.1:{port}"
-    with holding("127.0.0.1", port) as sockets:
-        thread = threading.Thread(target=server.run, args=(sockets,))
+    with bound_sockets("127.0.0.1", port) as sockets:
+        thread = threading.Thread(target=web_server.run, args=(sockets,))
         thread.start()
         while not is_ready(address):
             time.sleep(0.05)
         try:
             yield address
         finally:
-            server.should_exit = True
+            web_server.should_exit = True
             thread.join(10)
 
 

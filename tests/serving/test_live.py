@@ -16,9 +16,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lrm.errors import ServingError
-from lrm.serving.engine.session import open_service
-from lrm.serving.http.app import serve
+from lrm.serving.engine.session import open_session
 from lrm.serving.http.middleware import Limits
+from lrm.serving.http.web_server import serve
 from lrm.serving.logs import LOGGER
 from lrm.serving.release import read_release
 from lrm.serving.releases.probe import prove
@@ -63,8 +63,8 @@ def test_an_event_of_an_item_that_the_catalogue_does_not_know_is_taken_and_the_i
         assert ask(address, "/v1/recommend", user_id=1, candidates=[7, 100])[1]["unknown_items"] == [7]
         with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
             text = response.read().decode()
-        assert 'lrm_unknown_items_total{of="events"} 2.0' in text
-        assert 'lrm_unknown_items_total{of="candidates"} 1.0' in text
+        assert 'lrm_unknown_items_total{source="events"} 2.0' in text
+        assert 'lrm_unknown_items_total{source="candidates"} 1.0' in text
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_a_release_whose_answers_are_no_numbers_is_not_put_in_service(world, tmp
     weights = load_file(path)
     weights[weight].fill_(float("nan"))
     save_file(weights, path)
-    service = open_service(release)
+    session = open_session(release)
     with pytest.raises(ServingError, match=r"does not score as offline|gets no probability"):
-        prove(service)
+        prove(session)
 
 
 def test_a_control_that_reads_the_signals_of_others_is_not_served(world, tmp_path):
@@ -103,7 +103,7 @@ def test_a_control_that_reads_the_signals_of_others_is_not_served(world, tmp_pat
     config["tokens"]["variant"] = "shuffled"
     path.write_text(json.dumps(config))
     with pytest.raises(ServingError, match="is a control, compared offline and not served"):
-        open_service(release)
+        open_session(release)
 
 
 def test_a_release_takes_over_without_a_failed_request_and_a_bad_one_is_refused(world, tmp_path):
@@ -189,7 +189,7 @@ def test_an_event_outlives_a_restart_and_a_release_that_came_meanwhile(world, tm
 
 def test_a_stop_waits_for_the_request_under_way(world, tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
+    command = [sys.executable, "-m", "lrm.serving", "--release", str(world.release.folder), "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log)
     until(lambda: is_ready(f"http://127.0.0.1:{port}"))
@@ -211,7 +211,7 @@ def test_a_stop_waits_for_the_request_under_way(world, tmp_path):
 
 
 def test_a_flood_is_turned_away_and_what_is_let_in_is_answered(world):
-    with serving(world.release, max_batch=1, max_waiting=1) as address, ThreadPoolExecutor(16) as pool:
+    with serving(world.release, max_batch=1, max_queue=1) as address, ThreadPoolExecutor(16) as pool:
         asked = list(pool.map(lambda user: ask(address, "/v1/recommend", user_id=user % 20)[0], range(200)))
         assert set(asked) == {200, 429}
         assert ask(address, "/v1/recommend", user_id=1)[0] == 200
@@ -252,7 +252,7 @@ def test_a_key_file_must_hold_one_key_that_cannot_be_guessed(tmp_path, world, ca
 
     path = tmp_path / "key"
     path.write_bytes(held)
-    assert main(["--bundle", str(world.release.folder), "--api-key-file", str(path)]) == 1
+    assert main(["--release", str(world.release.folder), "--api-key-file", str(path)]) == 1
     told = capsys.readouterr().err
     assert (f"holds no API key: {why}" in told, "xxxx" in told) == (True, False)
 
@@ -268,12 +268,12 @@ def test_a_key_file_may_end_its_line(tmp_path, end):
         read_key(tmp_path / "none")
 
 
-@pytest.mark.parametrize("wrong", ["--port=65536", "--max-batch=0", "--deadline-ms=-5", "--prefix-mb=some"])
+@pytest.mark.parametrize("wrong", ["--port=65536", "--max-batch-size=0", "--deadline-ms=-5", "--kv-cache-mb=some"])
 def test_an_option_out_of_range_is_refused_before_anything_is_loaded(world, capsys, wrong):
     from lrm.serving.__main__ import main
 
     with pytest.raises(SystemExit, match="2"):
-        main(["--bundle", str(world.release.folder), wrong])
+        main(["--release", str(world.release.folder), wrong])
     assert "must be a whole number from" in capsys.readouterr().err
 
 
@@ -283,10 +283,10 @@ def test_a_release_of_before_events_is_said_to_be_old(world, tmp_path):
     release = copied(world, tmp_path / "release")
     shutil.rmtree(release.folder / "online")
     old = open_store.feature_store(release.folder / "feature_repo", release.folder / "online")
-    service, entities, _ = feast_repo.definitions(release.folder / "feature_repo", world.data)
-    old.apply([*entities, *service._features, service])
+    session, entities, _ = feast_repo.definitions(release.folder / "feature_repo", world.data)
+    old.apply([*entities, *session._features, session])
     with pytest.raises(ServingError, match="before events could be pushed"):
-        prove(open_service(release))
+        prove(open_session(release))
 
 
 def point(root, name):
@@ -322,11 +322,11 @@ def test_a_server_is_ready_only_once_its_model_is_settled(world):
 
     from lrm.serving.releases import hot_reload
 
-    held, in_service = hot_reload.InService(world.release), []
+    held, in_service = hot_reload.HotReload(world.release), []
 
     def watch(phase, facts):
         if (phase, facts["generation"]) == ("stop", 2):
-            in_service.append(held.service)
+            in_service.append(held.session)
 
     gc.callbacks.append(watch)
     try:
@@ -335,6 +335,6 @@ def test_a_server_is_ready_only_once_its_model_is_settled(world):
         gc.callbacks.remove(watch)
     assert held.failure is None
     assert in_service  # a full collection passed over the model
-    assert (set(in_service), held.service is None) == ({None}, False)  # before it was put in service
+    assert (set(in_service), held.session is None) == ({None}, False)  # before it was put in service
     assert gc.get_freeze_count() > 100_000
     held.close()

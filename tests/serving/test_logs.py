@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from lrm.errors import ServingError
-from lrm.serving.engine.session import ask_of, open_service
+from lrm.serving.engine.session import open_session, scoring_request_of
 from lrm.serving.logs import stack_of
 from lrm.serving.releases.probe import prove
 from lrm.serving.staging.process import free_port, is_ready
@@ -24,7 +24,7 @@ USER, TEXT = 987_654_321, "a-text-of-a-caller"
 def test_a_servers_log_names_no_user_and_repeats_no_body(world, tmp_path):
     port = free_port()
     release = copied(world, tmp_path / "release")
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(release.folder), "--port", str(port)]
+    command = [sys.executable, "-m", "lrm.serving", "--release", str(release.folder), "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -68,12 +68,12 @@ def send(port, route, body):
 
 
 def test_a_failed_probe_names_no_user(world, tmp_path, monkeypatch):
-    service = open_service(copied(world, tmp_path / "release"))
+    session = open_session(copied(world, tmp_path / "release"))
     monkeypatch.setattr("lrm.serving.releases.probe.TOLERANCE", -1.0)  # nothing is near enough
     with pytest.raises(ServingError, match="does not score as offline: a user got"):
-        prove(service)
+        prove(session)
     with pytest.raises(ServingError) as told:
-        ask_of(service, USER, AS_OF, {})
+        scoring_request_of(session, USER, AS_OF, {})
     assert str(USER) not in str(told.value)
 
 

@@ -10,11 +10,11 @@ from datetime import timedelta
 import pytest
 
 from lrm.features.open_store import IMPATIENT, feature_store
-from lrm.serving.engine.circuit_breaker import PAUSE_S
+from lrm.serving.engine.circuit_breaker import OPEN_S
 from lrm.serving.engine.event_ingest import take_events
-from lrm.serving.engine.histories import fresh_events, history_of
+from lrm.serving.engine.histories import history_of, recent_events
 from lrm.serving.engine.request_checks import Event
-from lrm.serving.engine.session import CURRENT_S, open_service
+from lrm.serving.engine.session import FRESH_FOR_S, open_session
 from lrm.serving.releases.builder import build_release
 from tests import services
 from tests.serving.conftest import NAME, ask, serving
@@ -75,28 +75,28 @@ def test_an_event_pushed_to_one_server_is_known_by_all(release):
         assert ask(one, "/v1/events", events=[event])[1]["new"] == 1
         mine = told(one, 3)[0]
         assert mine != pytest.approx(before, abs=1e-5)
-        time.sleep(CURRENT_S)
+        time.sleep(FRESH_FOR_S)
         assert told(other, 3)[0] == pytest.approx(mine, abs=1e-5)
 
 
 def test_a_value_in_redis_that_was_damaged_is_that_users_alone_and_the_next_push_overwrites_it(release, redis):
     import redis as client
 
-    service, users = open_service(release), (11, 12, 13)
-    take_events(service, [[Event(user, 101, AS_OF + timedelta(hours=1))] for user in users])
-    sound, key = answers(service, users=users), entity_key(user_id=11) + b"shop"
+    session, users = open_session(release), (11, 12, 13)
+    take_events(session, [[Event(user, 101, AS_OF + timedelta(hours=1))] for user in users])
+    sound, key = answers(session, users=users), entity_key(user_id=11) + b"shop"
     with client.Redis.from_url(redis.address) as store:
         for field, value in store.hgetall(key).items():
             for other in damaged(value, every=max(1, len(value) // 15)):
                 store.hset(key, field, other)
-                assert answers(service, users=users)[1:] == sound[1:]
-        assert answers(service, users=users)[0]["flags"]["damaged"]
-    assert not service.features.outage.n_failed
+                assert answers(session, users=users)[1:] == sound[1:]
+        assert answers(session, users=users)[0]["flags"]["damaged"]
+    assert not session.features.circuit_breaker.n_failed
     pushed = [[Event(user, 102, AS_OF + timedelta(hours=2))] for user in users]
-    assert take_events(service, pushed) == [1, 1, 1]
-    (fresh,) = fresh_events(service.histories, [11])
-    assert history_of(service.histories, 11, fresh).events["item_id"].tail(1).to_list() == [102]
-    assert not history_of(service.histories, 11, fresh).is_damaged
+    assert take_events(session, pushed) == [1, 1, 1]
+    (fresh,) = recent_events(session.histories, [11])
+    assert history_of(session.histories, 11, fresh).events["item_id"].tail(1).to_list() == [102]
+    assert not history_of(session.histories, 11, fresh).is_damaged
 
 
 def test_a_store_that_hangs_is_done_without_and_the_answer_says_so(release, redis):
@@ -108,14 +108,14 @@ def test_a_store_that_hangs_is_done_without_and_the_answer_says_so(release, redi
             assert flags["store_down"]
             assert not flags["empty_history"]  # it lies in the release
             assert {"age", "country"} <= set(flags["missing"])
-            time.sleep(CURRENT_S)  # from here on the store is asked for new events of this user, too
+            time.sleep(FRESH_FOR_S)  # from here on the store is asked for new events of this user, too
             again, flags = told(address, 5)
             assert again == pytest.approx(before, abs=1e-5)
             assert flags["store_down"]
             status, refused = ask(address, "/v1/events", events=[{"user_id": 5, "item_id": 107}])
             assert status == 503
             assert "send them again" in refused["detail"]
-        time.sleep(PAUSE_S)
+        time.sleep(OPEN_S)
         _, flags = told(address, 6)
         assert not flags["store_down"]
         assert "age" not in flags["missing"]

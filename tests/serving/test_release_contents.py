@@ -93,7 +93,7 @@ def test_a_server_says_which_digest_it_serves_and_whether_it_was_named(world, tm
     assert (model["sha256"], model["digest"]) == (release.sha256, "unpinned")
     with serving(release, is_pinned=True) as address:
         assert ask(address, "/v1/model")[1]["digest"] == "pinned"
-    assert main(["--bundle", str(release.folder), "--sha256", "0" * 64]) == 1
+    assert main(["--release", str(release.folder), "--sha256", "0" * 64]) == 1
     assert f"has the sha256 {release.sha256}, expected {'0' * 64}" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--follow", str(release.folder), "--sha256", release.sha256])

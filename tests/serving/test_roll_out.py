@@ -17,9 +17,9 @@ from lrm.features.tables import read
 from lrm.model.artifact import load
 from lrm.registry.run import promote_model, rollback
 from lrm.serving.__main__ import champion_folder, main
-from lrm.serving.engine.predict import answer
-from lrm.serving.engine.request_checks import RECOMMEND, Question, problem
-from lrm.serving.engine.session import default_time, open_service
+from lrm.serving.engine.predict import predict
+from lrm.serving.engine.request_checks import RECOMMEND, PredictRequest, problem
+from lrm.serving.engine.session import default_time, open_session
 from lrm.serving.release import new_folder, put_in_service, read_release, write_release
 from lrm.serving.releases.builder import build_release, declared_for
 from lrm.serving.run import roll_out
@@ -88,11 +88,11 @@ def test_a_request_may_bring_what_is_declared_though_the_model_reads_it_no_more_
     (repo / "definitions.py").write_text(more)
     told = {"state": tmp_path, "name": NAME, "version": "1"}
     release = build_release(world.release.folder / "bundle", world.examples, world.data, repo, **told)
-    plain, both = (Question(RECOMMEND, 1, context={"hour": 5} | more) for more in ({}, {"weather": 30}))
-    service = open_service(release)
-    assert problem(both, service.fields, now=AS_OF) == ""
-    assert problem(both, open_service(world.release).fields, now=AS_OF).startswith("context: 'weather' is not known")
-    assert answer(service, [both])[0]["items"] == answer(service, [plain])[0]["items"]
+    plain, both = (PredictRequest(RECOMMEND, 1, context={"hour": 5} | more) for more in ({}, {"weather": 30}))
+    session = open_session(release)
+    assert problem(both, session.fields, now=AS_OF) == ""
+    assert problem(both, open_session(world.release).fields, now=AS_OF).startswith("context: 'weather' is not known")
+    assert predict(session, [both])[0]["items"] == predict(session, [plain])[0]["items"]
 
 
 def test_a_model_is_served_under_the_limits_that_are_declared_now(world, tmp_path):
@@ -101,9 +101,9 @@ def test_a_model_is_served_under_the_limits_that_are_declared_now(world, tmp_pat
     (repo / "definitions.py").write_text(wider)
     told = {"state": tmp_path, "name": NAME, "version": "1"}
     release = build_release(world.release.folder / "bundle", world.examples, world.data, repo, **told)
-    question = Question(RECOMMEND, 1, context={"device": "watch"})
-    assert problem(question, open_service(release).fields, now=AS_OF) == ""
-    assert problem(question, open_service(world.release).fields, now=AS_OF).startswith("context.device: 'watch' is no")
+    request = PredictRequest(RECOMMEND, 1, context={"device": "watch"})
+    assert problem(request, open_session(release).fields, now=AS_OF) == ""
+    assert problem(request, open_session(world.release).fields, now=AS_OF).startswith("context.device: 'watch' is no")
 
 
 def test_a_roll_out_that_fails_half_way_leaves_nothing_behind(world, tmp_path):
@@ -144,17 +144,17 @@ def test_an_item_that_came_after_training_is_served_by_its_content(world, tmp_pa
     assert read(tmp_path / "examples").items.row(-1, named=True)["title"] is None  # as known when the test window began
     bundle = world.release.folder / "bundle"
     told = {"state": tmp_path, "name": NAME, "version": "1"}
-    service = open_service(build_release(bundle, tmp_path / "examples", data, world.feature_repo, **told))
-    assert service.items.item_ids.tolist() == [*range(100, 112), 200]
-    assert service.items.titles[-1] == "new"
+    session = open_session(build_release(bundle, tmp_path / "examples", data, world.feature_repo, **told))
+    assert session.items.item_ids.tolist() == [*range(100, 112), 200]
+    assert session.items.titles[-1] == "new"
 
 
 def test_whether_the_data_is_replayed_is_decided_when_the_service_opens(world):
     now = datetime.now(UTC)
-    service = open_service(world.release._replace(as_of=now - timedelta(hours=1)))
-    a_day_later = service._replace(release=world.release._replace(as_of=now - timedelta(days=2)))
+    session = open_session(world.release._replace(as_of=now - timedelta(hours=1)))
+    a_day_later = session._replace(release=world.release._replace(as_of=now - timedelta(days=2)))
     assert default_time(a_day_later, None) >= now
-    assert default_time(a_day_later._replace(is_replayed=True), None) == now - timedelta(days=2)
+    assert default_time(a_day_later._replace(is_replay=True), None) == now - timedelta(days=2)
 
 
 def test_a_tampered_release_is_not_served(world, tmp_path):
@@ -185,7 +185,7 @@ def test_where_mlflow_is_not_installed_the_release_has_to_be_named(world):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(
-        r"error: no registry can be asked here, for mlflow.* name the release with --bundle.*\n", done.stderr
+        r"error: no registry can be asked here, for mlflow.* name the release with --release.*\n", done.stderr
     )
 
 
@@ -203,7 +203,7 @@ def test_after_a_rollback_the_version_before_is_served(world, tmp_path):
 
 
 def test_the_command_line_says_what_is_missing(tmp_path, capsys):
-    assert main(["--bundle", str(tmp_path)]) == 1
+    assert main(["--release", str(tmp_path)]) == 1
     assert "is no release" in capsys.readouterr().err
     assert main(["--registry", f"sqlite:///{tmp_path}/mlflow.db"]) == 1
     assert "there is no registry at" in capsys.readouterr().err

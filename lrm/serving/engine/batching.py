@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from lrm.serving.engine.rust_panics import MEANT, Panicked
+from lrm.serving.engine.rust_panics import EXIT_EXCEPTIONS, RustPanic
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -29,18 +29,18 @@ class Overloaded(Exception):  # noqa: N818 - says what happened
     """As many questions wait as may, or as can be answered in time."""
 
 
-class TooLate(Exception):  # noqa: N818 - says what happened
+class DeadlineExceeded(Exception):  # noqa: N818 - says what happened
     """The answer was not there in time, or could not have been."""
 
 
-class Rest(NamedTuple, Generic[Q]):
+class Unfinished(NamedTuple, Generic[Q]):
     """What is left of a heavy question after one unit of work."""
 
-    question: Q
+    request: Q
 
 
 class _Waiting(NamedTuple, Generic[Q, A]):
-    question: Q
+    request: Q
     future: asyncio.Future[A]
     deadline: float
 
@@ -54,13 +54,13 @@ class Batcher(Generic[Q, A]):
 
     def __init__(
         self,
-        answer: Callable[[list[Q]], Awaitable[Sequence[A | Rest[Q]]]],
+        answer: Callable[[list[Q]], Awaitable[Sequence[A | Unfinished[Q]]]],
         *,
         max_size: int = 32,
-        max_wait_s: float = 0.0,
-        max_waiting: int = 64,
-        within_s: float | None = 2.0,
-        work_of: Callable[[Q], float] = lambda _: 0.0,
+        max_batch_delay_s: float = 0.0,
+        max_queue: int = 64,
+        deadline_s: float | None = 2.0,
+        cost_of: Callable[[Q], float] = lambda _: 0.0,
     ) -> None:
         """Prepare; nothing is answered before `run`.
 
@@ -72,8 +72,8 @@ class Batcher(Generic[Q, A]):
             within_s: seconds after which a question is given up; None: never.
             work_of: units of work that a question has left; 0: it is light.
         """
-        self._answer, self._max_size, self._max_wait_s = answer, max_size, max_wait_s
-        self._max_waiting, self._within_s, self._work_of = max_waiting, within_s, work_of
+        self._answer, self._max_size, self._max_wait_s = answer, max_size, max_batch_delay_s
+        self._max_waiting, self._within_s, self._work_of = max_queue, deadline_s, cost_of
         self._light: deque[_Waiting[Q, A]] = deque()
         self._heavy: deque[_Waiting[Q, A]] = deque()
         self._came = asyncio.Event()
@@ -92,19 +92,19 @@ class Batcher(Generic[Q, A]):
 
     @property
     def is_full(self) -> bool:
-        """Whether another question would be turned away, even a light one."""
+        """Whether the next request would be rejected, even a light one."""
         return len(self._light) >= self._max_waiting
 
-    async def ask(self, question: Q) -> A:
+    async def submit(self, request: Q) -> A:
         """Wait for this question's answer.
 
         Raises:
             Overloaded: too many wait already.
             TooLate: there was no answer in time.
         """
-        return (await self.ask_all([question]))[0]
+        return (await self.submit_all([request]))[0]
 
-    async def ask_all(self, questions: Sequence[Q]) -> list[A]:
+    async def submit_all(self, requests: Sequence[Q]) -> list[A]:
         """Wait for the answers to some questions, of which all are let in or none.
 
         Raises:
@@ -112,21 +112,21 @@ class Batcher(Generic[Q, A]):
             TooLate: some answer was not there in time.
         """
         loop = asyncio.get_running_loop()
-        work = [self._work_of(question) for question in questions]
+        work = [self._work_of(request) for request in requests]
         n_heavy = sum(one > 0 for one in work)
         if len(self._light) + len(work) - n_heavy > self._max_waiting:
             raise Overloaded
         if n_heavy and not self._has_room(n_heavy, sum(work)):
             raise Overloaded
         deadline = float("inf") if self._within_s is None else loop.time() + self._within_s
-        futures: list[asyncio.Future[A]] = [loop.create_future() for _ in questions]
-        for question, future, units in zip(questions, futures, work, strict=True):
-            self._put(_Waiting(question, future, deadline), is_heavy=units > 0)
+        futures: list[asyncio.Future[A]] = [loop.create_future() for _ in requests]
+        for request, future, units in zip(requests, futures, work, strict=True):
+            self._put(_Waiting(request, future, deadline), is_heavy=units > 0)
         try:
             async with asyncio.timeout(self._within_s):
                 return await asyncio.gather(*futures)
         except TimeoutError as error:
-            raise TooLate from error
+            raise DeadlineExceeded from error
 
     async def run(self) -> None:
         """Answer until cancelled; nothing else ends it."""
@@ -137,13 +137,13 @@ class Batcher(Generic[Q, A]):
                 continue
             self.began = loop.time()
             try:
-                self._give(batch, await self._answer([one.question for one in batch]))
-            except MEANT:
+                self._give(batch, await self._answer([one.request for one in batch]))
+            except EXIT_EXCEPTIONS:
                 raise
             except BaseException as error:  # it belongs to those who asked, and must not end the loop
                 if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
                     raise
-                told = error if isinstance(error, Exception) else Panicked(f"{type(error).__name__}: {error}")
+                told = error if isinstance(error, Exception) else RustPanic(f"{type(error).__name__}: {error}")
                 for one in batch:
                     if not one.future.done():
                         one.future.set_exception(told)
@@ -151,12 +151,14 @@ class Batcher(Generic[Q, A]):
                 self._account(batch, loop.time() - self.began, is_heavy=is_heavy)
                 self.began = None
 
-    def _give(self, batch: Sequence[_Waiting[Q, A]], answers: Sequence[A | Rest[Q]]) -> None:
+    def _give(self, batch: Sequence[_Waiting[Q, A]], answers: Sequence[A | Unfinished[Q]]) -> None:
         for one, given in zip(batch, answers, strict=True):
             if one.future.done():  # its caller may have hung up
                 continue
-            if isinstance(given, Rest):  # of heavy questions in a batch, which fill one unit together, only the last
-                self._put(one._replace(question=given.question), is_heavy=True, is_begun=True)
+            if isinstance(
+                given, Unfinished
+            ):  # of heavy questions in a batch, which fill one unit together, only the last
+                self._put(one._replace(request=given.request), is_heavy=True, is_begun=True)
             else:
                 one.future.set_result(given)
 
@@ -191,14 +193,14 @@ class Batcher(Generic[Q, A]):
         batch: list[_Waiting[Q, A]] = []
         while self._heavy and len(batch) < self._max_size:
             one = self._heavy[0]
-            left = self._work_of(one.question)
+            left = self._work_of(one.request)
             if batch and units + min(left, 1.0) > 1.0:
                 break
             self._heavy.popleft()
             if one.future.done():
                 continue
             if now + left * self._seconds_a_unit(now) > one.deadline:
-                one.future.set_exception(TooLate())
+                one.future.set_exception(DeadlineExceeded())
                 continue
             batch.append(one)
             units += min(left, 1.0)
@@ -210,14 +212,14 @@ class Batcher(Generic[Q, A]):
             return True
         if len(self._heavy) + n_heavy > max(1, self._max_waiting // 2):
             return False
-        waiting = sum(self._work_of(one.question) for one in self._heavy if not one.future.done())
+        waiting = sum(self._work_of(one.request) for one in self._heavy if not one.future.done())
         seconds_a_unit = self._seconds_a_unit(asyncio.get_running_loop().time())
         return self._within_s is None or (waiting + work) * seconds_a_unit <= self._within_s
 
     def _account(self, batch: Sequence[_Waiting[Q, A]], seconds: float, *, is_heavy: bool) -> None:
         """Remember what a batch took."""
         self._spent[is_heavy] += seconds
-        units = sum(min(self._work_of(one.question), 1.0) for one in batch) if is_heavy else 0.0
+        units = sum(min(self._work_of(one.request), 1.0) for one in batch) if is_heavy else 0.0
         if units >= LEAST_MEASURED:
             self._paces.append(seconds / units)
             self._paced_at = asyncio.get_running_loop().time()

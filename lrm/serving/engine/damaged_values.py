@@ -19,7 +19,7 @@ from lrm.errors import DamagedError
 from lrm.features.feast_repo import Kept
 from lrm.limits import MAX_NUMBER
 from lrm.schema import BAG, DENSE, EMBEDDING, Signal
-from lrm.serving.engine.rust_panics import contained
+from lrm.serving.engine.rust_panics import without_panics
 
 K = TypeVar("K")
 MARK, DIGEST_BYTES = b"lrm1", 16
@@ -43,7 +43,7 @@ def unpacked(value: Any) -> pl.DataFrame:
     if not isinstance(value, bytes) or value[: len(MARK)] != MARK or value[len(MARK) : start] != _digest(value[start:]):
         raise DamagedError("a packed value is not what was written: its checksum differs")
     try:
-        return contained(pl.read_ipc_stream, io.BytesIO(value[start:]))
+        return without_panics(pl.read_ipc_stream, io.BytesIO(value[start:]))
     except Exception as error:
         raise DamagedError(f"a packed value cannot be read ({type(error).__name__}: {error})") from error
 

@@ -21,25 +21,25 @@ from lrm.model.onnx_runtime import export
 from lrm.model.recommender import Recommender
 from lrm.model.states import States
 from lrm.schema import ITEM_ID
-from lrm.serving.engine.chunks import AT_ONCE
-from lrm.serving.engine.chunks import TOGETHER as MOST_SHARED
+from lrm.serving.engine.chunks import CHUNK_CANDIDATES
+from lrm.serving.engine.chunks import MAX_SHARED_CANDIDATES as MOST_SHARED
 from lrm.serving.engine.histories import spread_users
-from lrm.serving.engine.predict import one_pass
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
-from lrm.serving.engine.session import Service, nobody
+from lrm.serving.engine.predict import decoder_inputs
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, PredictRequest
+from lrm.serving.engine.session import Session, unknown_user_id
 from lrm.serving.logs import log
 
 TORCH, ONNX, GRAPHS = "torch", "onnxruntime", "cuda_graphs"
 TITLES = {ONNX: "ONNX Runtime", GRAPHS: "CUDA graphs"}
 OFFERS: dict[str, type] = {ONNX: OnnxBlock, GRAPHS: FixedSizeBlock}
 """What a block must offer to be decoded so."""
-HELD = ((1, 0), (1, MOST_SHARED), (1, 256), (1, AT_ONCE), (8, 0), (8, MOST_SHARED), (32, 0), (32, MOST_SHARED))
+HELD = ((1, 0), (1, MOST_SHARED), (1, 256), (1, CHUNK_CANDIDATES), (8, 0), (8, MOST_SHARED), (32, 0), (32, MOST_SHARED))
 """Requests together, and candidates of the one with most, for which a pass is captured; 0: the best are asked for."""
 SHARES = (0.25, 1.0)
 """Of the longest history: passes are captured for both."""
 CAPTURED_BYTES = 2**30
 """Bound of the histories that one captured pass holds; a longer prompt has fewer sizes."""
-TOGETHER, N_CANDIDATES = 8, 2
+MAX_SHARED_CANDIDATES, N_CANDIDATES = 8, 2
 """Users of the larger measured passes, and candidates of each: what a server under load decodes at once."""
 ROUNDS = 5
 TOLERANCE = 1e-4
@@ -50,7 +50,7 @@ Pass = tuple[list[Prefix], Suffix]
 """Kept histories, and what is decoded over them."""
 
 
-def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
+def with_quickest_decoder(session: Session, *, worth: float = WORTH) -> Session:
     """Let another runtime decode if it can, gives torch's numbers and is quicker; the log says what was found.
 
     Args:
@@ -62,21 +62,21 @@ def with_quickest_decoder(service: Service, *, worth: float = WORTH) -> Service:
         the milliseconds of a request alone (`torch_ms`, and `onnxruntime_ms` or `cuda_graphs_ms`), and `speed`, how
         many times quicker than torch the other was over single requests and several together.
     """
-    recommender, decode = service.recommender, None
+    recommender, decode = session.recommender, None
     name = ONNX if recommender.start_D.device.type == "cpu" else GRAPHS
     detail: dict[str, Any] = {}
     if not recommender.decoder.offers(OFFERS[name]):
         facts = _by_torch(f"the block {recommender.config.model.block!r} has no form for {TITLES[name]}")
         log("decoder", **facts)
-        return service._replace(decode=None, decoder_facts=facts)
+        return session._replace(decode=None, decoder_facts=facts)
     try:
         decode = decoder_of(recommender, name)
-        facts = judge(recommender, decode, probes(service), name=name, worth=worth)
+        facts = judge(recommender, decode, probes(session), name=name, worth=worth)
     except Exception as error:  # whatever keeps it from running, torch does the same work
         facts = _by_torch(f"{TITLES[name]} cannot run it ({type(error).__name__})")
         detail = {"detail": str(error)}
     log("decoder", **facts, **detail)
-    return service._replace(decode=decode if facts["runtime"] == name else None, decoder_facts=facts)
+    return session._replace(decode=decode if facts["runtime"] == name else None, decoder_facts=facts)
 
 
 def decoder_of(recommender: Recommender, name: str) -> Decode:
@@ -95,13 +95,13 @@ def decoder_of(recommender: Recommender, name: str) -> Decode:
     return CudaGraphs(recommender.decoder, held, shape)
 
 
-def probes(service: Service) -> list[Pass]:
+def probes(session: Session) -> list[Pass]:
     """What is decoded to compare: a request alone, several with one of nobody known, and all with candidates."""
-    users = [*spread_users(service.histories, TOGETHER - 1), nobody(service)]
-    some = tuple({ITEM_ID: item} for item in service.items.item_ids[:N_CANDIDATES].tolist())
-    best = [Question(RECOMMEND, user) for user in users]
-    scored = [Question(SCORE, user, candidates=some) for user in users]
-    return [one_pass(service, questions) for questions in (best[:1], best, scored)]
+    users = [*spread_users(session.histories, MAX_SHARED_CANDIDATES - 1), unknown_user_id(session)]
+    some = tuple({ITEM_ID: item} for item in session.items.item_ids[:N_CANDIDATES].tolist())
+    best = [PredictRequest(RECOMMEND, user) for user in users]
+    scored = [PredictRequest(SCORE, user, candidates=some) for user in users]
+    return [decoder_inputs(session, requests) for requests in (best[:1], best, scored)]
 
 
 def judge(

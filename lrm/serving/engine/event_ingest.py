@@ -12,10 +12,10 @@ import polars as pl
 from lrm.errors import StoreError
 from lrm.features.sources import COLUMN_TYPES, INSTANT_TYPE
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, for_maker
-from lrm.serving.engine.features import KEY_TYPES, Key, Row, describe
-from lrm.serving.engine.histories import add_events, fresh_events, history_of
+from lrm.serving.engine.features import KEY_TYPES, EntityRow, Key, get_features
+from lrm.serving.engine.histories import add_events, history_of, recent_events
 from lrm.serving.engine.request_checks import Event
-from lrm.serving.engine.session import Service, default_time, forget, last_time, user_keys
+from lrm.serving.engine.session import Session, default_time, evict_user_state, last_time, user_keys
 
 Content = tuple[Any, ...]
 SENT_AGAIN_WITHIN = timedelta(seconds=60)
@@ -23,7 +23,7 @@ SENT_AGAIN_WITHIN = timedelta(seconds=60)
 answer. One who means both gives their times."""
 
 
-def take_events(service: Service, pushes: Sequence[Sequence[Event]]) -> list[int]:
+def take_events(session: Session, pushes: Sequence[Sequence[Event]]) -> list[int]:
     """Push events into the online store, in one write; the next answers to their users know them.
 
     Args:
@@ -37,19 +37,19 @@ def take_events(service: Service, pushes: Sequence[Sequence[Event]]) -> list[int
         StoreError: the online store does not answer; whether it took them is not known.
     """
     users = list(dict.fromkeys(push[0].user_id for push in pushes))
-    fresh = fresh_events(service.histories, users)
-    known = {user: history_of(service.histories, user, one) for user, one in zip(users, fresh, strict=True)}
-    times = _times(service, pushes, {user: one.events for user, one in known.items()})
-    described = _described(service, pushes, times)
-    if service.features.outage.is_now:  # what a history holds of an event stays as it is written now
+    fresh = recent_events(session.histories, users)
+    known = {user: history_of(session.histories, user, one) for user, one in zip(users, fresh, strict=True)}
+    times = _times(session, pushes, {user: one.events for user, one in known.items()})
+    described = _event_table(session, pushes, times)
+    if session.features.circuit_breaker.is_open:  # what a history holds of an event stays as it is written now
         raise StoreError("the online store stopped to answer while events were described")
-    is_new = iter(add_events(service.histories, known, described))
+    is_new = iter(add_events(session.histories, known, described))
     for user_id in users:
-        forget(service, user_id)
+        evict_user_state(session, user_id)
     return [sum(islice(is_new, len(push))) for push in pushes]
 
 
-def _times(service: Service, pushes: Sequence[Sequence[Event]], known: dict[Key, pl.DataFrame]) -> list[datetime]:
+def _times(session: Session, pushes: Sequence[Sequence[Event]], known: dict[Key, pl.DataFrame]) -> list[datetime]:
     """When each event was: those of a push that do not say, all at one instant, after what came before them.
 
     One that does not say, and says what an event of the last minute said, is that event sent again: it was then.
@@ -60,11 +60,11 @@ def _times(service: Service, pushes: Sequence[Sequence[Event]], known: dict[Key,
     for push in pushes:
         user = push[0].user_id
         before = last[user]
-        present = default_time(service, before)
+        present = default_time(session, before)
         if user not in lately:
-            lately[user] = _lately(service, known[user].filter(pl.col(EVENT_TIME) >= present - SENT_AGAIN_WITHIN))
+            lately[user] = _lately(session, known[user].filter(pl.col(EVENT_TIME) >= present - SENT_AGAIN_WITHIN))
         mine = []
-        for event, content in zip(push, _contents(service, push), strict=True):
+        for event, content in zip(push, _contents(session, push), strict=True):
             again = lately[user].get(content) if event.time is None else None
             is_again = again is not None and present - again <= SENT_AGAIN_WITHIN
             mine.append((again if again is not None and is_again else event.time or present).astimezone(UTC))
@@ -74,41 +74,41 @@ def _times(service: Service, pushes: Sequence[Sequence[Event]], known: dict[Key,
     return times
 
 
-def _contents(service: Service, events: Sequence[Event]) -> list[Content]:
+def _contents(session: Session, events: Sequence[Event]) -> list[Content]:
     """What each event says, in the types in which it is kept."""
-    signals = service.fields.event
-    schema = {ITEM_ID: service.features.item_type} | {one.name: COLUMN_TYPES[one.kind] for one in signals}
+    signals = session.fields.event
+    schema = {ITEM_ID: session.features.item_type} | {one.name: COLUMN_TYPES[one.kind] for one in signals}
     said: dict[str, list[Any]] = {one.name: [event.signals.get(one.name) for event in events] for one in signals}
     said[ITEM_ID] = [event.item_id for event in events]
-    return _rows(service, pl.DataFrame(said, schema=schema, strict=False))
+    return _rows(session, pl.DataFrame(said, schema=schema, strict=False))
 
 
-def _lately(service: Service, events: pl.DataFrame) -> dict[Content, datetime]:
+def _lately(session: Session, events: pl.DataFrame) -> dict[Content, datetime]:
     """What events said, and when each was last."""
-    return dict(zip(_rows(service, events), events[EVENT_TIME].to_list(), strict=True))
+    return dict(zip(_rows(session, events), events[EVENT_TIME].to_list(), strict=True))
 
 
-def _rows(service: Service, events: pl.DataFrame) -> list[Content]:
+def _rows(session: Session, events: pl.DataFrame) -> list[Content]:
     """The item of each, and those signals that an event brings itself and a history keeps."""
-    kept = set(service.histories.nothing.columns)
-    names = [one.name for one in service.fields.event if one.name in kept]
+    kept = set(session.histories.nothing.columns)
+    names = [one.name for one in session.fields.event if one.name in kept]
     rows = events.select(ITEM_ID, *names).rows()
     return [tuple(tuple(one) if isinstance(one, list) else one for one in row) for row in rows]
 
 
-def _described(service: Service, pushes: Sequence[Sequence[Event]], times: Sequence[datetime]) -> pl.DataFrame:
+def _event_table(session: Session, pushes: Sequence[Sequence[Event]], times: Sequence[datetime]) -> pl.DataFrame:
     """Every event with its user and all that is declared of it: the next release may read what this one does not."""
     events = [event for push in pushes for event in push]
     rows = [
-        Row({**user_keys(service, event), ITEM_ID: event.item_id}, event.signals, time)
+        EntityRow({**user_keys(session, event), ITEM_ID: event.item_id}, event.signals, time)
         for event, time in zip(events, times, strict=True)
     ]
     facts = {
         USER_ID: [event.user_id for event in events],
         ITEM_ID: [event.item_id for event in events],
         EVENT_TIME: times,
-    } | describe(service.features, HISTORY, rows, with_unread=True).columns
-    keys = {USER_ID: KEY_TYPES[service.release.key_types[USER_ID]], ITEM_ID: service.features.item_type}
-    declared = for_maker(service.features.online.signals, HISTORY)
+    } | get_features(session.features, HISTORY, rows, with_unread=True).columns
+    keys = {USER_ID: KEY_TYPES[session.release.key_types[USER_ID]], ITEM_ID: session.features.item_type}
+    declared = for_maker(session.features.online.signals, HISTORY)
     schema = keys | {EVENT_TIME: INSTANT_TYPE} | {signal.name: COLUMN_TYPES[signal.kind] for signal in declared}
     return pl.DataFrame(facts, schema=schema, strict=False)

@@ -22,18 +22,18 @@ from lrm.features import store
 from lrm.features.declarations import View
 from lrm.features.feast_repo import NOT_KEPT, Kept, Online
 from lrm.schema import ITEM_ID, MAKERS, USER_ID, Signal, for_maker
-from lrm.serving.engine.circuit_breaker import Outage
+from lrm.serving.engine.circuit_breaker import CircuitBreaker
 from lrm.serving.engine.damaged_values import fitting, read_each
 from lrm.serving.engine.lru import Lru
 from lrm.serving.release import FEATURE_REPO, ONLINE, Release
 
 Key = int | str
 KEY_TYPES: dict[str, Any] = {"int64": pl.Int64, "string": pl.String}
-BELIEVED_S = 60.0
+CACHE_TTL_S = 60.0
 """Seconds for which a value read from the online store is used again."""
-VALUES_BYTES = 128 * 2**20
+CACHE_BYTES = 128 * 2**20
 """Bound of the values held, by their estimated size."""
-VALUE_BYTES = 500
+CACHE_ENTRY_BYTES = 500
 """By which a process grows for what is held of one key, beside its values: its places in memory, as measured."""
 _PADDING = 8
 """Bytes that the allocator adds to a number or a text."""
@@ -50,7 +50,7 @@ class Features(NamedTuple):
     """By view and keys: what was read, and when."""
     views: Mapping[str, tuple[View, ...]]
     """The views that each maker reads, with all their signals."""
-    outage: Outage
+    circuit_breaker: CircuitBreaker
     """Of the online store."""
 
     @property
@@ -60,7 +60,7 @@ class Features(NamedTuple):
         return kind
 
 
-class Row(NamedTuple):
+class EntityRow(NamedTuple):
     """Something to be described: a request, one of its candidates, or an event."""
 
     keys: Mapping[str, Key]
@@ -69,7 +69,7 @@ class Row(NamedTuple):
     time: datetime
 
 
-class Described(NamedTuple):
+class FeatureColumns(NamedTuple):
     """The signals of rows."""
 
     columns: dict[str, list[Any]]
@@ -99,10 +99,12 @@ def open_features(release: Release, signals: tuple[Signal, ...], *, events: Path
             f"new events are kept in {events}, which cannot be written ({error}); name another folder with --events"
         ) from error
     views = {maker: tuple(view for view in online.views if for_maker(_known(view, signals), maker)) for maker in MAKERS}
-    return Features(online, signals, release.key_types, Lru(VALUES_BYTES, _size), views, Outage())
+    return Features(online, signals, release.key_types, Lru(CACHE_BYTES, _size), views, CircuitBreaker())
 
 
-def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread: bool = False) -> Described:
+def get_features(
+    features: Features, maker: str, rows: Sequence[EntityRow], *, with_unread: bool = False
+) -> FeatureColumns:
     """Every signal that one maker reads, for each row: as the store has it, else as it was given.
 
     A view whose keys a row does not have says nothing of it. `with_unread`: also what is declared and the model does
@@ -131,7 +133,7 @@ def describe(features: Features, maker: str, rows: Sequence[Row], *, with_unread
             else:
                 pairs = zip(read, kept.values, strict=True)
                 expired[at] += tuple(name for name, value in pairs if name is not None and value is not None)
-    return Described(columns, expired, damaged)
+    return FeatureColumns(columns, expired, damaged)
 
 
 def is_known_user(features: Features, user_id: Key) -> bool:
@@ -141,7 +143,7 @@ def is_known_user(features: Features, user_id: Key) -> bool:
     return any(value is not None for one in held if one is not None for value in one[0].values)
 
 
-def brought(features: Features, maker: str) -> tuple[Signal, ...]:
+def request_provided(features: Features, maker: str) -> tuple[Signal, ...]:
     """The declared signals that no view is joined for: a request brings them itself.
 
     The model reads what it was trained on of them, and another one may read the rest.
@@ -150,7 +152,7 @@ def brought(features: Features, maker: str) -> tuple[Signal, ...]:
     return tuple(signal for signal in for_maker(features.online.signals, maker) if signal.view not in joined)
 
 
-def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int, Kept]]:
+def _kept(features: Features, view: View, rows: Sequence[EntityRow]) -> list[tuple[int, Kept]]:
     """What the store keeps for each row that has the view's keys; read anew where that was not done lately.
 
     While the store does not answer: what was read last, or nothing.
@@ -167,7 +169,7 @@ def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int
     nothing = Kept((None,) * len(view.signals), NOT_KEPT)
     for _, key in wanted:
         held = features.held.get(key)
-        if held is None or now - held[1] > BELIEVED_S:
+        if held is None or now - held[1] > CACHE_TTL_S:
             lacking[key] = nothing if held is None else held[0]
         else:
             found[key] = held[0]
@@ -177,7 +179,7 @@ def _kept(features: Features, view: View, rows: Sequence[Row]) -> list[tuple[int
             return store.read_kept(features.online, view, [dict(zip(view.keys, key[1:], strict=True)) for key in keys])
 
         try:
-            read = features.outage.asking(lambda: read_each(read_some, list(lacking), nothing))
+            read = features.circuit_breaker.asking(lambda: read_each(read_some, list(lacking), nothing))
         except StoreError:
             found |= lacking
         else:
@@ -195,7 +197,7 @@ def _known(view: View, signals: Sequence[Signal]) -> list[Signal]:
 
 def _size(held: tuple[Kept, float]) -> int:
     """About the bytes that a process grows by for what is held: its places in memory, measured, and its values."""
-    return VALUE_BYTES + sum(map(_bytes, held[0].values))
+    return CACHE_ENTRY_BYTES + sum(map(_bytes, held[0].values))
 
 
 def _bytes(value: Any) -> int:

@@ -22,7 +22,7 @@ from lrm.errors import DamagedError
 from lrm.features.feast_repo import Kept, Online
 from lrm.features.push import Pushed, push_fresh, read_fresh
 from lrm.schema import EVENT_TIME, HISTORY, ITEM_ID, USER_ID, Signal, for_maker
-from lrm.serving.engine.circuit_breaker import Outage
+from lrm.serving.engine.circuit_breaker import CircuitBreaker
 from lrm.serving.engine.damaged_values import as_declared, packed, read_each, unpacked
 from lrm.serving.engine.scoring import no_history
 from lrm.serving.release import HISTORIES, Release
@@ -42,7 +42,7 @@ class Histories(NamedTuple):
     """The history of a user who has none."""
     max_events: int
     """Events of a user that a score can depend on."""
-    outage: Outage
+    circuit_breaker: CircuitBreaker
     """Of the online store."""
 
     @property
@@ -51,7 +51,7 @@ class Histories(NamedTuple):
         return self.max_events + 1
 
 
-class Fresh(NamedTuple):
+class RecentEvents(NamedTuple):
     """A user's new events, as the online store keeps them."""
 
     packed: bytes | None
@@ -61,7 +61,7 @@ class Fresh(NamedTuple):
     """Whether there is a value, and it cannot be read."""
 
 
-class Known(NamedTuple):
+class History(NamedTuple):
     """A user's history."""
 
     events: pl.DataFrame
@@ -69,7 +69,7 @@ class Known(NamedTuple):
     `n_kept` latest new ones; the model is shown the latest of both."""
     is_user: bool
     """Whether the user has any event, packed or new."""
-    fresh: Fresh
+    fresh: RecentEvents
     """What of it is new."""
     is_damaged: bool = False
     """Whether a part of it was damaged, and is left out."""
@@ -102,12 +102,14 @@ def open_histories(
     *,
     item_type: pl.DataType,
     max_events: int,
-    outage: Outage | None = None,
+    circuit_breaker: CircuitBreaker | None = None,
 ) -> Histories:
     """Open a release's histories beside its open online store, whose outages `outage` knows, or they alone."""
     address = f"{(release.folder / HISTORIES).absolute().as_uri()}?mode=ro&immutable=1"
     connection = sqlite3.connect(address, uri=True, check_same_thread=False)
-    return Histories(connection, online, no_history(signals, item_type), max_events, outage or Outage())
+    return Histories(
+        connection, online, no_history(signals, item_type), max_events, circuit_breaker or CircuitBreaker()
+    )
 
 
 def some_users(histories: Histories, n: int) -> list[Key]:
@@ -121,7 +123,7 @@ def spread_users(histories: Histories, n: int) -> list[Key]:
     return users[:: max(1, -(-len(users) // n))]
 
 
-def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
+def recent_events(histories: Histories, user_ids: Sequence[Key]) -> list[RecentEvents]:
     """Each user's new events, as the online store keeps them now.
 
     Raises:
@@ -131,16 +133,16 @@ def fresh_events(histories: Histories, user_ids: Sequence[Key]) -> list[Fresh]:
     def read(some: Sequence[Key]) -> list[Kept]:
         return read_fresh(histories.online, some)
 
-    kept = histories.outage.asking(lambda: read_each(read, user_ids, Kept((None,), 0.0)))
+    kept = histories.circuit_breaker.asking(lambda: read_each(read, user_ids, Kept((None,), 0.0)))
     # Whoever pushed wrote an instant and a value: an instant alone is what is left of both.
-    return [Fresh(one.values[0], max(one.seconds, 0.0), one.is_damaged or _is_half(one)) for one in kept]
+    return [RecentEvents(one.values[0], max(one.seconds, 0.0), one.is_damaged or _is_half(one)) for one in kept]
 
 
 def _is_half(kept: Kept) -> bool:
     return kept.seconds > 0 and kept.values[0] is None
 
 
-def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: datetime | None = None) -> Known:
+def history_of(histories: Histories, user_id: Key, fresh: RecentEvents, *, before: datetime | None = None) -> History:
     """All that is kept of a user's history, packed and new together, in time order.
 
     Args:
@@ -162,10 +164,10 @@ def history_of(histories: Histories, user_id: Key, fresh: Fresh, *, before: date
         new = as_declared(new, histories.nothing.schema).join(events, on=_SAME, how="anti", maintain_order="left")
         events = pl.concat([events, new]).sort(EVENT_TIME, maintain_order=True)
     earlier = events if before is None else events.filter(pl.col(EVENT_TIME) < before)
-    return Known(earlier, is_user, fresh, is_damaged or new is None)
+    return History(earlier, is_user, fresh, is_damaged or new is None)
 
 
-def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataFrame) -> list[bool]:
+def add_events(histories: Histories, before: Mapping[Key, History], sent: pl.DataFrame) -> list[bool]:
     """Push new events of some users, all in one write; an event sent twice counts once.
 
     Where as many new events of a user are kept as may be, one that is not later than the oldest of them counts as
@@ -202,18 +204,18 @@ def add_events(histories: Histories, before: Mapping[Key, Known], sent: pl.DataF
             pushed.append(Pushed(user_id, packed(together), _instant(known.fresh, together)))
             places.update(new[_PLACE])
     if pushed:
-        histories.outage.asking(lambda: push_fresh(histories.online, pushed))
+        histories.circuit_breaker.asking(lambda: push_fresh(histories.online, pushed))
     return [place in places for place in range(sent.height)]
 
 
-def _instant(before: Fresh, events: pl.DataFrame) -> datetime:
+def _instant(before: RecentEvents, events: pl.DataFrame) -> datetime:
     """Of a push: not before its last event, and later by the second than the push before."""
     earliest = datetime.fromtimestamp(before.seconds, UTC) + timedelta(seconds=1)
     last: datetime = events[EVENT_TIME][-1]
     return max(earliest, last, datetime.now(UTC)) if before.is_damaged else max(earliest, last)
 
 
-def _whole(histories: Histories, fresh: Fresh) -> pl.DataFrame | None:
+def _whole(histories: Histories, fresh: RecentEvents) -> pl.DataFrame | None:
     """New events with all that is kept of them: another release may read what this one does not. None: damaged."""
     if fresh.packed is None:
         return None if fresh.is_damaged else histories.nothing

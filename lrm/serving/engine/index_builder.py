@@ -14,15 +14,15 @@ from lrm.model.heads import Best, Indexed, Wanted
 from lrm.model.states import States
 from lrm.serving.engine.histories import spread_users
 from lrm.serving.engine.predict import request_states
-from lrm.serving.engine.request_checks import RECOMMEND, Question
-from lrm.serving.engine.session import Service, open_service
+from lrm.serving.engine.request_checks import RECOMMEND, PredictRequest
+from lrm.serving.engine.session import Session, open_session
 from lrm.serving.index_file import write_index
 from lrm.serving.logs import log
 from lrm.serving.release import Release
 
 N_USERS = 512
 """Users whose requests are looked up: every other one to choose the effort, the rest to measure it."""
-AT_ONCE = 32
+CHUNK_CANDIDATES = 32
 K, DEEP_K = 20, 100
 """Recall is that of so many best items that are not in the history: those of the history need no index."""
 AS_GOOD = 1e-3
@@ -53,22 +53,22 @@ def with_index(release: Release) -> Release:
         `AS_GOOD`: recall by distance, as in ann-benchmarks, 1807.05614), `score_error` (largest difference of a score)
         and `n_requests` (on which all three were measured).
     """
-    service = open_service(release)
-    head, exact = service.recommender.head, service.items.catalogue.prepared
+    session = open_session(release)
+    head, exact = session.recommender.head, session.items.catalogue.prepared
     if not isinstance(head, Indexed):
         log("no index: the item head of the model finds items without one")
         return release
-    users = spread_users(service.histories, N_USERS)
+    users = spread_users(session.histories, N_USERS)
     if len(users) < 2:
         log("no index: fewer than two users have a history to measure it with", level=logging.WARNING)
         return release
-    tuning, testing = ([_lookups(service, some) for some in _batches(users[part::2])] for part in (0, 1))
+    tuning, testing = ([_lookups(session, some) for some in _batches(users[part::2])] for part in (0, 1))
     plan = head.plan_index(exact, [lookup.states for lookup in tuning])
     n_lists, effort, indexed = head.n_lists(plan), 1, head.open_index(exact, plan, effort=1)
-    while _least_recall(_measured(service, indexed, tuning)) < AIM and 4 * effort <= n_lists:
+    while _least_recall(_measured(session, indexed, tuning)) < AIM and 4 * effort <= n_lists:
         effort *= 2
         indexed = head.with_effort(indexed, effort)
-    measured = _measured(service, indexed, testing)
+    measured = _measured(session, indexed, testing)
     if _least_recall(measured) < FLOOR:
         log(f"no index: its recall is under {FLOOR}", level=logging.WARNING, **measured)
         return release
@@ -76,39 +76,39 @@ def with_index(release: Release) -> Release:
     return release._replace(catalogue_index=facts | measured)
 
 
-def measure(service: Service, catalogue: Any, users: list[Any]) -> dict[str, Any]:
+def measure(session: Session, catalogue: Any, users: list[Any]) -> dict[str, Any]:
     """Recall and error of the index of a catalogue over the requests of some users, as in `Release.catalogue_index`."""
-    return _measured(service, catalogue, [_lookups(service, users)])
+    return _measured(session, catalogue, [_lookups(session, users)])
 
 
 def _batches(users: list[Any]) -> list[list[Any]]:
-    return [users[first : first + AT_ONCE] for first in range(0, len(users), AT_ONCE)]
+    return [users[first : first + CHUNK_CANDIDATES] for first in range(0, len(users), CHUNK_CANDIDATES)]
 
 
-def _lookups(service: Service, users: list[Any]) -> _Lookups:
-    states, rows = request_states(service, [Question(RECOMMEND, user) for user in users])
-    exact = service.items.catalogue.prepared
-    return _Lookups(states, rows, service.recommender.head.best(states, rows, _each(rows, DEEP_K), exact))
+def _lookups(session: Session, users: list[Any]) -> _Lookups:
+    states, rows = request_states(session, [PredictRequest(RECOMMEND, user) for user in users])
+    exact = session.items.catalogue.prepared
+    return _Lookups(states, rows, session.recommender.head.best(states, rows, _each(rows, DEEP_K), exact))
 
 
 def _each(rows: list[np.ndarray], k: int) -> dict[int, Wanted]:
     return {r: Wanted(k, without=np.unique(row_T[row_T >= 0])) for r, row_T in enumerate(rows)}
 
 
-def _measured(service: Service, catalogue: Any, lookups: list[_Lookups]) -> dict[str, Any]:
+def _measured(session: Session, catalogue: Any, lookups: list[_Lookups]) -> dict[str, Any]:
     """Recall and error of an index over requests whose best items are known."""
-    recall: dict[int, list[float]] = {K: [], DEEP_K: []}
-    errors, head = [0.0], service.recommender.head
+    get_user_states: dict[int, list[float]] = {K: [], DEEP_K: []}
+    errors, head = [0.0], session.recommender.head
     assert isinstance(head, Indexed), "only such a head has an index"
     for lookup in lookups:
-        for k in recall:
+        for k in get_user_states:
             for r, found in head.best(lookup.states, lookup.rows, _each(lookup.rows, k), catalogue).items():
                 exact = Best(lookup.best[r].rows[:k], lookup.best[r].scores[:k])
                 share, error = head.compare(catalogue, lookup.states, r, found, exact, as_good=AS_GOOD)
-                recall[k].append(share)
+                get_user_states[k].append(share)
                 errors.append(error)
-    shares = {f"recall_at_{k}": round(float(np.mean(found)), 4) for k, found in recall.items()}
-    return shares | {"score_error": round(max(errors), 6), "n_requests": len(recall[K])}
+    shares = {f"recall_at_{k}": round(float(np.mean(found)), 4) for k, found in get_user_states.items()}
+    return shares | {"score_error": round(max(errors), 6), "n_requests": len(get_user_states[K])}
 
 
 def _least_recall(found: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Answers to a batch of questions: histories from memory, signals from the store, one pass of the decoder.
+"""Predict a batch of requests: histories from the cache, signals from the online store, one pass of the decoder.
 
 Shape suffixes: R requests, C candidates.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -18,43 +18,44 @@ from lrm.model.heads import Wanted
 from lrm.model.kv_cache import Prefix, Suffix, decode_over
 from lrm.model.states import States
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY, Signal, for_maker
-from lrm.serving.engine.chunks import AT_ONCE, TOGETHER
-from lrm.serving.engine.features import Described, Row, describe, is_known_user
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
+from lrm.serving.engine.answer import Answer, AnswerItem, Flags
+from lrm.serving.engine.chunks import CHUNK_CANDIDATES, MAX_SHARED_CANDIDATES
+from lrm.serving.engine.features import EntityRow, FeatureColumns, get_features, is_known_user
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, PredictRequest
 from lrm.serving.engine.session import (
-    Remembered,
-    Service,
-    as_then,
+    Session,
+    UserState,
     catalogue_rows,
     default_time,
-    recall,
+    get_user_states,
     user_keys,
+    user_state_before,
 )
 from lrm.tokens.signals import SignalArrays, encode
 from lrm.tokens.vocabulary import GAP_HOURS, query_signals
 
 
-class Asked(NamedTuple):
-    """A question and what is known of it."""
+class PreparedRequest(NamedTuple):
+    """A request with the user's state, its time, and its candidates as rows of the catalogue."""
 
-    question: Question
-    user: Remembered
+    request: PredictRequest
+    user: UserState
     time: datetime
     rows: np.ndarray
     """Catalogue row of each candidate that is in the catalogue."""
-    candidates: list[Row]
-    """What a score request wants scored."""
+    candidates: list[EntityRow]
+    """Candidates of a score request, in the order of `rows`; empty for a recommend request."""
     unknown: list[Any]
     """Candidates that are not in the catalogue."""
 
 
 class Batch(NamedTuple):
-    """Questions as the model reads them."""
+    """Requests as the model reads them."""
 
-    asked: list[Asked]
-    queries: Described
-    offered: Described
-    """Of all candidates to be scored, request by request."""
+    requests: list[PreparedRequest]
+    queries: FeatureColumns
+    candidates: FeatureColumns
+    """Of all candidates to score, request by request."""
     encoded_queries: SignalArrays
     encoded_candidates: SignalArrays
     item_ids: np.ndarray
@@ -63,75 +64,75 @@ class Batch(NamedTuple):
     """(R + 1,) where each request's candidates begin."""
 
 
-def answer(service: Service, questions: Sequence[Question]) -> list[dict[str, Any]]:
-    """Answer questions that have no problem, each as if it were asked alone; `schemas.Answer` has the keys."""
-    users = recall(service, [question.user_id for question in questions])
-    batch = _batch(service, [_asked(service, question, users[question.user_id]) for question in questions])
-    items: dict[int, list[dict[str, Any]]] = {}
+def predict(session: Session, requests: Sequence[PredictRequest]) -> list[Answer]:
+    """Answer checked requests in one batch; each gets the answer that it would get alone."""
+    users = get_user_states(session, [request.user_id for request in requests])
+    batch = _collate(session, [_prepare(session, request, users[request.user_id]) for request in requests])
+    items: dict[int, list[AnswerItem]] = {}
     logits = np.zeros(batch.offset[-1], dtype=np.float64)
-    for requests, chosen in _passes(batch.offset):
-        asked = [batch.asked[r] for r in requests]
-        suffix = _suffix(service, batch, requests, chosen)
-        states, _ = decode_over(service.recommender, [one.user.prefix for one in asked], suffix, service.decode)
+    for pass_rows, chosen in _passes(batch.offset):
+        asked = [batch.requests[r] for r in pass_rows]
+        suffix = _suffix(session, batch, pass_rows, chosen)
+        states, _ = decode_over(session.recommender, [one.user.prefix for one in asked], suffix, session.decode)
         logits[chosen] = states.candidate_logit_C.cpu().numpy()
-        wanted = {r: _wanted(service, one) for r, one in enumerate(asked) if one.question.kind == RECOMMEND}
+        wanted = {r: _wanted(session, one) for r, one in enumerate(asked) if one.request.kind == RECOMMEND}
         rows = [one.user.prefix.row_T for one in asked]
-        best = service.recommender.head.best(states, rows, wanted, service.catalogue)
-        items |= {requests[r]: _described(service, one.rows, "score", one.scores) for r, one in best.items()}
-    for r, one in enumerate(batch.asked):
-        if one.question.kind == SCORE:
+        best = session.recommender.head.best(states, rows, wanted, session.catalogue)
+        items |= {pass_rows[r]: _items(session, one.rows, "score", one.scores) for r, one in best.items()}
+    for r, one in enumerate(batch.requests):
+        if one.request.kind == SCORE:
             probabilities = 1.0 / (1.0 + np.exp(-logits[batch.offset[r] : batch.offset[r + 1]]))
-            order = np.argsort(-probabilities, kind="stable")[: one.question.k]
-            items[r] = _described(service, one.rows[order], "probability", probabilities[order])
-    return [_response(service, one, items[r], _flags(service, batch, r)) for r, one in enumerate(batch.asked)]
+            order = np.argsort(-probabilities, kind="stable")[: one.request.k]
+            items[r] = _items(session, one.rows[order], "probability", probabilities[order])
+    return [_answer(session, one, items[r], _flags(session, batch, r)) for r, one in enumerate(batch.requests)]
 
 
 @torch.inference_mode()
-def request_states(service: Service, questions: Sequence[Question]) -> tuple[States, list[np.ndarray]]:
-    """What the model makes of questions for recommendations: the states, and the catalogue rows of each history."""
-    prefixes, suffix = one_pass(service, questions)
-    states, _ = decode_over(service.recommender, prefixes, suffix, service.decode)
+def request_states(session: Session, requests: Sequence[PredictRequest]) -> tuple[States, list[np.ndarray]]:
+    """Decode recommend requests; return the states and each history's catalogue rows."""
+    prefixes, suffix = decoder_inputs(session, requests)
+    states, _ = decode_over(session.recommender, prefixes, suffix, session.decode)
     return states, [prefix.row_T for prefix in prefixes]
 
 
-def one_pass(service: Service, questions: Sequence[Question]) -> tuple[list[Prefix], Suffix]:
-    """What the model is given for questions that are decoded together."""
-    users = recall(service, [question.user_id for question in questions])
-    batch = _batch(service, [_asked(service, question, users[question.user_id]) for question in questions])
-    suffix = _suffix(service, batch, list(range(len(questions))), np.arange(batch.offset[-1]))
-    return [one.user.prefix for one in batch.asked], suffix
+def decoder_inputs(session: Session, requests: Sequence[PredictRequest]) -> tuple[list[Prefix], Suffix]:
+    """Return what the decoder reads for requests that share one pass."""
+    users = get_user_states(session, [request.user_id for request in requests])
+    batch = _collate(session, [_prepare(session, request, users[request.user_id]) for request in requests])
+    suffix = _suffix(session, batch, list(range(len(requests))), np.arange(batch.offset[-1]))
+    return [one.user.prefix for one in batch.requests], suffix
 
 
-def _asked(service: Service, question: Question, user: Remembered) -> Asked:
-    time = question.time or default_time(service, user.last_event)
+def _prepare(session: Session, request: PredictRequest, user: UserState) -> PreparedRequest:
+    time = request.time or default_time(session, user.last_event)
     if user.last_event is not None and time <= user.last_event:
-        user = as_then(service, question.user_id, time)
-    offered = question.candidates or ()
-    rows = catalogue_rows(service, [candidate[ITEM_ID] for candidate in offered])
-    keys = user_keys(service, question)
+        user = user_state_before(session, request.user_id, time)
+    offered = request.candidates or ()
+    rows = catalogue_rows(session, [candidate[ITEM_ID] for candidate in offered])
+    keys = user_keys(session, request)
     known = [
-        Row({**keys, ITEM_ID: candidate[ITEM_ID]}, candidate, time)
+        EntityRow({**keys, ITEM_ID: candidate[ITEM_ID]}, candidate, time)
         for candidate, row in zip(offered, rows.tolist(), strict=True)
-        if row >= 0 and question.kind == SCORE
+        if row >= 0 and request.kind == SCORE
     ]
     unknown = [candidate[ITEM_ID] for candidate, row in zip(offered, rows.tolist(), strict=True) if row < 0]
-    return Asked(question, user, time.astimezone(UTC), rows[rows >= 0], known, unknown)
+    return PreparedRequest(request, user, time.astimezone(UTC), rows[rows >= 0], known, unknown)
 
 
-def _batch(service: Service, asked: list[Asked]) -> Batch:
-    rows = [Row(user_keys(service, one.question), one.question.context, one.time) for one in asked]
-    queries = describe(service.features, QUERY, rows)
-    offered = describe(service.features, CANDIDATE, [row for one in asked for row in one.candidates])
-    signals = service.recommender.signals
-    gaps = {GAP_HOURS.name: [_hours(one.user.last_event, one.time) for one in asked]}
+def _collate(session: Session, requests: list[PreparedRequest]) -> Batch:
+    rows = [EntityRow(user_keys(session, one.request), one.request.context, one.time) for one in requests]
+    queries = get_features(session.features, QUERY, rows)
+    candidates = get_features(session.features, CANDIDATE, [row for one in requests for row in one.candidates])
+    signals = session.recommender.signals
+    gaps = {GAP_HOURS.name: [_hours(one.user.last_event, one.time) for one in requests]}
     return Batch(
-        asked,
+        requests,
         queries,
-        offered,
-        _encoded(service, query_signals(signals), queries.columns | gaps),
-        _encoded(service, for_maker(signals, CANDIDATE), offered.columns),
-        service.items.item_ids[np.concatenate([one.rows[: len(one.candidates)] for one in asked])],
-        np.concatenate([[0], np.cumsum([len(one.candidates) for one in asked])]),
+        candidates,
+        _encoded(session, query_signals(signals), queries.columns | gaps),
+        _encoded(session, for_maker(signals, CANDIDATE), candidates.columns),
+        session.items.item_ids[np.concatenate([one.rows[: len(one.candidates)] for one in requests])],
+        np.concatenate([[0], np.cumsum([len(one.candidates) for one in requests])]),
     )
 
 
@@ -139,73 +140,76 @@ def _hours(since: datetime | None, time: datetime) -> float | None:
     return None if since is None else (time - since).total_seconds() / 3600
 
 
-def _encoded(service: Service, signals: Sequence[Signal], columns: dict[str, list[Any]]) -> SignalArrays:
+def _encoded(session: Session, signals: Sequence[Signal], columns: dict[str, list[Any]]) -> SignalArrays:
     schema = {signal.name: COLUMN_TYPES[signal.kind] for signal in signals}
-    return encode(pl.DataFrame(columns, schema=schema, strict=False), signals, service.recommender.vocabulary)
+    return encode(pl.DataFrame(columns, schema=schema, strict=False), signals, session.recommender.vocabulary)
 
 
 def _passes(offset: np.ndarray) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The requests of each pass and the places of their candidates: small ones together, large ones in parts."""
+    """Yield the requests of each pass and the places of their candidates: small ones together, large ones in chunks."""
     counts = np.diff(offset)
-    small = np.flatnonzero(counts <= TOGETHER).tolist()
+    small = np.flatnonzero(counts <= MAX_SHARED_CANDIDATES).tolist()
     if small:
         yield small, np.concatenate([np.arange(offset[r], offset[r + 1]) for r in small])
-    for r in np.flatnonzero(counts > TOGETHER).tolist():
-        for first in range(offset[r], offset[r + 1], AT_ONCE):
-            yield [r], np.arange(first, min(first + AT_ONCE, offset[r + 1]))
+    for r in np.flatnonzero(counts > MAX_SHARED_CANDIDATES).tolist():
+        for first in range(offset[r], offset[r + 1], CHUNK_CANDIDATES):
+            yield [r], np.arange(first, min(first + CHUNK_CANDIDATES, offset[r + 1]))
 
 
-def _suffix(service: Service, batch: Batch, requests: list[int], chosen: np.ndarray) -> Suffix:
-    """What the requests of one pass and their chosen candidates bring."""
+def _suffix(session: Session, batch: Batch, requests: list[int], chosen: np.ndarray) -> Suffix:
+    """Return what the requests of one pass and their chosen candidates add to the kept histories."""
     first = batch.offset[requests]
-    identity = service.recommender.vocabulary.identity(batch.item_ids[chosen])
+    identity = session.recommender.vocabulary.identity(batch.item_ids[chosen])
     return Suffix(
         batch.encoded_queries.take(np.array(requests)),
         batch.encoded_candidates.take(chosen),
         torch.as_tensor(identity),
         np.searchsorted(chosen, batch.offset[np.array(requests) + 1]) - np.searchsorted(chosen, first),
-        np.array([batch.asked[r].time.timestamp() for r in requests]),
+        np.array([batch.requests[r].time.timestamp() for r in requests]),
     )
 
 
-def _wanted(service: Service, one: Asked) -> Wanted:
-    question = one.question
-    without = catalogue_rows(service, question.exclude)
-    if question.exclude_seen:
+def _wanted(session: Session, one: PreparedRequest) -> Wanted:
+    request = one.request
+    without = catalogue_rows(session, request.exclude)
+    if request.exclude_seen:
         without = np.concatenate([without, one.user.seen])
-    k = len(service.items.item_ids) if question.k is None else question.k
-    return Wanted(k, None if question.candidates is None else one.rows, np.unique(without[without >= 0]))
+    k = len(session.items.item_ids) if request.k is None else request.k
+    return Wanted(k, None if request.candidates is None else one.rows, np.unique(without[without >= 0]))
 
 
-def _described(service: Service, rows: np.ndarray, what: str, values: np.ndarray) -> list[dict[str, Any]]:
-    """Items as a client reads them, in the order of `rows`."""
-    items = service.items
+def _items(
+    session: Session, rows: np.ndarray, what: Literal["score", "probability"], values: np.ndarray
+) -> list[AnswerItem]:
+    """Name the items for a client, in the order of `rows`."""
+    items = session.items
     titles = [items.titles[row] if items.titles else None for row in rows.tolist()]
     named = zip(items.item_ids[rows].tolist(), values.tolist(), titles, strict=True)
-    return [{ITEM_ID: item, what: value} | ({"title": title} if title else {}) for item, value, title in named]
+    found = [{ITEM_ID: item, what: value} | ({"title": title} if title else {}) for item, value, title in named]
+    return cast(list[AnswerItem], found)
 
 
-def _flags(service: Service, batch: Batch, r: int) -> dict[str, Any]:
-    """What was not known of a request."""
-    one, first, past = batch.asked[r], int(batch.offset[r]), int(batch.offset[r + 1])
-    expired = set(batch.queries.expired[r]).union(*batch.offered.expired[first:past])
+def _flags(session: Session, batch: Batch, r: int) -> Flags:
+    """Say what was not known of a request."""
+    one, first, past = batch.requests[r], int(batch.offset[r]), int(batch.offset[r + 1])
+    expired = set(batch.queries.expired[r]).union(*batch.candidates.expired[first:past])
     missing = {name for name, values in batch.queries.columns.items() if values[r] is None}
     if past > first:
-        missing |= {name for name, values in batch.offered.columns.items() if None in values[first:past]}
+        missing |= {name for name, values in batch.candidates.columns.items() if None in values[first:past]}
     return {
-        "unknown_user": not one.user.is_user and not is_known_user(service.features, one.question.user_id),
+        "unknown_user": not one.user.is_user and not is_known_user(session.features, one.request.user_id),
         "empty_history": not len(one.user.prefix.row_T),
         "missing": sorted(missing - expired),
         "expired": sorted(expired),
-        "store_down": service.features.outage.is_now,
-        "damaged": one.user.is_damaged or batch.queries.damaged[r] or any(batch.offered.damaged[first:past]),
+        "store_down": session.features.circuit_breaker.is_open,
+        "damaged": one.user.is_damaged or batch.queries.damaged[r] or any(batch.candidates.damaged[first:past]),
     }
 
 
-def _response(service: Service, one: Asked, items: list[dict[str, Any]], flags: dict[str, Any]) -> dict[str, Any]:
-    release = service.release
+def _answer(session: Session, one: PreparedRequest, items: list[AnswerItem], flags: Flags) -> Answer:
+    release = session.release
     return {
-        "user_id": one.question.user_id,
+        "user_id": one.request.user_id,
         "model": {"name": release.name, "version": release.version},
         "as_of": release.as_of.isoformat(),
         "time": one.time.isoformat(),

@@ -28,7 +28,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _set = lru_cache(maxsize=256)(frozenset[str])
 
 
-class Question(NamedTuple):
+class PredictRequest(NamedTuple):
     """One request to the server."""
 
     kind: str
@@ -72,31 +72,31 @@ class Fields(NamedTuple):
     """History signals that an event brings itself."""
 
     @property
-    def brought_keys(self) -> list[str]:
+    def request_keys(self) -> list[str]:
         """The join keys besides those of user and item."""
         return [key for key in self.key_types if key not in (USER_ID, ITEM_ID)]
 
 
-def problem(question: Question, fields: Fields, *, now: datetime) -> str:
+def problem(request: PredictRequest, fields: Fields, *, now: datetime) -> str:
     """What is wrong with a question, "" if nothing is: the field, what was seen, and what to send."""
     return (
-        _time("time", question.time, fields, latest=max(now, fields.as_of) + AHEAD)
-        or _key(USER_ID, USER_ID, question.user_id, fields)
-        or _carried("context", question.context, fields.request, fields)
-        or _excluded(question.exclude, fields)
-        or _candidates(question.candidates or (), fields)
+        _time("time", request.time, fields, latest=max(now, fields.as_of) + AHEAD)
+        or _key(USER_ID, USER_ID, request.user_id, fields)
+        or _carried("context", request.context, fields.request, fields)
+        or _excluded(request.exclude, fields)
+        or _candidates(request.candidates or (), fields)
     )
 
 
-def stored_question(question: Question, fields: Fields) -> Question:
+def normalise_request(request: PredictRequest, fields: Fields) -> PredictRequest:
     """The question with booleans, and whole numbers among categories, as training reads columns of such values."""
-    candidates = question.candidates and tuple(
-        one if len(one) == 1 else _stored(one, fields.candidate) for one in question.candidates
+    candidates = request.candidates and tuple(
+        one if len(one) == 1 else _stored(one, fields.candidate) for one in request.candidates
     )
-    return question._replace(context=_stored(question.context, fields.request), candidates=candidates)
+    return request._replace(context=_stored(request.context, fields.request), candidates=candidates)
 
 
-def stored_event(event: Event, fields: Fields) -> Event:
+def normalise_event(event: Event, fields: Fields) -> Event:
     """The event, likewise."""
     return event._replace(signals=_stored(event.signals, fields.event))
 
@@ -187,7 +187,7 @@ def _candidates(candidates: Sequence[Mapping[str, Any]], fields: Fields) -> str:
 
 def _carried(where: str, given: Mapping[str, Any], signals: Sequence[Signal], fields: Fields) -> str:
     """What is wrong with join keys and signals that came by name."""
-    keys = fields.brought_keys
+    keys = fields.request_keys
     found = [_unknown(where, given, [*keys, *(signal.name for signal in signals)])]
     found += [_key(f"{where}.{key}", key, given[key], fields) for key in keys if key in given]
     return next(filter(None, found), "") or _signals(where, given, signals)

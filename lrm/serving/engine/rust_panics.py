@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-MEANT = (KeyboardInterrupt, SystemExit, GeneratorExit)
+EXIT_EXCEPTIONS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What is raised to end a program or a generator."""
 
 
-class Panicked(Exception):  # noqa: N818 - says what happened
+class RustPanic(Exception):  # noqa: N818 - says what happened
     """A library found itself in a state that it took for impossible; the message is its own."""
 
 
-def contained(work: Callable[..., T], *arguments: Any) -> T:
+def without_panics(work: Callable[..., T], *arguments: Any) -> T:
     """What a call returns; whatever it raises that is not meant to end the program is an `Exception`.
 
     Raises:
@@ -25,7 +25,7 @@ def contained(work: Callable[..., T], *arguments: Any) -> T:
     """
     try:
         return work(*arguments)
-    except (Exception, *MEANT):
+    except (Exception, *EXIT_EXCEPTIONS):
         raise
     except BaseException as error:
-        raise Panicked(f"{type(error).__name__}: {error}") from error
+        raise RustPanic(f"{type(error).__name__}: {error}") from error

@@ -45,7 +45,7 @@ TITLES = ("title", "name", "product_type")
 """Item signals that can name an item to a person, the best first."""
 
 
-class Ask(NamedTuple):
+class ScoringRequest(NamedTuple):
     """One request, with everything known of it."""
 
     time: datetime
@@ -84,7 +84,7 @@ def encode_items(recommender: Recommender, items: pl.DataFrame) -> Items:
         items: as `items.parquet` of the examples.
     """
     signals, item_type = recommender.signals, items.schema[ITEM_ID]
-    tables = ask_tables([], signals, item_type)._replace(items=items)
+    tables = request_tables([], signals, item_type)._replace(items=items)
     corpus = encode_corpus(tables, signals, recommender.vocabulary)
     naming = [name for name in TITLES if items.schema.get(name) == pl.String]
     titles = items[naming[0]].to_list() if naming else None
@@ -115,7 +115,7 @@ def no_candidates(signals: Iterable[Signal], item_type: pl.DataType) -> pl.DataF
     return pl.DataFrame(schema=columns(signals, CANDIDATE, item_id=item_type))
 
 
-def ask_tables(asks: Sequence[Ask], signals: Sequence[Signal], item_type: pl.DataType) -> Tables:
+def request_tables(asks: Sequence[ScoringRequest], signals: Sequence[Signal], item_type: pl.DataType) -> Tables:
     """The asks as tables: ask r is request r of user r. There are no items in them: a catalogue is encoded once."""
     events = [_numbered(ask.history, USER_ID, row) for row, ask in enumerate(asks)]
     candidates = [_numbered(ask.candidates, REQUEST_ID, row) for row, ask in enumerate(asks)]
@@ -140,16 +140,18 @@ def ask_tables(asks: Sequence[Ask], signals: Sequence[Signal], item_type: pl.Dat
     )
 
 
-def best_items(recommender: Recommender, items: Items, asks: Sequence[Ask], wanted: Sequence[Wanted]) -> list[Best]:
+def best_items(
+    recommender: Recommender, items: Items, asks: Sequence[ScoringRequest], wanted: Sequence[Wanted]
+) -> list[Best]:
     """The best items of the catalogue for each ask, as offline evaluation finds them."""
-    tables = ask_tables(asks, recommender.signals, _item_type(items))
+    tables = request_tables(asks, recommender.signals, _item_type(items))
     scorer = Scorer(recommender, tables, catalogue=items.catalogue)
     return scorer.best_items(np.arange(len(asks)), wanted)
 
 
-def rank(recommender: Recommender, items: Items, asks: Sequence[Ask]) -> list[np.ndarray]:
+def rank(recommender: Recommender, items: Items, asks: Sequence[ScoringRequest]) -> list[np.ndarray]:
     """For each ask, the probability of each of its candidates, in their order."""
-    tables = ask_tables(asks, recommender.signals, _item_type(items))
+    tables = request_tables(asks, recommender.signals, _item_type(items))
     scorer = Scorer(recommender, tables, catalogue=items.catalogue)
     logits = scorer.candidate_logits(np.arange(len(asks))).astype(np.float64)
     probabilities = 1.0 / (1.0 + np.exp(-logits))

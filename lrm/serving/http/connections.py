@@ -88,7 +88,7 @@ class Bounded(HttpToolsProtocol):
         """Read what came, count what it adds to a head, and have a timer run."""
         if self.is_over:
             return
-        self._unset_keepalive_if_required()
+        self.stop_keep_alive()
         self.piece_bytes = len(data)
         try:
             self._feed(data)
@@ -167,6 +167,12 @@ class Bounded(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def stop_keep_alive(self) -> None:
+        """Stop the timer that closes an idle connection."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _feed(self, data: bytes) -> None:
         """Have the parser read all of it.

@@ -1,4 +1,4 @@
-"""How a server stops: first it says so, to whoever asks, then it drains."""
+"""Stop gracefully: say so to callers for a while, then finish requests in progress."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from types import FrameType
 import uvicorn
 
 
-class Leaving(uvicorn.Server):
-    """The web server, which takes its leave before it stops: for a while it answers, and says not to come again."""
+class GracefulServer(uvicorn.Server):
+    """A uvicorn server that still answers for a while after SIGTERM, and tells callers not to come again."""
 
-    def __init__(self, config: uvicorn.Config, *, leave_s: float, on_leave: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, delay_s: float, on_stop: Callable[[], None]) -> None:
         """Prepare.
 
         Args:
-            config: of `web_config`.
-            leave_s: how long that while is, after SIGTERM; Ctrl-C, or another signal, ends it.
-            on_leave: called when it begins.
+            config: from `web_config`.
+            delay_s: seconds to answer after SIGTERM; Ctrl-C, or another signal, ends the delay.
+            on_stop: called when the delay begins.
         """
         super().__init__(config)
-        self._leave_s, self._on_leave, self._left_at = leave_s, on_leave, math.inf
+        self._delay_s, self._on_stop, self._stop_at = delay_s, on_stop, math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave, or stop."""
-        if sig == signal.SIGTERM and self._leave_s and self._left_at == math.inf:
-            self._left_at = time.monotonic() + self._leave_s
-            self._on_leave()
+        """Begin the delay, or stop."""
+        if sig == signal.SIGTERM and self._delay_s and self._stop_at == math.inf:
+            self._stop_at = time.monotonic() + self._delay_s
+            self._on_stop()
         else:
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop now."""
-        if time.monotonic() >= self._left_at:
+        """Return whether to stop now; uvicorn asks ten times a second."""
+        if time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -23,7 +23,7 @@ class Health:
     def __init__(self, batchers: Mapping[str, Batcher[Any, Any]]) -> None:
         """None runs yet; `batchers` are those that work in batches, by the name of their loop."""
         self._batchers, self._loops = batchers, dict[str, asyncio.Task[None]]()
-        self._is_leaving = False
+        self._is_stopping = False
 
     def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         """Run a loop in the background."""
@@ -32,7 +32,7 @@ class Health:
 
     async def stop(self) -> None:
         """End all loops."""
-        self._is_leaving = True
+        self._is_stopping = True
         for task in self._loops.values():
             task.cancel()
         await asyncio.gather(*self._loops.values(), return_exceptions=True)
@@ -40,7 +40,7 @@ class Health:
     def problem(self) -> str:
         """What keeps the server from its work until it is started again; "" if nothing does."""
         for name, task in self._loops.items():
-            if task.done() and not self._is_leaving and (name not in ENDS or _failed(task)):
+            if task.done() and not self._is_stopping and (name not in ENDS or _failed(task)):
                 return f"the loop of {name} has ended; the log says why, and a new start is needed"
         now = asyncio.get_running_loop().time()
         for name, batcher in self._batchers.items():
@@ -49,7 +49,7 @@ class Health:
         return ""
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        if not self._is_leaving and (name not in ENDS or _failed(task)):
+        if not self._is_stopping and (name not in ENDS or _failed(task)):
             error = None if task.cancelled() else task.exception()
             log("a loop has ended, the server must be started again", level=logging.CRITICAL, error=error, loop=name)
 

@@ -18,7 +18,7 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @contextmanager
-def holding(host: str, port: int) -> Iterator[list[socket.socket]]:
+def bound_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
     """Sockets that listen on the addresses of a host; callers wait until a server takes them over.
 
     Raises:

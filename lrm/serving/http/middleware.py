@@ -1,6 +1,6 @@
-"""What stands before every route: identity, key, size and queue; and what is written down of every request.
+"""ASGI middleware before every route: request id, API key, body size, full queue; and the metrics and log of requests.
 
-A plain ASGI middleware, so that turning a request away costs little, and an overload cannot become a collapse.
+It is plain ASGI, so that a rejection costs little and an overload does not become a collapse.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from lrm.limits import MAX_BODY_BYTES
-from lrm.serving.http.metrics import Meters
+from lrm.serving.http.metrics import Metrics
 from lrm.serving.logs import log, stack_of
 
 Message = MutableMapping[str, Any]
@@ -48,25 +48,25 @@ class Limits(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """An answer before any route."""
+    """An answer that no route gives."""
 
     status: int
     reason: str
     detail: str
 
 
-class Shed:
-    """Requests turned away for overload: told together, once a second, as a line each would add to the load."""
+class RejectionLog:
+    """Log requests rejected for overload: one line a second at most, because a line for each would add to the load."""
 
     def __init__(self) -> None:
         """None yet."""
         self.n, self.told = 0, 0.0
 
     def add(self) -> None:
-        """Count one, and tell where it is time."""
+        """Count one, and log the count if the last line is old enough."""
         self.n += 1
         if (now := time.monotonic()) - self.told >= TELL_EVERY_S:
-            log("requests turned away: too many wait", level=logging.WARNING, n=self.n)
+            log("requests rejected: too many wait", level=logging.WARNING, n=self.n)
             self.n, self.told = 0, now
 
 
@@ -90,28 +90,28 @@ def request_ids() -> Callable[[bytes], bytes]:
     return lambda given: given if _GIVEN_ID.fullmatch(given) else b"%s%08x" % (process, next(numbers))
 
 
-def guard(
+def request_middleware(
     app: App,
-    meters: Meters,
+    metrics: Metrics,
     limits: Limits,
-    shed: Shed,
+    rejections: RejectionLog,
     *,
     is_full: Callable[[str], bool],
-    is_leaving: Callable[[], bool] = lambda: False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> App:
-    """Wrap an application.
+    """Wrap an application with limits, metrics and a log line for each request.
 
     Args:
         app: the routes.
         meters: where requests are counted.
         limits: what a request may be.
-        shed: what tells the log of requests turned away for overload.
-        is_full: whether a request to this path would be turned away for want of room.
-        is_leaving: whether the server is about to stop, so that every answer closes its connection.
+        rejections: logs requests rejected for overload.
+        is_full: whether the queue behind this path is full.
+        is_stopping: whether the server is about to stop; every answer then closes its connection.
     """
     has_key, id_of = key_check(limits), request_ids()
 
-    async def guarded(scope: Message, receive: Receive, send: Send) -> None:
+    async def middleware(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
             return
@@ -129,11 +129,11 @@ def guard(
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
-                if is_leaving():
+                if is_stopping():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        meters.in_flight.inc()
+        metrics.in_flight.inc()
         try:
             refusal, replay = await _admitted(scope, headers, receive, limits, has_key, is_full)
             if refusal is None:
@@ -141,7 +141,7 @@ def guard(
                     inner = {**scope, "method": "GET"}  # the server leaves the body out
                 await app(inner, replay, send_marked)
             else:
-                meters.turned_away.labels(refusal.reason).inc()
+                metrics.rejected.labels(refusal.reason).inc()
                 await _refuse(send_marked, refusal)
         except Exception as error:  # the last resort: said in the log, not to the caller
             log("internal error", level=logging.ERROR, request_id=request_id.decode(), stack=stack_of(error))
@@ -152,17 +152,17 @@ def guard(
             seconds = time.perf_counter() - start
             found = inner.get("route")
             route = found.path if found is not None else scope["path"] if refusal is TOO_MANY else "unknown"
-            meters.in_flight.dec()
-            meters.requests.labels(route, str(status)).inc()
+            metrics.in_flight.dec()
+            metrics.requests.labels(route, str(status)).inc()
             if status != TOO_MANY.status:  # a refusal is quick, and would make the others look so
-                meters.seconds.labels(route).observe(seconds)
+                metrics.seconds.labels(route).observe(seconds)
             if refusal is TOO_MANY:
-                shed.add()
+                rejections.add()
             elif scope["path"] not in UNWRITTEN:
                 facts = {"method": scope["method"], "path": scope["path"][:200], "status": status}
                 log("request", request_id=request_id.decode(), ms=round(1000 * seconds, 3), **facts)
 
-    return guarded
+    return middleware
 
 
 async def _admitted(

@@ -13,13 +13,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, St
 
 from lrm.limits import MAX_CANDIDATES, MAX_EVENTS, MAX_EXCLUDED, MAX_FIELDS, MAX_K
 from lrm.schema import ITEM_ID, Signal
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Event, Question
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Event, PredictRequest
 
 Id = StrictInt | StrictStr
-Carried = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS)]
+FieldValues = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS)]
 
 
-class Taken(BaseModel):
+class RequestBody(BaseModel):
     """What a caller sends: known fields only."""
 
     model_config = ConfigDict(extra="forbid")
@@ -34,19 +34,19 @@ class Taken(BaseModel):
         return {name: value for name, value in given.items() if name in cls.model_fields or name == first}
 
 
-class Asking(Taken):
+class PredictBody(RequestBody):
     """What both questions say."""
 
     user_id: Id
     time: AwareDatetime | None = Field(None, description="instant of the request, with a zone; default: now")
-    context: Carried = Field(default_factory=dict, description="request signals and join keys")
+    context: FieldValues = Field(default_factory=dict, description="request signals and join keys")
 
 
-class RecommendBody(Asking):
+class RecommendBody(PredictBody):
     """The best items for a user."""
 
     k: int = Field(10, ge=1, le=MAX_K, strict=True, description="how many items at most")
-    candidates: list[Id | Carried] | None = Field(
+    candidates: list[Id | FieldValues] | None = Field(
         None, max_length=MAX_CANDIDATES, fail_fast=True, description="choose from these items only"
     )
     exclude: list[Id] = Field(
@@ -54,10 +54,10 @@ class RecommendBody(Asking):
     )
     exclude_seen: StrictBool = Field(False, description="leave out the items of the events that are kept of the user")
 
-    def question(self) -> Question:
-        """As the service takes it."""
+    def request(self) -> PredictRequest:
+        """Return it as the engine takes it."""
         candidates = None if self.candidates is None else named(self.candidates)
-        return Question(
+        return PredictRequest(
             RECOMMEND,
             self.user_id,
             self.time,
@@ -69,33 +69,33 @@ class RecommendBody(Asking):
         )
 
 
-class ScoreBody(Asking):
+class ScoreBody(PredictBody):
     """A probability for each candidate."""
 
-    candidates: list[Id | Carried] = Field(
+    candidates: list[Id | FieldValues] = Field(
         min_length=1, max_length=MAX_CANDIDATES, fail_fast=True, description="items to score"
     )
     k: int | None = Field(None, ge=1, strict=True, description="how many items at most; default: all")
 
-    def question(self) -> Question:
-        """As the service takes it."""
-        return Question(SCORE, self.user_id, self.time, self.context, named(self.candidates), self.k)
+    def request(self) -> PredictRequest:
+        """Return it as the engine takes it."""
+        return PredictRequest(SCORE, self.user_id, self.time, self.context, named(self.candidates), self.k)
 
 
-class EventBody(Taken):
+class EventBody(RequestBody):
     """Something a user did."""
 
     user_id: Id
     item_id: Id
     time: AwareDatetime | None = Field(None, description="when, with a zone; default: now")
-    signals: Carried = Field(default_factory=dict, description="signals of the event, and join keys")
+    signals: FieldValues = Field(default_factory=dict, description="signals of the event, and join keys")
 
     def event(self) -> Event:
-        """As the service takes it."""
+        """Return it as the engine takes it."""
         return Event(self.user_id, self.item_id, self.time, self.signals)
 
 
-class EventsBody(Taken):
+class EventsBody(RequestBody):
     """New events."""
 
     events: list[EventBody] = Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)
@@ -158,7 +158,7 @@ class Refused(BaseModel):
     release: str
     reason: str
     time: str
-    again_in_s: float | None = Field(description="seconds from then until it is tried again; null: never")
+    retry_in_s: float | None = Field(description="seconds from then until it is tried again; null: never")
 
 
 class Index(BaseModel):

@@ -13,39 +13,42 @@ import time as clock
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrm.errors import LrmError, StoreError
-from lrm.serving.engine.rust_panics import contained
+from lrm.serving.engine.rust_panics import without_panics
 from lrm.serving.logs import log
 from lrm.serving.release import Release, read_release
+
+if TYPE_CHECKING:
+    from lrm.serving.engine.session import Session
 
 LOOK_EVERY_S = 1.0
 WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 """Seconds until a release that could not be loaded is tried again: at first, doubled after each try, and at most."""
 
 
-class InService:
+class HotReload:
     """What a server serves now: `service` is set once it is fit to answer, and reading it never waits."""
 
     def __init__(self, release: Release, **opened: Any) -> None:
         """Hold a release that is not loaded yet; `opened` is how it, and each that follows, is opened."""
         self.release, self.opened = release, opened
-        self.service: Any = None
+        self.session: Session | None = None
         self.failure: Exception | None = None
         """What kept the first release from loading."""
         self.refused: dict[str, Any] | None = None
-        """The last release that was not put in service; `again_in_s` says when it is tried again, null: never."""
-        self.swaps = {"swapped": 0, "refused": 0, "put_off": 0}
+        """The last release that was not put in service; `retry_in_s` says when it is tried again, null: never."""
+        self.reloads = {"loaded": 0, "refused": 0, "retried": 0}
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="answer")
         self.loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def start(self) -> None:
         """Load the first release; a failure is kept in `failure`."""
         try:
-            service = await _on(self.worker, _loaded, self.release, self.opened)
+            session = await _on(self.worker, _loaded, self.release, self.opened)
             await _on(self.worker, settle)
-            self.service = service
+            self.session = session
         except Exception as error:
             self.failure = error
 
@@ -69,69 +72,71 @@ class InService:
                 seen, wait = target, WAIT_S
             until = 0.0
             try:
-                await self.swap(target)
+                await self.reload(target)
             except Exception as error:
                 may_pass = _may_pass(error)
-                self._refuse(target, error, again_in_s=wait if may_pass else None)
+                self._refuse(target, error, retry_in_s=wait if may_pass else None)
                 if may_pass:
                     until, wait = clock.monotonic() + wait, min(2 * wait, LONGEST_WAIT_S)
 
-    async def swap(self, folder: Path) -> None:
+    async def reload(self, folder: Path) -> None:
         """Verify, load and prove a release, and put it in service.
 
         Raises:
             LrmError: it was tampered with, cannot be loaded, or does not score as offline.
         """
+        before = self.session
+        assert before is not None  # it is followed only once the first release is loaded
         log("loading", release=folder.name)
         release = await _on(self.loader, read_release, folder)
-        service = await _on(self.loader, _loaded, release, self.opened | {"is_live": not self.service.is_replayed})
-        await _on(self.worker, self._put, service)
-        del service
+        session = await _on(self.loader, _loaded, release, self.opened | {"is_live": not before.is_replay})
+        await _on(self.worker, self._put, session)
+        del session, before
         await _on(self.loader, settle)
-        self.swaps["swapped"] += 1
-        log("swapped", release=folder.name, version=release.version)
+        self.reloads["loaded"] += 1
+        log("reloaded", release=folder.name, version=release.version)
 
     def close(self) -> None:
         """Stop both threads, after what they do now."""
-        self.service = None
+        self.session = None
         for pool in (self.loader, self.worker):
             pool.shutdown(wait=True, cancel_futures=True)
         gc.unfreeze()  # what is still there at the very end is taken for leaked
 
-    def _put(self, service: Any) -> None:
+    def _put(self, session: Session) -> None:
         """On the worker: what was decoded while the release was proved may lack an event that came since."""
-        service.remembered.clear()
-        if self.refused is not None and self.refused["release"] == service.release.folder.name:
+        session.user_states.clear()
+        if self.refused is not None and self.refused["release"] == session.release.folder.name:
             self.refused = None
-        self.service, self.release = service, service.release
+        self.session, self.release = session, session.release
 
-    def _refuse(self, folder: Path, error: Exception, *, again_in_s: float | None) -> None:
-        self.swaps["refused" if again_in_s is None else "put_off"] += 1
+    def _refuse(self, folder: Path, error: Exception, *, retry_in_s: float | None) -> None:
+        self.reloads["refused" if retry_in_s is None else "retried"] += 1
         reason = str(error) if isinstance(error, LrmError) else f"it cannot be loaded ({type(error).__name__})"
         self.refused = {
             "release": folder.name,
             "reason": reason,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "again_in_s": again_in_s,
+            "retry_in_s": retry_in_s,
         }
-        facts = {"release": folder.name, "again_in_s": again_in_s}
-        what = "refused" if again_in_s is None else "could not be loaded and is tried again"
+        facts = {"release": folder.name, "retry_in_s": retry_in_s}
+        what = "refused" if retry_in_s is None else "could not be loaded and is tried again"
         log(f"release {what}; the one in service stays", level=logging.ERROR, error=error, **facts)
 
 
-def _loaded(release: Release, opened: dict[str, Any]) -> Any:
+def _loaded(release: Release, opened: dict[str, Any]) -> Session:
     import torch
 
     from lrm.model.device import use_device
     from lrm.serving.engine.decoding import with_quickest_decoder
-    from lrm.serving.engine.session import open_service
+    from lrm.serving.engine.session import open_session
     from lrm.serving.releases.probe import prove
 
     use_device()  # each thread has its own
     torch.set_num_threads(1)  # a request is small work: more threads would wait for each other
-    service = with_quickest_decoder(open_service(release, **opened))
-    prove(service)
-    return service
+    session = with_quickest_decoder(open_session(release, **opened))
+    prove(session)
+    return session
 
 
 def settle() -> None:
@@ -160,4 +165,4 @@ def _named(link: Path) -> Path | None:
 
 
 async def _on(pool: ThreadPoolExecutor, work: Any, *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, contained, work, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(pool, without_panics, work, *arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,13 +11,14 @@ import polars as pl
 from lrm.errors import ServingError, StoreError
 from lrm.model.heads import Wanted
 from lrm.schema import CANDIDATE, ITEM_ID, QUERY
-from lrm.serving.engine.features import Row, describe
+from lrm.serving.engine.answer import Answer
+from lrm.serving.engine.features import EntityRow, get_features
 from lrm.serving.engine.histories import Key, some_users
 from lrm.serving.engine.index_builder import measure
-from lrm.serving.engine.predict import answer
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
-from lrm.serving.engine.scoring import Ask, best_items, columns, rank
-from lrm.serving.engine.session import Service, ask_of, catalogue_rows, nobody, user_keys
+from lrm.serving.engine.predict import predict
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, PredictRequest
+from lrm.serving.engine.scoring import ScoringRequest, best_items, columns, rank
+from lrm.serving.engine.session import Session, catalogue_rows, scoring_request_of, unknown_user_id, user_keys
 
 PROBED = 4
 """Users whose answers are compared."""
@@ -29,7 +29,7 @@ LEAST_FOUND = 0.8
 """Share of the best items that an index must find for these few users; it was built to find `index_builder.AIM`."""
 
 
-def prove(service: Service) -> None:
+def prove(session: Session) -> None:
     """Answer as offline scoring does for a few users, and warm up on the way.
 
     Raises:
@@ -38,62 +38,66 @@ def prove(service: Service) -> None:
             where an index finds the items, by more than its measured error allows, or the index does not find them.
     """
     try:
-        _compare_with_offline(service)
+        _compare_with_offline(session)
     finally:  # what differs while the store is away says nothing of the release
-        if service.features.outage.n_failed:
+        if session.features.circuit_breaker.n_failed:
             raise StoreError(
-                f"the online store did not answer while {service.release.folder.name} was proved; see the log, and "
+                f"the online store did not answer while {session.release.folder.name} was proved; see the log, and "
                 "start again once it does"
             )
 
 
-def _compare_with_offline(service: Service) -> None:
-    users = some_users(service.histories, PROBED)
-    some = tuple({ITEM_ID: item} for item in service.items.item_ids[:2].tolist())
-    scored = answer(service, [Question(SCORE, user, None, {}, some) for user in [nobody(service), *users]])
-    found = answer(service, [Question(RECOMMEND, user) for user in [nobody(service), *users]])
-    error = 0.0 if service.index_facts is None else MARGIN * service.index_facts["score_error"]
+def _compare_with_offline(session: Session) -> None:
+    users = some_users(session.histories, PROBED)
+    some = tuple({ITEM_ID: item} for item in session.items.item_ids[:2].tolist())
+    scored = predict(
+        session, [PredictRequest(SCORE, user, None, {}, some) for user in [unknown_user_id(session), *users]]
+    )
+    found = predict(session, [PredictRequest(RECOMMEND, user) for user in [unknown_user_id(session), *users]])
+    error = 0.0 if session.index_facts is None else MARGIN * session.index_facts["score_error"]
     for user, answered in zip(users, found[1:], strict=True):
-        rows = catalogue_rows(service, [item[ITEM_ID] for item in answered["items"]])
-        ask, wanted = _asked(service, user, answered), Wanted(len(rows), only=rows)
-        (offline,) = best_items(service.recommender, service.items, [ask], [wanted])
+        rows = catalogue_rows(session, [item["item_id"] for item in answered["items"]])
+        ask, wanted = _scoring_request(session, user, answered), Wanted(len(rows), only=rows)
+        (offline,) = best_items(session.recommender, session.items, [ask], [wanted])
         score_of = dict(zip(offline.rows.tolist(), offline.scores, strict=True))
         due = np.array([score_of[row] for row in rows.tolist()])
-        _compare(service, [item["score"] for item in answered["items"]], due, error=error)
+        _compare(session, [item["score"] for item in answered["items"]], due, error=error)
     for user, answered in zip(users, scored[1:], strict=True):
-        (expected,) = rank(service.recommender, service.items, [_asked(service, user, answered)])
-        _compare(service, [item["probability"] for item in answered["items"]], expected)
+        (expected,) = rank(session.recommender, session.items, [_scoring_request(session, user, answered)])
+        _compare(session, [item["probability"] for item in answered["items"]], expected)
     if not all(math.isfinite(item["probability"]) for item in scored[0]["items"]):
-        raise ServingError(f"{service.release.folder.name}: a user of whom nothing is known gets no probability")
-    if service.search_effort is not None:
-        _prove_index(service, users)
+        raise ServingError(f"{session.release.folder.name}: a user of whom nothing is known gets no probability")
+    if session.search_effort is not None:
+        _prove_index(session, users)
 
 
-def _asked(service: Service, user: Key, answered: dict[str, Any]) -> Ask:
+def _scoring_request(session: Session, user: Key, answered: Answer) -> ScoringRequest:
     """What was asked, as offline scoring takes it, with the items of the answer as candidates."""
-    keys, time = user_keys(service, Question(RECOMMEND, user)), datetime.fromisoformat(answered["time"])
-    known = describe(service.features, QUERY, [Row(keys, {}, time)])
-    ask = ask_of(service, user, time, {name: values[0] for name, values in known.columns.items()})
-    items = [item[ITEM_ID] for item in answered["items"]]
-    offered = describe(service.features, CANDIDATE, [Row({**keys, ITEM_ID: item}, {}, time) for item in items])
-    schema = columns(service.recommender.signals, CANDIDATE, item_id=service.features.item_type)
+    keys, time = user_keys(session, PredictRequest(RECOMMEND, user)), datetime.fromisoformat(answered["time"])
+    known = get_features(session.features, QUERY, [EntityRow(keys, {}, time)])
+    ask = scoring_request_of(session, user, time, {name: values[0] for name, values in known.columns.items()})
+    items = [item["item_id"] for item in answered["items"]]
+    offered = get_features(
+        session.features, CANDIDATE, [EntityRow({**keys, ITEM_ID: item}, {}, time) for item in items]
+    )
+    schema = columns(session.recommender.signals, CANDIDATE, item_id=session.features.item_type)
     return ask._replace(candidates=pl.DataFrame({ITEM_ID: items} | offered.columns, schema=schema, strict=False))
 
 
-def _compare(service: Service, served: list[float], expected: np.ndarray, *, error: float = 0.0) -> None:
+def _compare(session: Session, served: list[float], expected: np.ndarray, *, error: float = 0.0) -> None:
     """The message comes into logs, where users are not named."""
     if not np.all(np.abs(np.array(served) - expected) <= error + TOLERANCE * np.maximum(1.0, np.abs(expected))):
         raise ServingError(
-            f"{service.release.folder.name} does not score as offline: a user got {served}, "
+            f"{session.release.folder.name} does not score as offline: a user got {served}, "
             f"expected {expected.tolist()}; train and promote a new version"
         )
 
 
-def _prove_index(service: Service, users: list[Key]) -> None:
-    share = measure(service, service.catalogue, users)["recall_at_20"]
+def _prove_index(session: Session, users: list[Key]) -> None:
+    share = measure(session, session.catalogue, users)["recall_at_20"]
     if share < LEAST_FOUND:
         raise ServingError(
-            f"{service.release.folder.name}: the index finds {share:.0%} of the best items of {len(users)} users with "
-            f"{service.search_effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists "
+            f"{session.release.folder.name}: the index finds {share:.0%} of the best items of {len(users)} users with "
+            f"{session.search_effort} lists searched, at least {LEAST_FOUND:.0%} is asked; search more lists "
             "(--search-effort), or none (0)"
         )

@@ -33,7 +33,7 @@ def running(folder: Path, *arguments: str, log: Path) -> Iterator[str]:
     """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    place = ("--bundle", str(folder), "--host", "127.0.0.1", "--port", str(port))
+    place = ("--release", str(folder), "--host", "127.0.0.1", "--port", str(port))
     command = [sys.executable, "-m", "lrm.serving", *place, *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

@@ -97,14 +97,14 @@ def offline_tables(
     """The probes' requests as offline retrieval sees them at `as_of`: request r is probe r."""
     signals, types = declared.signals, examples.requests.schema
     keys: dict[str, Any] = {REQUEST_ID: pl.Int64, USER_ID: types[USER_ID], EVENT_TIME: INSTANT_TYPE, SPLIT: pl.String}
-    brought: dict[str, Any] = {name: KEY_TYPES[kind] for name, kind in release.key_types.items()}
-    brought |= {signal.name: types[signal.name] for signal in declared.of_role(REQUESTS)}
-    del brought[ITEM_ID]
+    request_provided: dict[str, Any] = {name: KEY_TYPES[kind] for name, kind in release.key_types.items()}
+    request_provided |= {signal.name: types[signal.name] for signal in declared.of_role(REQUESTS)}
+    del request_provided[ITEM_ID]
     rows = [
         {REQUEST_ID: row, USER_ID: probe.user_id, EVENT_TIME: release.as_of, SPLIT: TEST} | probe.context
         for row, probe in enumerate(probes)
     ]
-    asked = pl.DataFrame(rows, schema=keys | brought, strict=False)
+    asked = pl.DataFrame(rows, schema=keys | request_provided, strict=False)
     offered = [
         {REQUEST_ID: row, LABEL: 0.0} | candidate for row, probe in enumerate(probes) for candidate in probe.candidates
     ]

@@ -118,12 +118,12 @@ def require_none(outcome: Outcome) -> None:
     """
     if outcome.skew:
         raise ServingError(
-            f"training-serving skew: {_described(outcome.skew[0])}; {outcome.n_skewed:,} values in all are more than "
+            f"training-serving skew: {_items(outcome.skew[0])}; {outcome.n_skewed:,} values in all are more than "
             f"{TOLERANCE} apart; the release was not put in service"
         )
 
 
-def _described(skew: Skew) -> str:
+def _items(skew: Skew) -> str:
     """The user stands in staging.json and not here: this comes into logs."""
     of = "a user" if skew.item_id is None else f"a user, item {skew.item_id!r}"
     values = [

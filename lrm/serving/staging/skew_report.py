@@ -16,9 +16,9 @@ from lrm.features.declarations import Declarations
 from lrm.features.open_store import closing_store
 from lrm.features.tables import Tables
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, ITEM_ID, QUERY, REQUEST_ID, USER_ID, Signal, for_maker
-from lrm.serving.engine.features import Features, Row, describe, open_features
-from lrm.serving.engine.histories import Fresh, Histories, history_of, open_histories
-from lrm.serving.engine.scoring import Ask, columns, no_candidates
+from lrm.serving.engine.features import EntityRow, Features, get_features, open_features
+from lrm.serving.engine.histories import Histories, RecentEvents, history_of, open_histories
+from lrm.serving.engine.scoring import ScoringRequest, columns, no_candidates
 from lrm.serving.release import Release
 from lrm.serving.staging.replay import Probe
 
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 def read_online(
     release: Release, signals: tuple[Signal, ...], probes: Sequence[Probe], *, events_read: int
-) -> list[Ask]:
+) -> list[ScoringRequest]:
     """What the server's code knows of each probe.
 
     Args:
@@ -55,25 +55,25 @@ def read_online(
         return [_known_of(probe, release, features, histories) for probe in probes]
 
 
-def _known_of(probe: Probe, release: Release, features: Features, histories: Histories) -> Ask:
+def _known_of(probe: Probe, release: Release, features: Features, histories: Histories) -> ScoringRequest:
     keys = {USER_ID: probe.user_id} | {key: probe.context[key] for key in release.key_types if key in probe.context}
-    query = describe(features, QUERY, [Row(keys, probe.context, release.as_of)])
+    query = get_features(features, QUERY, [EntityRow(keys, probe.context, release.as_of)])
     named = [candidate[ITEM_ID] for candidate in probe.candidates]
     rows = [
-        Row({**keys, ITEM_ID: item}, candidate, release.as_of)
+        EntityRow({**keys, ITEM_ID: item}, candidate, release.as_of)
         for item, candidate in zip(named, probe.candidates, strict=True)
     ]
-    offered = {ITEM_ID: named} | describe(features, CANDIDATE, rows).columns
-    return Ask(
+    offered = {ITEM_ID: named} | get_features(features, CANDIDATE, rows).columns
+    return ScoringRequest(
         release.as_of,
         {name: values[0] for name, values in query.columns.items()},
-        history_of(histories, probe.user_id, Fresh(None, 0.0)).events,
+        history_of(histories, probe.user_id, RecentEvents(None, 0.0)).events,
         pl.DataFrame(offered, schema=no_candidates(features.signals, features.item_type).schema, strict=False),
     )
 
 
 def differing_signals(
-    asks: Sequence[Ask], tables: Tables, signals: Sequence[Signal], *, events_read: int
+    asks: Sequence[ScoringRequest], tables: Tables, signals: Sequence[Signal], *, events_read: int
 ) -> list[Difference]:
     """Every signal of a request, its history and its candidates that differs.
 
@@ -84,8 +84,8 @@ def differing_signals(
         events_read: latest events of a user that a score can depend on.
     """
     queries, candidates = online_signals(asks, signals)
-    nobody = pl.Series(ITEM_ID, [None] * len(asks))
-    found = _unequal(queries, tables.requests, tables.requests[REQUEST_ID], nobody)
+    unknown_user_id = pl.Series(ITEM_ID, [None] * len(asks))
+    found = _unequal(queries, tables.requests, tables.requests[REQUEST_ID], unknown_user_id)
     found += _unequal(candidates, tables.candidates, tables.candidates[REQUEST_ID], tables.candidates[ITEM_ID])
     for row, (ask, user) in enumerate(zip(asks, tables.requests[USER_ID], strict=True)):
         events = tables.events.filter(pl.col(USER_ID) == user).tail(events_read + 1)
@@ -93,7 +93,7 @@ def differing_signals(
     return found
 
 
-def expired(asks: Sequence[Ask], tables: Tables, ever: Tables, signals: Sequence[Signal]) -> dict[str, int]:
+def expired(asks: Sequence[ScoringRequest], tables: Tables, ever: Tables, signals: Sequence[Signal]) -> dict[str, int]:
     """How many values are null online because they have outlived their time-to-live, by signal.
 
     Args:
@@ -131,7 +131,7 @@ def immortal(declared: Declarations) -> Declarations:
     return declared._replace(views=tuple(view._replace(ttl=None) for view in declared.views))
 
 
-def online_signals(asks: Sequence[Ask], signals: Sequence[Signal]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def online_signals(asks: Sequence[ScoringRequest], signals: Sequence[Signal]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The query signals of all asks, and the candidate signals of all of their candidates, in their order."""
     names = [signal.name for signal in for_maker(signals, QUERY)]
     rows = [{name: ask.signals.get(name) for name in names} for ask in asks]

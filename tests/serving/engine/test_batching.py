@@ -7,11 +7,11 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 
-from lrm.serving.engine.batching import PACE_S, Batcher, Overloaded, Rest, TooLate
-from lrm.serving.engine.rust_panics import Panicked
+from lrm.serving.engine.batching import PACE_S, Batcher, DeadlineExceeded, Overloaded, Unfinished
+from lrm.serving.engine.rust_panics import RustPanic
 
 
-def run(answer, *, questions, max_size=32):
+def run(answer, *, requests, max_size=32):
     """What each question got, and the batches they came in."""
     batches = []
 
@@ -20,9 +20,9 @@ def run(answer, *, questions, max_size=32):
         return await answer(batch)
 
     async def everything():
-        batcher = Batcher(counted, max_size=max_size, max_wait_s=0.05)
+        batcher = Batcher(counted, max_size=max_size, max_batch_delay_s=0.05)
         loop = asyncio.create_task(batcher.run())
-        got = await asyncio.gather(*(batcher.ask(question) for question in questions), return_exceptions=True)
+        got = await asyncio.gather(*(batcher.ask(request) for request in requests), return_exceptions=True)
         loop.cancel()
         return got
 
@@ -30,15 +30,15 @@ def run(answer, *, questions, max_size=32):
 
 
 async def doubled(batch):
-    return [2 * question for question in batch]
+    return [2 * request for request in batch]
 
 
 def test_each_asker_gets_the_own_answer_from_one_batch():
-    assert run(doubled, questions=[1, 2, 3]) == ([2, 4, 6], [[1, 2, 3]])
+    assert run(doubled, requests=[1, 2, 3]) == ([2, 4, 6], [[1, 2, 3]])
 
 
 def test_a_batch_is_never_larger_than_asked():
-    got, batches = run(doubled, questions=[1, 2, 3], max_size=2)
+    got, batches = run(doubled, requests=[1, 2, 3], max_size=2)
     assert (got, batches) == ([2, 4, 6], [[1, 2], [3]])
 
 
@@ -48,14 +48,14 @@ def test_an_error_reaches_all_who_shared_it_and_the_next_batch_is_answered():
             raise ValueError("one is too few")
         return await doubled(batch)
 
-    got, _ = run(odd_fails, questions=[1, 2, 3, 4], max_size=2)
+    got, _ = run(odd_fails, requests=[1, 2, 3, 4], max_size=2)
     assert [str(one) for one in got[:2]] == ["one is too few"] * 2
     assert got[2:] == [6, 8]
 
 
 def test_an_asker_who_hangs_up_does_not_stop_the_others():
     async def everything():
-        batcher = Batcher(doubled, max_wait_s=0.05)
+        batcher = Batcher(doubled, max_batch_delay_s=0.05)
         loop = asyncio.create_task(batcher.run())
         impatient = asyncio.create_task(batcher.ask(1))
         patient = asyncio.create_task(batcher.ask(2))
@@ -72,8 +72,8 @@ def test_an_asker_who_hangs_up_does_not_stop_the_others():
 
 def test_more_than_may_wait_are_turned_away_at_once_and_the_others_are_answered():
     async def everything():
-        batcher = Batcher(doubled, max_waiting=2)
-        waiting = [asyncio.create_task(batcher.ask(question)) for question in (1, 2)]
+        batcher = Batcher(doubled, max_queue=2)
+        waiting = [asyncio.create_task(batcher.ask(request)) for request in (1, 2)]
         await asyncio.sleep(0)
         assert (batcher.n_waiting, batcher.is_full) == (2, True)
         with pytest.raises(Overloaded):
@@ -95,14 +95,14 @@ def test_a_question_is_given_up_when_its_time_is_over_and_is_not_answered_later(
         return batch
 
     async def everything():
-        batcher = Batcher(slow, max_size=1, within_s=0.05)
+        batcher = Batcher(slow, max_size=1, deadline_s=0.05)
         loop = asyncio.create_task(batcher.run())
         got = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
         await asyncio.sleep(0.1)
         loop.cancel()
         return [type(one) for one in got]
 
-    assert asyncio.run(everything()) == [TooLate, TooLate]
+    assert asyncio.run(everything()) == [DeadlineExceeded, DeadlineExceeded]
     assert answered == [1]
 
 
@@ -129,7 +129,7 @@ def in_planted_time(everything):
         return runner.run(everything)
 
 
-class Asked(NamedTuple):
+class PreparedRequest(NamedTuple):
     name: str
     units: float = 0.0
     """Of heavy work that is left."""
@@ -144,21 +144,21 @@ class Server:
 
     def __init__(self, **options):
         self.done = []
-        self.batcher = Batcher(self.answer, work_of=lambda asked: asked.units, **options)
+        self.batcher = Batcher(self.answer, cost_of=lambda asked: asked.units, **options)
         self.loop = asyncio.create_task(self.batcher.run())
 
     async def answer(self, batch):
         units = sum(min(one.units, 1.0) for one in batch)
         self.done.append([one.name for one in batch])
         await asyncio.sleep(UNIT_S * units if units else LIGHT_S)
-        return [Rest(one._replace(units=one.units - 1)) if one.units > 1 else one.name for one in batch]
+        return [Unfinished(one._replace(units=one.units - 1)) if one.units > 1 else one.name for one in batch]
 
     async def ask(self, name, units=0.0):
         """What became of a question, and how long that took."""
         begun = asyncio.get_running_loop().time()
         try:
-            became = await self.batcher.ask(Asked(name, units))
-        except (Overloaded, TooLate) as error:
+            became = await self.batcher.ask(PreparedRequest(name, units))
+        except (Overloaded, DeadlineExceeded) as error:
             became = type(error)
         return became, asyncio.get_running_loop().time() - begun
 
@@ -169,7 +169,7 @@ class Server:
 @pytest.mark.parametrize("n_heavy", [1, 4, 16])
 def test_a_light_question_waits_for_one_unit_of_heavy_work_at_most_however_much_there_is(n_heavy):
     async def everything():
-        server = Server(within_s=None)
+        server = Server(deadline_s=None)
         heavy = server.ask_many(n_heavy, "heavy", units=4)
         waits = []
         for at in range(40):
@@ -185,7 +185,7 @@ def test_a_light_question_waits_for_one_unit_of_heavy_work_at_most_however_much_
 
 def test_while_both_wait_each_gets_half_of_the_time():
     async def everything():
-        server = Server(max_size=1, max_waiting=1000, within_s=None)
+        server = Server(max_size=1, max_queue=1000, deadline_s=None)
         asked = [*server.ask_many(200, "light"), *server.ask_many(5, "heavy", units=4)]
         await asyncio.gather(*asked)
         until_last_light = server.done[: server.done.index(["light199"]) + 1]
@@ -197,7 +197,7 @@ def test_while_both_wait_each_gets_half_of_the_time():
 
 def test_alone_a_class_has_all_the_time():
     async def everything():
-        server = Server(within_s=None)
+        server = Server(deadline_s=None)
         await asyncio.gather(*server.ask_many(5, "heavy", units=4))
         assert asyncio.get_running_loop().time() == pytest.approx(5 * 4 * UNIT_S)
         await asyncio.gather(*server.ask_many(64, "light"))
@@ -208,7 +208,7 @@ def test_alone_a_class_has_all_the_time():
 
 def test_heavy_questions_share_a_batch_up_to_one_unit():
     async def everything():
-        server = Server(within_s=None)
+        server = Server(deadline_s=None)
         await asyncio.gather(*server.ask_many(5, "heavy", units=0.4))
         assert server.done == [["heavy0", "heavy1"], ["heavy2", "heavy3"], ["heavy4"]]
 
@@ -217,11 +217,11 @@ def test_heavy_questions_share_a_batch_up_to_one_unit():
 
 def test_what_cannot_meet_its_deadline_is_not_begun():
     async def everything():
-        server = Server(within_s=2.05)
+        server = Server(deadline_s=2.05)
         became = await asyncio.gather(*server.ask_many(16, "heavy", units=4))  # 6.4 s of work
         answered = [told for told, _ in became if isinstance(told, str)]
         assert answered == [f"heavy{at}" for at in range(5)]
-        assert {told for told, _ in became[5:]} == {TooLate}
+        assert {told for told, _ in became[5:]} == {DeadlineExceeded}
         assert {name for (name,) in server.done} == set(answered)
 
     in_planted_time(everything())
@@ -229,7 +229,7 @@ def test_what_cannot_meet_its_deadline_is_not_begun():
 
 def test_heavy_questions_are_let_in_as_far_as_they_can_be_answered_and_light_ones_go_on():
     async def everything():
-        server = Server(within_s=2.0)
+        server = Server(deadline_s=2.0)
         await server.ask("first", units=1)  # now it is known what a unit takes
         heavy = server.ask_many(16, "heavy", units=4)
         light = server.ask_many(64, "light")
@@ -244,7 +244,7 @@ def test_heavy_questions_are_let_in_as_far_as_they_can_be_answered_and_light_one
 
 def test_heavy_questions_take_half_of_the_places_at_most_and_a_slow_moment_is_forgotten():
     async def everything():
-        server = Server(max_waiting=8, within_s=2.0)
+        server = Server(max_queue=8, deadline_s=2.0)
         asked = server.ask_many(9, "heavy", units=0.9)
         await asyncio.sleep(0)
         assert (server.batcher.n_waiting, server.batcher.is_full) == (4, False)
@@ -267,7 +267,7 @@ def test_whatever_a_batch_raises_is_its_askers_error_and_the_loop_goes_on(raised
     async def everything():
         batcher = Batcher(first_fails)
         loop = asyncio.create_task(batcher.run())
-        with pytest.raises(ValueError if raised is ValueError else Panicked, match="of its own"):
+        with pytest.raises(ValueError if raised is ValueError else RustPanic, match="of its own"):
             await batcher.ask("bad")
         assert await batcher.ask("good") == "good"
         assert (loop.done(), batcher.began) == (False, None)

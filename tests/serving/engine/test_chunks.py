@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from lrm.serving.engine.batching import Rest
-from lrm.serving.engine.chunks import AT_ONCE, TOGETHER, Work, after, next_piece, work_of
-from lrm.serving.engine.predict import answer
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Question
-from lrm.serving.engine.session import open_service
+from lrm.serving.engine.batching import Unfinished
+from lrm.serving.engine.chunks import CHUNK_CANDIDATES, MAX_SHARED_CANDIDATES, Job, advance, cost_of, next_chunk
+from lrm.serving.engine.predict import predict
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, PredictRequest
+from lrm.serving.engine.session import open_session
 from tests.serving.conftest import ask, serving
 from tests.serving.shop import AS_OF
 from tests.serving.test_live import until
@@ -24,27 +24,27 @@ def candidates(n, *, shelf=None):
     )
 
 
-def piece_by_piece(service, question):
-    work, n_pieces = Work(service, question), 0
+def piece_by_piece(session, request):
+    work, n_pieces = Job(session, request), 0
     while True:
-        piece = next_piece(work)
-        assert len(piece.candidates) <= AT_ONCE
-        (one,) = answer(service, [piece])
+        piece = next_chunk(work)
+        assert len(piece.candidates) <= CHUNK_CANDIDATES
+        (one,) = predict(session, [piece])
         n_pieces += 1
-        told = after(work, one)
-        if not isinstance(told, Rest):
+        told = advance(work, one)
+        if not isinstance(told, Unfinished):
             return told, n_pieces
-        work = told.question
+        work = told.request
 
 
 @pytest.mark.parametrize("k", [None, 5, 700])
-@pytest.mark.parametrize(("n", "n_pieces"), [(1, 1), (AT_ONCE, 1), (AT_ONCE + 1, 2), (2000, 4)])
+@pytest.mark.parametrize(("n", "n_pieces"), [(1, 1), (CHUNK_CANDIDATES, 1), (CHUNK_CANDIDATES + 1, 2), (2000, 4)])
 @pytest.mark.parametrize("user", [1, 999])
 def test_the_answer_is_that_of_the_question_asked_at_once(world, n, n_pieces, k, user):
-    service = open_service(world.release)
-    question = Question(SCORE, user, None, {"store_id": 1}, candidates(n, shelf=True), k)
-    (whole,) = answer(service, [question])
-    told, pieces = piece_by_piece(service, question)
+    session = open_session(world.release)
+    request = PredictRequest(SCORE, user, None, {"store_id": 1}, candidates(n, shelf=True), k)
+    (whole,) = predict(session, [request])
+    told, pieces = piece_by_piece(session, request)
     assert pieces == n_pieces
     assert [one["item_id"] for one in told["items"]] == [one["item_id"] for one in whole["items"]]
     found, expected = ([one["probability"] for one in said["items"]] for said in (told, whole))
@@ -53,25 +53,25 @@ def test_the_answer_is_that_of_the_question_asked_at_once(world, n, n_pieces, k,
 
 
 def test_all_pieces_are_answered_as_of_the_instant_of_the_first():
-    question = Question(SCORE, 1, None, {}, candidates(2 * AT_ONCE), None)
+    request = PredictRequest(SCORE, 1, None, {}, candidates(2 * CHUNK_CANDIDATES), None)
     flags = {"missing": [], "expired": [], "store_down": False}
     first = {"time": (AS_OF + timedelta(hours=1)).isoformat(), "items": [], "unknown_items": [], "flags": flags}
-    rest = after(Work(None, question), first)
-    assert next_piece(rest.question).time == AS_OF + timedelta(hours=1)
+    rest = advance(Job(None, request), first)
+    assert next_chunk(rest.request).time == AS_OF + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
-    ("question", "units"),
+    ("sent", "units"),
     [
-        (Question(RECOMMEND, 1), 0),
-        (Question(RECOMMEND, 1, None, {}, candidates(2000), 1000), 0),
-        (Question(SCORE, 1, None, {}, candidates(TOGETHER)), 0),
-        (Question(SCORE, 1, None, {}, candidates(TOGETHER + 1)), 33 / 512),
-        (Question(SCORE, 1, None, {}, candidates(2000)), 2000 / 512),
+        (PredictRequest(RECOMMEND, 1), 0),
+        (PredictRequest(RECOMMEND, 1, None, {}, candidates(2000), 1000), 0),
+        (PredictRequest(SCORE, 1, None, {}, candidates(MAX_SHARED_CANDIDATES)), 0),
+        (PredictRequest(SCORE, 1, None, {}, candidates(MAX_SHARED_CANDIDATES + 1)), 33 / 512),
+        (PredictRequest(SCORE, 1, None, {}, candidates(2000)), 2000 / 512),
     ],
 )
-def test_what_has_many_candidates_to_score_is_heavy(question, units):
-    assert work_of(Work(None, question)) == units
+def test_what_has_many_candidates_to_score_is_heavy(sent, units):
+    assert cost_of(Job(None, sent)) == units
 
 
 def batches_of(address):
@@ -91,5 +91,5 @@ def test_a_server_answers_light_questions_between_the_pieces_of_heavy_ones(world
         for one in heavy:
             status, told = one.result()
             assert (status, len(told["items"])) == (200, 2000)
-        n_pieces = len(heavy) * math.ceil(len(many) / AT_ONCE)
+        n_pieces = len(heavy) * math.ceil(len(many) / CHUNK_CANDIDATES)
         assert batches_of(address) == (n_pieces + 1, n_pieces + 1)  # none waits for another's heavy work in its batch

@@ -13,9 +13,9 @@ from lrm.features.feast_repo import Kept
 from lrm.schema import Signal
 from lrm.serving.engine.damaged_values import as_declared, fitting, packed, read_each, unpacked
 from lrm.serving.engine.event_ingest import take_events
-from lrm.serving.engine.predict import answer
-from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Event, Question
-from lrm.serving.engine.session import open_service
+from lrm.serving.engine.predict import predict
+from lrm.serving.engine.request_checks import RECOMMEND, SCORE, Event, PredictRequest
+from lrm.serving.engine.session import open_session
 from tests.serving.conftest import copied
 from tests.serving.shop import AS_OF
 
@@ -103,29 +103,29 @@ def test_a_value_that_is_not_of_its_signals_kind_is_null(kind, value, fits):
 
 
 @pytest.fixture
-def service(world, tmp_path):
+def session(world, tmp_path):
     """Of a copy of the release, whose stores will be damaged; users 1 and 2 have new events."""
-    service = open_service(copied(world, tmp_path / "release"))
-    take_events(service, [[Event(user, 101, AS_OF + timedelta(hours=1))] for user in (1, 2)])
-    return service
+    session = open_session(copied(world, tmp_path / "release"))
+    take_events(session, [[Event(user, 101, AS_OF + timedelta(hours=1))] for user in (1, 2)])
+    return session
 
 
-def answers(service, *, users=(1, 2, 3)):
+def answers(session, *, users=(1, 2, 3)):
     """To one batch, with nothing remembered."""
-    service.remembered.clear()
-    service.features.held.clear()
+    session.user_states.clear()
+    session.features.held.clear()
     one, two, three = users
-    scored = Question(SCORE, three, None, {}, ({"item_id": 104},))
-    return answer(service, [Question(RECOMMEND, one), Question(RECOMMEND, two), scored])
+    scored = PredictRequest(SCORE, three, None, {}, ({"item_id": 104},))
+    return predict(session, [PredictRequest(RECOMMEND, one), PredictRequest(RECOMMEND, two), scored])
 
 
-def each_damage(service, path, table, where, column, *, every=97):
+def each_damage(session, path, table, where, column, *, every=97):
     """The answers after each damage to one stored value."""
     with closing(sqlite3.connect(path, isolation_level=None)) as store:
         ((row, value),) = store.execute(f'SELECT rowid, {column} FROM "{table}" WHERE {where}').fetchall()
         for other in damaged(value, every=every):
             store.execute(f'UPDATE "{table}" SET {column} = ? WHERE rowid = ?', (other, row))
-            yield answers(service)
+            yield answers(session)
 
 
 def entity_key(**keys):
@@ -143,52 +143,52 @@ def is_of(**keys):
     return f"entity_key = x'{entity_key(**keys).hex()}'"
 
 
-def test_a_damaged_history_of_the_release_is_that_users_alone(service):
-    sound = answers(service)
+def test_a_damaged_history_of_the_release_is_that_users_alone(session):
+    sound = answers(session)
     assert not sound[0]["flags"]["damaged"]
-    path = service.release.folder / "history.sqlite"
+    path = session.release.folder / "history.sqlite"
     with closing(sqlite3.connect(path)) as store:  # a key that is no row number: a table with one
         store.execute("CREATE TABLE copied AS SELECT * FROM history")
         store.execute("DROP TABLE history")
         store.execute("ALTER TABLE copied RENAME TO history")
         store.commit()
     writable = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    service = service._replace(histories=service.histories._replace(packed=writable))
-    assert answers(service) == sound
-    for mine, *others in each_damage(service, path, "history", "user_id = 1", "events"):
+    session = session._replace(histories=session.histories._replace(packed=writable))
+    assert answers(session) == sound
+    for mine, *others in each_damage(session, path, "history", "user_id = 1", "events"):
         assert others == sound[1:]
         assert (mine["flags"]["damaged"], mine["flags"]["unknown_user"], len(mine["items"])) == (True, False, 10)
     writable.close()
 
 
-def test_a_file_of_histories_that_is_damaged_anywhere_ends_no_answer(service):
-    path = service.release.folder / "history.sqlite"
+def test_a_file_of_histories_that_is_damaged_anywhere_ends_no_answer(session):
+    path = session.release.folder / "history.sqlite"
     whole = path.read_bytes()
     for content in list(flipped(whole))[:: len(whole) // 25]:
         path.write_bytes(content)
         packed_ = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        assert len(answers(service._replace(histories=service.histories._replace(packed=packed_)))) == 3
+        assert len(answers(session._replace(histories=session.histories._replace(packed=packed_)))) == 3
         packed_.close()
 
 
-def test_damaged_new_events_are_that_users_alone_and_the_next_push_overwrites_them(service):
-    sound = answers(service)
-    path, user = service.release.folder.parent / "events" / "online.db", is_of(user_id=1)
-    for mine, *others in each_damage(service, path, "shop_fresh_events", user, "value", every=41):
+def test_damaged_new_events_are_that_users_alone_and_the_next_push_overwrites_them(session):
+    sound = answers(session)
+    path, user = session.release.folder.parent / "events" / "online.db", is_of(user_id=1)
+    for mine, *others in each_damage(session, path, "shop_fresh_events", user, "value", every=41):
         assert others == sound[1:]
         assert mine["flags"]["damaged"]
         assert not mine["flags"]["empty_history"]  # what is packed in the release is there
-    assert take_events(service, [[Event(1, 101, AS_OF + timedelta(hours=1))]]) == [1]
-    assert answers(service) == sound
+    assert take_events(session, [[Event(1, 101, AS_OF + timedelta(hours=1))]]) == [1]
+    assert answers(session) == sound
 
 
 @pytest.mark.parametrize("signal", ["age", "country"])
-def test_a_damaged_signal_is_missing_for_that_user_alone(service, signal):
-    sound = answers(service)
+def test_a_damaged_signal_is_missing_for_that_user_alone(session, signal):
+    sound = answers(session)
     where = f"{is_of(user_id=1)} AND feature_name = '{signal}'"
-    path = service.release.folder / "online" / "online.db"
+    path = session.release.folder / "online" / "online.db"
     seen = set()
-    for mine, *others in each_damage(service, path, "shop_users", where, "value", every=1):
+    for mine, *others in each_damage(session, path, "shop_users", where, "value", every=1):
         assert others == sound[1:]
         assert len(mine["items"]) == 10
         seen.add((signal in mine["flags"]["missing"], mine["flags"]["damaged"]))
@@ -196,10 +196,10 @@ def test_a_damaged_signal_is_missing_for_that_user_alone(service, signal):
 
 
 @pytest.mark.parametrize("signal", ["title", "tags", "vector"])
-def test_a_damaged_signal_of_an_item_ends_no_answer(service, signal):
+def test_a_damaged_signal_of_an_item_ends_no_answer(session, signal):
     where = f"{is_of(item_id=104)} AND feature_name = '{signal}'"
-    path = service.release.folder / "online" / "online.db"
-    sound = answers(service)
-    for *others, scored in each_damage(service, path, "shop_items", where, "value", every=1):
+    path = session.release.folder / "online" / "online.db"
+    sound = answers(session)
+    for *others, scored in each_damage(session, path, "shop_items", where, "value", every=1):
         assert others == sound[:2]
         assert len(scored["items"]) == 1

@@ -12,13 +12,13 @@ from lrm.features.feast_repo import Kept
 from lrm.features.tables import read
 from lrm.schema import CANDIDATE, EVENT_TIME, HISTORY, QUERY, for_maker, read_signals
 from lrm.serving.engine.damaged_values import unpacked
-from lrm.serving.engine.features import Features, Row, describe, is_known_user, open_features
+from lrm.serving.engine.features import EntityRow, Features, get_features, is_known_user, open_features
 from lrm.serving.engine.histories import (
-    Fresh,
+    RecentEvents,
     add_events,
-    fresh_events,
     history_of,
     open_histories,
+    recent_events,
     write_histories,
 )
 from lrm.serving.releases.store import digests
@@ -45,7 +45,7 @@ def histories(world, signals, features, tmp_path):
 
 def known(features, item, *, days=0.0, user=1, context=None):
     keys = {"user_id": user, "item_id": item} | (context or {})
-    return describe(features, CANDIDATE, [Row(keys, {}, AS_OF + timedelta(days=days))])
+    return get_features(features, CANDIDATE, [EntityRow(keys, {}, AS_OF + timedelta(days=days))])
 
 
 def test_an_expired_online_value_becomes_null_and_is_named(features):
@@ -76,37 +76,37 @@ def test_a_value_by_a_key_that_the_request_brings_needs_that_key(features):
 
 
 def test_rows_described_together_are_described_as_alone(features):
-    rows = [Row({"user_id": user, "item_id": item}, {"shelf": 2.0}, AS_OF) for user, item in ((1, 102), (2, 103))]
-    together = describe(features, CANDIDATE, rows).columns
-    alone = [describe(features, CANDIDATE, [row]).columns for row in rows]
+    rows = [EntityRow({"user_id": user, "item_id": item}, {"shelf": 2.0}, AS_OF) for user, item in ((1, 102), (2, 103))]
+    together = get_features(features, CANDIDATE, rows).columns
+    alone = [get_features(features, CANDIDATE, [row]).columns for row in rows]
     assert together == {name: [one[name][0] for one in alone] for name in together}
     assert together["shelf"] == [2.0, 2.0]
 
 
 def test_an_unknown_user_has_neither_history_nor_signals(features, histories):
-    signals = describe(features, QUERY, [Row({"user_id": 999}, {}, AS_OF)]).columns
+    signals = get_features(features, QUERY, [EntityRow({"user_id": 999}, {}, AS_OF)]).columns
     assert (signals["age"], signals["country"]) == ([None], [None])
     assert not is_known_user(features, 999)
-    describe(features, QUERY, [Row({"user_id": 1}, {}, AS_OF)])
+    get_features(features, QUERY, [EntityRow({"user_id": 1}, {}, AS_OF)])
     assert is_known_user(features, 1)
-    nobody = history_of(histories, 999, Fresh(None, 0.0))
-    assert (nobody.events.height, nobody.is_user) == (0, False)
+    unknown_user_id = history_of(histories, 999, RecentEvents(None, 0.0))
+    assert (unknown_user_id.events.height, unknown_user_id.is_user) == (0, False)
 
 
 def test_the_history_is_that_of_the_examples(histories, world):
     events = read(world.examples).events.filter(pl.col("user_id") == 3)
-    stored = history_of(histories, 3, Fresh(None, 0.0)).events
+    stored = history_of(histories, 3, RecentEvents(None, 0.0)).events
     assert stored.equals(events.select(stored.columns))
 
 
 def latest(histories, user):
-    (fresh,) = fresh_events(histories, [user])
+    (fresh,) = recent_events(histories, [user])
     return history_of(histories, user, fresh)
 
 
 def add(histories, user, events):
     """Push events of one user, and count those that were new."""
-    (fresh,) = fresh_events(histories, [user])
+    (fresh,) = recent_events(histories, [user])
     sent = events.with_columns(user_id=pl.lit(user, pl.Int64))
     return sum(add_events(histories, {user: history_of(histories, user, fresh)}, sent))
 

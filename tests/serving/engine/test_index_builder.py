@@ -17,7 +17,7 @@ from lrm.model.heads._index import plan_index
 from lrm.serving.engine import index_builder
 from lrm.serving.engine.histories import spread_users
 from lrm.serving.engine.index_builder import with_index
-from lrm.serving.engine.session import open_service
+from lrm.serving.engine.session import open_session
 from lrm.serving.release import INDEX, read_release, write_release
 from lrm.serving.release_contents import write_list
 from lrm.serving.releases.probe import prove
@@ -53,7 +53,7 @@ def test_a_release_knows_what_its_index_finds(release):
     assert index_builder.FLOOR <= facts["recall_at_20"] <= 1
     assert index_builder.FLOOR <= facts["recall_at_100"] <= 1
     assert 0 <= facts["score_error"] < 1e-3  # the catalogue is smaller than the sample
-    prove(open_service(release))
+    prove(open_session(release))
 
 
 def test_a_server_with_an_index_answers_as_one_without(release):
@@ -79,11 +79,11 @@ def test_a_server_with_an_index_answers_as_one_without(release):
 
 
 def test_the_effort_can_be_chosen(release):
-    service = open_service(release, effort=2)
-    assert service.search_effort == 2
-    assert service.index_facts["measured_effort"] == release.catalogue_index["effort"]
+    session = open_session(release, effort=2)
+    assert session.search_effort == 2
+    assert session.index_facts["measured_effort"] == release.catalogue_index["effort"]
     with pytest.raises(ServingError, match="the search effort must be at least 0, got -1; 0 scores every item"):
-        open_service(release, effort=-1)
+        open_session(release, effort=-1)
 
 
 def test_a_damaged_index_is_refused(release, tmp_path):
@@ -102,29 +102,29 @@ def test_an_index_that_is_not_of_this_catalogue_is_refused(release, tmp_path):
     other = copied(release, tmp_path / "other")
     shorter = with_plan(other, lambda plan: plan | {"list_V": plan["list_V"][:-1].clone()})
     with pytest.raises(ServingError, match="is of another catalogue: it has 1,999 items, the release 2,000"):
-        open_service(shorter)
+        open_session(shorter)
     strange = with_plan(other, lambda plan: {"centre_CD": plan["centre_CD"]})
     with pytest.raises(ServingError, match="cannot be read"):
-        open_service(strange)
+        open_session(strange)
 
 
 def test_an_index_that_does_not_find_the_best_fails_the_probe(release, tmp_path):
     mixed = with_plan(copied(release, tmp_path / "mixed"), lambda plan: plan | {"list_V": plan["list_V"].flip(0)})
     with pytest.raises(ServingError, match=r"the index finds \d+% of the best items of 4 users with 1 lists searched"):
-        prove(open_service(mixed, effort=1))
+        prove(open_session(mixed, effort=1))
 
 
 def test_one_of_many_equal_items_is_as_good_as_another(release):
-    service = open_service(release)
-    head, exact = service.recommender.head, service.items.catalogue.prepared
+    session = open_session(release)
+    head, exact = session.recommender.head, session.items.catalogue.prepared
     vectors = exact.item_VW
     with torch.inference_mode():
         vectors.copy_(vectors[torch.arange(N_ITEMS) % 4])
     plan = plan_index(vectors, np.full(N_ITEMS, 1 / N_ITEMS))
     mirrored = plan._replace(centre_CD=-plan.centre_CD)
-    users = spread_users(service.histories, N_USERS)
+    users = spread_users(session.histories, N_USERS)
     found, missed = (
-        index_builder.measure(service, head.open_index(exact, one._asdict(), effort=4), users)
+        index_builder.measure(session, head.open_index(exact, one._asdict(), effort=4), users)
         for one in (plan, mirrored)
     )
     assert (found["recall_at_20"], found["recall_at_100"]) == (1, 1)

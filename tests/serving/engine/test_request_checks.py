@@ -11,11 +11,11 @@ from lrm.serving.engine.request_checks import (
     SCORE,
     Event,
     Fields,
-    Question,
+    PredictRequest,
     event_problem,
+    normalise_event,
+    normalise_request,
     problem,
-    stored_event,
-    stored_question,
 )
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ LIMITED = Fields(
 
 
 def asked(kind=RECOMMEND, *, user_id="ann", time=AS_OF, context=None, candidates=None, exclude=(), fields=FIELDS):
-    return problem(Question(kind, user_id, time, context or {}, candidates, exclude=exclude), fields, now=AS_OF)
+    return problem(PredictRequest(kind, user_id, time, context or {}, candidates, exclude=exclude), fields, now=AS_OF)
 
 
 def test_a_good_question_has_no_problem():
@@ -66,7 +66,7 @@ def test_an_absent_value_is_no_problem():
 
 
 @pytest.mark.parametrize(
-    ("question", "message"),
+    ("sent", "message"),
     [
         ({"user_id": 1}, "user_id: must be a string of at most 1,000 characters, got 1"),
         ({"time": AS_OF - timedelta(seconds=1)}, "the answer would know the future"),
@@ -90,8 +90,8 @@ def test_an_absent_value_is_no_problem():
         ),
     ],
 )
-def test_what_is_wrong_is_named(question, message):
-    assert message in asked(**question)
+def test_what_is_wrong_is_named(sent, message):
+    assert message in asked(**sent)
 
 
 def test_what_is_declared_to_the_last_bit_or_left_open_is_within_its_limits():
@@ -101,7 +101,7 @@ def test_what_is_declared_to_the_last_bit_or_left_open_is_within_its_limits():
 
 
 @pytest.mark.parametrize(
-    ("question", "message"),
+    ("sent", "message"),
     [
         (
             {"context": {"share": -3}},
@@ -120,8 +120,8 @@ def test_what_is_declared_to_the_last_bit_or_left_open_is_within_its_limits():
         ),
     ],
 )
-def test_a_value_beyond_its_declared_limits_is_named_with_them(question, message):
-    assert message in asked(**question, fields=LIMITED)
+def test_a_value_beyond_its_declared_limits_is_named_with_them(sent, message):
+    assert message in asked(**sent, fields=LIMITED)
 
 
 def test_an_event_beyond_its_declared_limits_is_named_with_them():
@@ -131,8 +131,8 @@ def test_an_event_beyond_its_declared_limits_is_named_with_them():
 
 def test_booleans_and_whole_numbers_are_taken_as_training_reads_columns_of_them():
     context = {"store_id": 3, "hour": True, "mood": [True, 2, "calm"], "other": True}
-    question = Question(SCORE, "ann", None, context, ({"item_id": "tea", "shelf": False}, {"item_id": "cocoa"}))
-    stored = stored_question(question, FIELDS)
+    request = PredictRequest(SCORE, "ann", None, context, ({"item_id": "tea", "shelf": False}, {"item_id": "cocoa"}))
+    stored = normalise_request(request, FIELDS)
     assert stored.context == {"store_id": 3, "hour": 1.0, "mood": ["true", "2", "calm"], "other": True}
     assert stored.candidates == ({"item_id": "tea", "shelf": "false"}, {"item_id": "cocoa"})
-    assert stored_event(Event("ann", "tea", None, {"paid": True}), LIMITED).signals == {"paid": 1.0}
+    assert normalise_event(Event("ann", "tea", None, {"paid": True}), LIMITED).signals == {"paid": 1.0}

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from lrm.serving.engine.batching import Batcher
-from lrm.serving.engine.rust_panics import Panicked, contained
+from lrm.serving.engine.rust_panics import RustPanic, without_panics
 
 
 def panic(message="index out of bounds"):
@@ -15,9 +15,9 @@ def panic(message="index out of bounds"):
 
 
 def test_a_panic_becomes_an_error_that_says_what_it_was():
-    with pytest.raises(Panicked, match="PanicException: index out of bounds"):
-        contained(panic)
-    assert contained(max, 1, 2) == 2
+    with pytest.raises(RustPanic, match="PanicException: index out of bounds"):
+        without_panics(panic)
+    assert without_panics(max, 1, 2) == 2
 
 
 @pytest.mark.parametrize("meant", [KeyboardInterrupt, SystemExit, ValueError])
@@ -26,7 +26,7 @@ def test_what_is_meant_to_end_a_program_and_every_error_pass_unchanged(meant):
         raise meant
 
     with pytest.raises(meant):
-        contained(end)
+        without_panics(end)
 
 
 def test_a_batch_that_panics_is_its_askers_error_and_the_next_one_is_answered():
@@ -35,11 +35,11 @@ def test_a_batch_that_panics_is_its_askers_error_and_the_next_one_is_answered():
 
             async def answer(batch):
                 work = panic if batch == ["bad"] else list
-                return await asyncio.get_running_loop().run_in_executor(pool, contained, work, batch)
+                return await asyncio.get_running_loop().run_in_executor(pool, without_panics, work, batch)
 
             batcher = Batcher(answer)
             loop = asyncio.create_task(batcher.run())
-            with pytest.raises(Panicked):
+            with pytest.raises(RustPanic):
                 await batcher.ask("bad")
             answered = await batcher.ask("good")
             loop.cancel()

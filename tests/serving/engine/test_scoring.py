@@ -9,7 +9,7 @@ from lrm.model.heads import Wanted
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.presets import preset
-from lrm.serving.engine.scoring import Ask, best_items, encode_items, no_candidates, no_history, rank
+from lrm.serving.engine.scoring import ScoringRequest, best_items, encode_items, no_candidates, no_history, rank
 from lrm.tokens.corpus import fit_vocabulary
 from tests.worlds import write_examples
 
@@ -39,7 +39,7 @@ def asks_of(recommender, tables, request_ids):
         row = tables.requests.row(request_id, named=True)
         seen = tables.events.filter(user_id=row["user_id"]).select(events.columns)
         mine = tables.candidates.filter(request_id=request_id).select(candidates.columns)
-        yield Ask(row["event_time"], row, seen, mine)
+        yield ScoringRequest(row["event_time"], row, seen, mine)
 
 
 def scores_of_all(recommender, items, asks):
@@ -72,7 +72,9 @@ def test_a_user_of_whom_nothing_is_known_is_scored(model):
     recommender, tables = model
     item_type = tables.items.schema["item_id"]
     time = tables.requests["event_time"][0]
-    cold = Ask(time, {}, no_history(recommender.signals, item_type), no_candidates(recommender.signals, item_type))
+    cold = ScoringRequest(
+        time, {}, no_history(recommender.signals, item_type), no_candidates(recommender.signals, item_type)
+    )
     items = encode_items(recommender, tables.items)
     assert np.isfinite(scores_of_all(recommender, items, [cold])).all()
     assert [len(one) for one in rank(recommender, items, [cold])] == [0]

@@ -6,12 +6,12 @@ import tracemalloc
 import pytest
 
 from lrm.features.store import read_kept
-from lrm.serving.engine.session import open_service, recall
+from lrm.serving.engine.session import get_user_states, open_session
 
 
 @pytest.fixture(scope="module")
-def service(world, tmp_path_factory):
-    return open_service(world.release, events=tmp_path_factory.mktemp("new") / "events")
+def session(world, tmp_path_factory):
+    return open_session(world.release, events=tmp_path_factory.mktemp("new") / "events")
 
 
 def bytes_taken(hold, held):
@@ -28,21 +28,21 @@ def bytes_taken(hold, held):
     return min(taken)
 
 
-def test_users_of_whom_nothing_is_known_take_no_more_memory_than_they_count_for(service):
-    recall(service, range(1000, 1500))
-    taken = bytes_taken(lambda: recall(service, range(10**6, 10**6 + 2000)), service.remembered)
-    assert len(service.remembered) == 2000
-    assert taken <= service.remembered.n_bytes
+def test_users_of_whom_nothing_is_known_take_no_more_memory_than_they_count_for(session):
+    get_user_states(session, range(1000, 1500))
+    taken = bytes_taken(lambda: get_user_states(session, range(10**6, 10**6 + 2000)), session.user_states)
+    assert len(session.user_states) == 2000
+    assert taken <= session.user_states.n_bytes
 
 
 @pytest.mark.parametrize("name", ["users", "items", "pairs"])
-def test_values_of_the_store_take_no_more_memory_than_they_count_for(service, name):
-    (view,) = [view for view in service.features.online.views if view.name == name]
-    held, ids = service.features.held, {"user_id": 1, "item_id": 104}
+def test_values_of_the_store_take_no_more_memory_than_they_count_for(session, name):
+    (view,) = [view for view in session.features.online.views if view.name == name]
+    held, ids = session.features.held, {"user_id": 1, "item_id": 104}
 
     def hold():
         rows = [{key: ids[key] for key in view.keys}] * 1000
-        for row, kept in enumerate(read_kept(service.features.online, view, rows)):
+        for row, kept in enumerate(read_kept(session.features.online, view, rows)):
             held.put((name, *(10**6 + row for _ in view.keys)), (kept, 0.0))
 
     hold()

@@ -202,9 +202,9 @@ def test_an_operator_sees_health_the_model_and_the_counts(address):
     ask(address, "/v1/recommend", user_id=999)
     with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
         text = response.read().decode()
-    assert 'lrm_requests_total{route="/v1/recommend",status="200"}' in text
-    assert 'lrm_flagged_total{flag="unknown_user"}' in text
-    assert 'lrm_missing_total{signal="device"}' in text
+    assert 'lrm_http_requests_total{route="/v1/recommend",status="200"}' in text
+    assert 'lrm_answers_flagged_total{flag="unknown_user"}' in text
+    assert 'lrm_signals_missing_total{signal="device"}' in text
     assert 'lrm_model_info{name="shop",version="1"} 1.0' in text
-    for line in ("lrm_ready 1.0", "lrm_queue_length 0.0", "lrm_cold_total"):
+    for line in ("lrm_ready 1.0", "lrm_queue_length 0.0", 'lrm_answers_flagged_total{flag="empty_history"}'):
         assert line in text

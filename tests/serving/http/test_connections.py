@@ -30,12 +30,12 @@ def all_of(caller):
     return b"".join(iter(lambda: caller.recv(65536), b""))
 
 
-def started(world, folder, *, leave_s):
+def started(world, folder, *, shutdown_delay_s):
     """A server process that is ready, and its port."""
     port = free_port()
-    command = [sys.executable, "-m", "lrm.serving", "--bundle", str(world.release.folder), "--port", str(port)]
+    command = [sys.executable, "-m", "lrm.serving", "--release", str(world.release.folder), "--port", str(port)]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--leave-s", str(leave_s)], stdout=log)
+        process = subprocess.Popen([*command, "--shutdown-delay-s", str(shutdown_delay_s)], stdout=log)
     until(lambda: is_ready(f"http://127.0.0.1:{port}"))
     return process, port
 
@@ -80,7 +80,7 @@ def test_a_caller_who_sends_no_head_is_not_waited_for(world, monkeypatch):
 
 
 def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
-    process, port = started(world, tmp_path, leave_s=3)
+    process, port = started(world, tmp_path, shutdown_delay_s=3)
 
     def asked(caller, path, body=None):
         caller.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
@@ -88,12 +88,12 @@ def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
         return response.status, response.getheader("connection"), json.load(response)
 
     kept, other = (http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(2))
-    question = json.dumps({"user_id": 1}).encode()
-    assert asked(kept, "/v1/recommend", question)[:2] == (200, None)
+    request = json.dumps({"user_id": 1}).encode()
+    assert asked(kept, "/v1/recommend", request)[:2] == (200, None)
     assert asked(other, "/readyz")[:2] == (200, None)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
-    status, connection, answer = asked(kept, "/v1/recommend", question)
+    status, connection, answer = asked(kept, "/v1/recommend", request)
     assert (status, connection, len(answer["items"])) == (200, "close", 10)
     assert asked(other, "/readyz")[:2] == (503, "close")
     assert process.poll() is None  # it still listens: a load balancer may not know yet
@@ -101,7 +101,7 @@ def test_a_server_takes_its_leave_of_kept_connections(world, tmp_path):
 
 
 def test_an_interrupt_ends_the_leave(world, tmp_path):
-    process, _ = started(world, tmp_path, leave_s=60)
+    process, _ = started(world, tmp_path, shutdown_delay_s=60)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

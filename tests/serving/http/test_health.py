@@ -6,9 +6,9 @@ import urllib.request
 import pytest
 
 from lrm.serving.http import health
-from lrm.serving.http.app import Options, make_app
 from lrm.serving.http.health import ANSWERS, EVENTS, RELEASES
-from tests.serving.conftest import ask, serving_app
+from lrm.serving.http.server import Options, Server
+from tests.serving.conftest import ask, running_server
 from tests.serving.test_live import until
 
 WELL = (200, {"status": "alive", "detail": None})
@@ -21,10 +21,10 @@ def health_of(address):
 
 @pytest.mark.parametrize("name", [RELEASES, ANSWERS, EVENTS])
 def test_a_loop_that_ended_fails_both_probes_and_is_named(world, name, caplog):
-    app = make_app(world.release, Options(follow=world.releases / "current"))
-    with serving_app(app) as address:
+    server = Server(world.release, Options(follow=world.releases / "current"))
+    with running_server(server) as address:
         assert health_of(address) == WELL
-        loop = app.state.health._loops[name]
+        loop = server.health._loops[name]
         loop.get_loop().call_soon_threadsafe(loop.cancel)
         until(loop.done)
         for path in ("/healthz", "/readyz"):
@@ -40,18 +40,18 @@ def test_a_loop_that_ended_fails_both_probes_and_is_named(world, name, caplog):
 
 
 def test_a_batch_that_never_ends_fails_both_probes(world, monkeypatch):
-    app = make_app(world.release)
-    with serving_app(app) as address:
+    server = Server(world.release)
+    with running_server(server) as address:
         monkeypatch.setattr(health, "STUCK_S", -1.0)
         assert health_of(address) == WELL  # nothing is worked on
-        app.state.batcher.began = time.monotonic()
+        server.predictions.began = time.monotonic()
         for path in ("/healthz", "/readyz"):
             status, told = ask(address, path)
             assert (status, "a batch of answers has not ended" in told["detail"]) == (503, True)
 
 
 def test_a_server_that_follows_nothing_is_well(world):
-    app = make_app(world.release)
-    with serving_app(app) as address:
-        assert app.state.health._loops[RELEASES].done()
+    server = Server(world.release)
+    with running_server(server) as address:
+        assert server.health._loops[RELEASES].done()
         assert health_of(address) == WELL

@@ -11,7 +11,7 @@ import pytest
 
 from lrm.serving.http import connections
 from lrm.serving.http.connections import OTHER_FILES
-from lrm.serving.http.listening import UNREAD_S, holding
+from lrm.serving.http.listening import UNREAD_S, bound_sockets
 from lrm.serving.http.middleware import Limits
 from lrm.serving.staging.process import free_port, running
 from tests.serving.conftest import ask, serving
@@ -208,7 +208,7 @@ def hasty(world):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_WITHIN_S", 0.5)
         patch.setattr("lrm.serving.http.middleware.BODY_WITHIN_S", 0.5)
-        patch.setattr("lrm.serving.http.app.KEEP_ALIVE_S", 1)
+        patch.setattr("lrm.serving.http.web_server.KEEP_ALIVE_S", 1)
         with serving(world.release) as address:
             yield address
 
@@ -282,7 +282,7 @@ def test_as_many_connections_are_held_as_files_may_be_opened(monkeypatch):
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
 def test_the_system_ends_a_connection_whose_caller_does_not_read():
     port = free_port()
-    with holding("127.0.0.1", port) as (listening, *_), socket.create_connection(("127.0.0.1", port)):
+    with bound_sockets("127.0.0.1", port) as (listening, *_), socket.create_connection(("127.0.0.1", port)):
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * UNREAD_S

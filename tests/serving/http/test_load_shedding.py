@@ -10,22 +10,24 @@ import time
 import pytest
 import uvicorn
 
-from lrm.serving.http.load_shedding import shedder, shedding
-from lrm.serving.http.metrics import new_meters
-from lrm.serving.http.middleware import Limits, Shed
+from lrm.serving.http.load_shedding import early_rejection, load_shedding_protocol
+from lrm.serving.http.metrics import new_metrics
+from lrm.serving.http.middleware import Limits, RejectionLog
 from lrm.serving.staging.process import free_port
 
 PATH = "/v1/recommend"
 PLAIN = b"POST /v1/recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: Keep-Alive\r\n\r\n{}"
 
 
-def turned_away(came, *, limits=Limits(), is_full=True, meters=None):  # noqa: B008 - immutable
-    return shedder(meters or new_meters({}), limits, Shed(), paths=(PATH,), is_full=lambda: is_full)(came)
+def rejected(came, *, limits=Limits(), is_full=True, metrics=None):  # noqa: B008 - immutable
+    return early_rejection(metrics or new_metrics({}), limits, RejectionLog(), paths=(PATH,), is_full=lambda: is_full)(
+        came
+    )
 
 
 def test_a_plain_request_is_told_to_come_again():
-    meters = new_meters({})
-    head, _, body = turned_away(PLAIN, meters=meters).partition(b"\r\n\r\n")
+    metrics = new_metrics({})
+    head, _, body = rejected(PLAIN, metrics=metrics).partition(b"\r\n\r\n")
     start, *lines = head.decode().split("\r\n")
     headers = dict(line.split(": ") for line in lines)
     assert start == "HTTP/1.1 429 Too Many Requests"
@@ -33,12 +35,12 @@ def test_a_plain_request_is_told_to_come_again():
     assert int(headers["content-length"]) == len(body)
     assert len(headers["x-request-id"]) == 32
     assert "too many requests wait" in json.loads(body)["detail"]
-    assert meters.registry.get_sample_value("lrm_requests_total", {"route": PATH, "status": "429"}) == 1
-    assert meters.registry.get_sample_value("lrm_turned_away_total", {"reason": "overload"}) == 1
+    assert metrics.registry.get_sample_value("lrm_http_requests_total", {"route": PATH, "status": "429"}) == 1
+    assert metrics.registry.get_sample_value("lrm_requests_rejected_total", {"reason": "overload"}) == 1
 
 
 def test_a_request_keeps_its_own_id():
-    assert b"x-request-id: a-1\r\n" in turned_away(PLAIN.replace(b"Host: a", b"X-Request-Id: a-1"))
+    assert b"x-request-id: a-1\r\n" in rejected(PLAIN.replace(b"Host: a", b"X-Request-Id: a-1"))
 
 
 @pytest.mark.parametrize(
@@ -58,17 +60,17 @@ def test_a_request_keeps_its_own_id():
     ],
 )
 def test_whatever_is_not_plain_goes_the_usual_way(came):
-    assert turned_away(came) is None
+    assert rejected(came) is None
 
 
 def test_while_there_is_room_nothing_is_turned_away():
-    assert turned_away(PLAIN, is_full=False) is None
+    assert rejected(PLAIN, is_full=False) is None
 
 
 @pytest.mark.parametrize(("key", "is_told"), [(b"open", True), (b"opem", False), (b"", False)])
 def test_only_a_caller_with_the_key_is_told(key, is_told):
     came = PLAIN.replace(b"Host: a", b"X-Api-Key: " + key)
-    assert (turned_away(came, limits=Limits(api_key=b"open")) is not None) == is_told
+    assert (rejected(came, limits=Limits(api_key=b"open")) is not None) == is_told
 
 
 async def patient(scope, receive, send):
@@ -89,8 +91,10 @@ async def patient(scope, receive, send):
 def connection():
     """A connection to a web server that has no room, whatever comes."""
     port = free_port()
-    turn_away = shedder(new_meters({}), Limits(), Shed(), paths=(PATH,), is_full=lambda: True)
-    config = uvicorn.Config(patient, port=port, http=shedding(turn_away), lifespan="off", log_level="warning")
+    reject = early_rejection(new_metrics({}), Limits(), RejectionLog(), paths=(PATH,), is_full=lambda: True)
+    config = uvicorn.Config(
+        patient, port=port, http=load_shedding_protocol(reject), lifespan="off", log_level="warning"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from lrm.serving.http import middleware as guards
-from lrm.serving.http.metrics import new_meters
-from lrm.serving.http.middleware import Limits, Shed, guard
+from lrm.serving.http.metrics import new_metrics
+from lrm.serving.http.middleware import Limits, RejectionLog, request_middleware
 from lrm.serving.logs import JsonLines
 
 NO_LIMITS = Limits()
@@ -29,11 +29,14 @@ async def broken(scope, receive, send):
 def ask(app=echo, *, headers=(), parts=(b"hello",), limits=NO_LIMITS, is_full=lambda path: False, method="POST"):
     """Status, headers and body of one request to a guarded application."""
     return send_to(
-        guard(app, new_meters({}), limits, Shed(), is_full=is_full), headers=headers, parts=parts, method=method
+        request_middleware(app, new_metrics({}), limits, RejectionLog(), is_full=is_full),
+        headers=headers,
+        parts=parts,
+        method=method,
     )
 
 
-def send_to(guarded, *, headers=(), parts=(b"hello",), method="POST"):
+def send_to(middleware, *, headers=(), parts=(b"hello",), method="POST"):
     sent = []
     coming = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     coming[-1]["more_body"] = False
@@ -45,7 +48,7 @@ def send_to(guarded, *, headers=(), parts=(b"hello",), method="POST"):
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/v1/recommend", "headers": list(headers)}
-    asyncio.run(guarded(scope, receive, send))
+    asyncio.run(middleware(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
@@ -78,7 +81,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/recommend", "headers": []}
-    app = guard(echo, new_meters({}), Limits(), Shed(), is_full=lambda path: False)
+    app = request_middleware(echo, new_metrics({}), Limits(), RejectionLog(), is_full=lambda path: False)
     asyncio.run(app(scope, never, send))
     assert sent[0]["status"] == 408
 
@@ -96,13 +99,13 @@ def test_an_overload_is_answered_at_once_and_says_when_to_come_again():
 
 
 def test_an_overload_is_logged_once_a_second_however_many_are_turned_away(caplog):
-    guarded = guard(echo, new_meters({}), NO_LIMITS, Shed(), is_full=lambda path: True)
+    middleware = request_middleware(echo, new_metrics({}), NO_LIMITS, RejectionLog(), is_full=lambda path: True)
     with caplog.at_level(logging.INFO, logger="lrm.serving"):
         for _ in range(100):
-            assert send_to(guarded)[0] == 429
+            assert send_to(middleware)[0] == 429
     told = [record for record in caplog.records if record.name == "lrm.serving"]
     assert 1 <= len(told) < 100
-    assert {record.getMessage() for record in told} == {"requests turned away: too many wait"}
+    assert {record.getMessage() for record in told} == {"requests rejected: too many wait"}
 
 
 def test_an_error_inside_stays_inside(caplog):

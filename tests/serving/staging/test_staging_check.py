@@ -61,9 +61,9 @@ def test_an_expired_value_is_null_online_and_counted(beside_the_champion, world)
     assert found["expired"] == {"popularity": offered.count(100)}
     assert offered.count(100) > 0
     context = sum(len(probe.context.keys() & {"hour", "device"}) for probe in probes)
-    brought = sum("shelf" in candidate for probe in probes for candidate in probe.candidates)
+    request_provided = sum("shelf" in candidate for probe in probes for candidate in probe.candidates)
     from_views = 2 * len(probes) + 6 * len(offered)  # of each user, and of each candidate: nothing else is null
-    assert found["n_ever_known"] == context + brought + from_views
+    assert found["n_ever_known"] == context + request_provided + from_views
 
 
 def test_challenger_and_champion_are_timed_and_weighed_alike(beside_the_champion):
