@@ -22,7 +22,7 @@ def run(answer, *, requests, max_size=32):
     async def everything():
         batcher = Batcher(counted, max_size=max_size, max_batch_delay_s=0.05)
         loop = asyncio.create_task(batcher.run())
-        got = await asyncio.gather(*(batcher.ask(request) for request in requests), return_exceptions=True)
+        got = await asyncio.gather(*(batcher.submit(request) for request in requests), return_exceptions=True)
         loop.cancel()
         return got
 
@@ -57,8 +57,8 @@ def test_an_asker_who_hangs_up_does_not_stop_the_others():
     async def everything():
         batcher = Batcher(doubled, max_batch_delay_s=0.05)
         loop = asyncio.create_task(batcher.run())
-        impatient = asyncio.create_task(batcher.ask(1))
-        patient = asyncio.create_task(batcher.ask(2))
+        impatient = asyncio.create_task(batcher.submit(1))
+        patient = asyncio.create_task(batcher.submit(2))
         await asyncio.sleep(0)
         impatient.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -73,11 +73,11 @@ def test_an_asker_who_hangs_up_does_not_stop_the_others():
 def test_more_than_may_wait_are_turned_away_at_once_and_the_others_are_answered():
     async def everything():
         batcher = Batcher(doubled, max_queue=2)
-        waiting = [asyncio.create_task(batcher.ask(request)) for request in (1, 2)]
+        waiting = [asyncio.create_task(batcher.submit(request)) for request in (1, 2)]
         await asyncio.sleep(0)
         assert (batcher.n_waiting, batcher.is_full) == (2, True)
         with pytest.raises(Overloaded):
-            await batcher.ask(3)
+            await batcher.submit(3)
         loop = asyncio.create_task(batcher.run())
         answers = await asyncio.gather(*waiting)
         loop.cancel()
@@ -97,7 +97,7 @@ def test_a_question_is_given_up_when_its_time_is_over_and_is_not_answered_later(
     async def everything():
         batcher = Batcher(slow, max_size=1, deadline_s=0.05)
         loop = asyncio.create_task(batcher.run())
-        got = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+        got = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
         await asyncio.sleep(0.1)
         loop.cancel()
         return [type(one) for one in got]
@@ -157,7 +157,7 @@ class Server:
         """What became of a question, and how long that took."""
         begun = asyncio.get_running_loop().time()
         try:
-            became = await self.batcher.ask(PreparedRequest(name, units))
+            became = await self.batcher.submit(PreparedRequest(name, units))
         except (Overloaded, DeadlineExceeded) as error:
             became = type(error)
         return became, asyncio.get_running_loop().time() - begun
@@ -268,8 +268,8 @@ def test_whatever_a_batch_raises_is_its_askers_error_and_the_loop_goes_on(raised
         batcher = Batcher(first_fails)
         loop = asyncio.create_task(batcher.run())
         with pytest.raises(ValueError if raised is ValueError else RustPanic, match="of its own"):
-            await batcher.ask("bad")
-        assert await batcher.ask("good") == "good"
+            await batcher.submit("bad")
+        assert await batcher.submit("good") == "good"
         assert (loop.done(), batcher.began) == (False, None)
         loop.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -287,7 +287,7 @@ def test_an_answer_too_few_is_an_error_of_its_askers():
         loop = asyncio.create_task(batcher.run())
         for _ in range(2):
             with pytest.raises(ValueError, match="shorter"):
-                await batcher.ask(1)
+                await batcher.submit(1)
         loop.cancel()
 
     asyncio.run(everything())

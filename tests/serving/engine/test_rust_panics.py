@@ -40,8 +40,8 @@ def test_a_batch_that_panics_is_its_askers_error_and_the_next_one_is_answered():
             batcher = Batcher(answer)
             loop = asyncio.create_task(batcher.run())
             with pytest.raises(RustPanic):
-                await batcher.ask("bad")
-            answered = await batcher.ask("good")
+                await batcher.submit("bad")
+            answered = await batcher.submit("good")
             loop.cancel()
             return answered
 

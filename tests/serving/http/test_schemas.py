@@ -7,6 +7,7 @@ import urllib.request
 import pytest
 from pydantic import ValidationError
 
+from lrm.serving.engine import answer
 from lrm.serving.engine.request_checks import SHOWN, shown
 from lrm.serving.http import schemas
 
@@ -116,3 +117,11 @@ def test_only_the_beginning_of_a_long_value_is_looked_at():
     value = Watched(range(1000))
     assert shown(value) == repr(list(range(1000)))[:SHOWN] + "..."
     assert value.n_looked < SHOWN
+
+
+@pytest.mark.parametrize(
+    ("schema", "written"),
+    [(schemas.Answer, answer.Answer), (schemas.Flags, answer.Flags), (schemas.Item, answer.AnswerItem)],
+)
+def test_the_document_describes_the_keys_of_an_answer(schema, written):
+    assert set(schema.model_fields) == set(written.__annotations__)
