@@ -84,7 +84,7 @@ def test_a_bad_event_is_named_and_none_is_taken(address, event, message):
     assert (status, message in answer["detail"]) == (422, True), answer
 
 
-@pytest.mark.parametrize("weight", ["outcome.weight", "factory.candidate.mix.0.weight", "decoder.norm.weight"])
+@pytest.mark.parametrize("weight", ["outcome.weight", "factory.candidate.network.0.weight", "decoder.norm.weight"])
 def test_a_release_whose_answers_are_no_numbers_is_not_put_in_service(world, tmp_path, weight):
     release = copied(world, tmp_path / "release")
     path = release.folder / "bundle" / "weights.safetensors"
