@@ -9,7 +9,7 @@ from lrm.features.request_limits import require_askable, require_few_fields
 from lrm.features.run import retrieve_features
 from lrm.limits import MAX_BAG, MAX_FIELDS, MAX_KEY, MAX_TEXT, MIN_KEY
 from lrm.schema import Signal
-from lrm.serving.engine.request_checks import Fields, Question, problem
+from lrm.serving.engine.request_checks import Fields, PredictRequest, problem
 from tests.data_worlds import START
 from tests.features.conftest import change, change_views
 
@@ -38,7 +38,7 @@ def test_a_row_is_refused_where_the_server_would_refuse_its_request(case, tmp_pa
     table = pl.DataFrame([{"user_id": "u"}, row], schema=types)
     fields = Fields({"user_id": "string", "item_id": "string"}, (PLACE, MOOD), (), START)
     context = {name: row[name] for name in ("place", "mood")}
-    refused = problem(Question("recommend", row["user_id"], context=context), fields, now=START)
+    refused = problem(PredictRequest("recommend", row["user_id"], context=context), fields, now=START)
     assert bool(refused) == bool(message)
     if message:
         with pytest.raises(DataError, match=f"requests.parquet, row 2: {message}"):
@@ -62,9 +62,9 @@ def test_all_limits_that_are_broken_are_named_and_the_rows_counted(tmp_path):
 @pytest.mark.parametrize("key", [MIN_KEY, MAX_KEY, 0, -1])
 def test_every_whole_number_that_a_table_can_hold_can_be_asked_for(key):
     fields = Fields({"user_id": "int64", "item_id": "int64"}, (), (), START)
-    assert problem(Question("recommend", key, exclude=(key,)), fields, now=START) == ""
+    assert problem(PredictRequest("recommend", key, exclude=(key,)), fields, now=START) == ""
     for beyond in (MIN_KEY - 1, MAX_KEY + 1):
-        assert "whole number of 64 bits" in problem(Question("recommend", beyond), fields, now=START)
+        assert "whole number of 64 bits" in problem(PredictRequest("recommend", beyond), fields, now=START)
 
 
 def test_an_id_that_is_too_long_ends_the_first_step_and_names_its_row(data, tmp_path):
