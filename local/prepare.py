@@ -22,6 +22,7 @@ from lrm.config import to_json
 from lrm.errors import DataError
 from lrm.features.datasets.prepare import BUILDS, DATASET, files_of, name_of, prepare
 from lrm.presets import preset
+from lrm.storage import write_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path("data")
@@ -147,9 +148,7 @@ def start_run(
         "parameters": arguments,
         "versions": installed or versions(),
     }
-    partial = run_dir / ".run.json.partial"
-    partial.write_text(json.dumps(facts, indent=1) + "\n")
-    partial.replace(run_dir / RUN)
+    write_text(run_dir / RUN, json.dumps(facts, indent=1) + "\n")
     manifest.begin(
         run_dir,
         arguments=arguments,

@@ -11,6 +11,7 @@ from typing import Any
 
 from local.commands.durations import said
 from lrm.record import RECORD
+from lrm.storage import write_text
 
 
 class StepTimeoutError(Exception):
@@ -58,6 +59,4 @@ def record_late(run_dir: Path, late: StepTimeoutError) -> None:
         return
     told = {"type": type(late).__name__, "message": str(late), "passes": True}
     record = json.loads(path.read_text()) | {"state": "failed", "error": told}
-    partial = path.with_name(f".{RECORD}.late.partial")
-    partial.write_text(json.dumps({"seconds": None, "cpu_seconds": None, "peak_memory_mb": None} | record) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps({"seconds": None, "cpu_seconds": None, "peak_memory_mb": None} | record) + "\n")

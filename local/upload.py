@@ -8,7 +8,6 @@ that has one is whole. `STORAGE_EMULATOR_HOST` leads to an emulator, without cre
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 from local import run_layout
 from lrm.errors import UploadError
 from lrm.manifest import RUN_MANIFEST
+from lrm.storage import sha256_of
 
 SCHEME = "gs://"
 WHOLE = "upload.json"
@@ -102,7 +102,7 @@ def upload(
 
 def _close(bucket: Any, prefix: str, run_dir: Path, files: dict[str, Path], patience_seconds: float) -> None:
     """Write the list of all files, which says that the copy is whole."""
-    listed = {name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
+    listed = {name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in files.items()}
     text = json.dumps({"run_id": run_dir.name, "files": listed}, indent=1) + "\n"
     blob, seen = bucket.blob(f"{prefix}/{WHOLE}"), bucket.get_blob(f"{prefix}/{WHOLE}")
     if seen is None:
@@ -153,11 +153,6 @@ def _retry(patience_seconds: float) -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(patience_seconds)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _crc32c(content: bytes) -> str:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from lrm.record import RECORD
+from lrm.storage import sha256_of
 
 BUNDLE = "bundle.json"
 """What a bundle says of itself."""
@@ -30,9 +31,3 @@ def content_sha256(files: dict[str, str]) -> str:
 def model_sha256(model: Path) -> str:
     """The digest of a model folder without its hidden files: what `evaluation.json` calls `challenger_content`."""
     return content_sha256({name: sha256 for name, sha256 in digest(model).items() if not name.startswith(".")})
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of one file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

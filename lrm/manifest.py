@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm.errors import DataError
+from lrm.storage import write_json
 
 RUN_MANIFEST = "run_manifest.json"
 IMAGE = "LRM_IMAGE"
@@ -145,6 +146,4 @@ def _kept(run_dir: Path, name: str) -> Json:
 
 
 def _write(run_dir: Path, facts: Json) -> None:
-    partial = run_dir / f".{RUN_MANIFEST}.partial"
-    partial.write_text(json.dumps(facts, indent=1) + "\n")
-    partial.replace(run_dir / RUN_MANIFEST)
+    write_json(run_dir / RUN_MANIFEST, facts)

@@ -16,7 +16,6 @@ import os
 import resource
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +25,7 @@ from typing import Any, ParamSpec
 
 from lrm.faults import advice, passes, patiently
 from lrm.process_environment import spare_loopback
+from lrm.storage import write_json
 
 P = ParamSpec("P")
 Metrics = dict[str, Any]
@@ -153,9 +153,7 @@ def _publish(folder: Path, *, reused: bool) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    partial = path.with_name(f".{RECORD}.{os.getpid()}-{threading.get_ident()}.partial")
-    partial.write_text(json.dumps(record, indent=1, default=str) + "\n")
-    partial.replace(path)
+    write_json(path, record, default=str)
 
 
 def _cpu_seconds() -> float:

@@ -25,6 +25,7 @@ FLOOR = {
         "progress",
         "record",
         "schema",
+        "storage",
     )
 }
 ROOMS = {

@@ -18,6 +18,7 @@ from lrm.errors import DataError, LrmError
 from lrm.features.datasets.prepare import DATASET
 from lrm.record import Metrics
 from lrm.schema import EVENT_TIME, REQUESTS
+from lrm.storage import write_text
 
 HELP = "simulate a year of retraining on past data, and show what came of it"
 DESCRIPTION = """Retrain again and again on past data, as if each window's end were today: the whole workflow, gate and
@@ -148,9 +149,7 @@ def _write(folder: Path, told: Metrics) -> None:
     from lrm.reporting.backtest import render
 
     for name, content in ((FACTS, json.dumps(told, indent=1) + "\n"), (PAGE, render(told))):
-        partial = folder / f".{name}.partial"
-        partial.write_text(content)
-        partial.replace(folder / name)
+        write_text(folder / name, content)
 
 
 def _count(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from lrm.features.tables import read_manifest
 from lrm.model.artifact import WEIGHTS, load
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
+from lrm.storage import sha256_of
 
 
 class ModelComparison(NamedTuple):
@@ -116,6 +116,6 @@ def _champion(held_out: HeldOut, folder: Path) -> tuple[dict[str, Any], Predicti
 def _about(folder: Path, recommender: Recommender) -> dict[str, Any]:
     return {
         "n_parameters": sum(weights.numel() for weights in recommender.parameters()),
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "weights_sha256": sha256_of(folder / WEIGHTS),
         "preset": recommender.config.name,
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from lrm.errors import PolicyError
+from lrm.storage import sha256_of
 
 FILE = "policy.toml"
 PLACE = "LRM_POLICY"
@@ -203,7 +204,7 @@ def as_json(policy: Policy, paths: list[Path]) -> dict[str, Any]:
     """
     values = asdict(policy)
     names = [path.name if place == 0 else f"{path.parent.name}/{path.name}" for place, path in enumerate(paths)]
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    hashes = [sha256_of(path) for path in paths]
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return {
         "values": values,

@@ -13,6 +13,7 @@ from lrm import formats
 from lrm.errors import DataError
 from lrm.presets import preset as named_preset
 from lrm.record import recorded
+from lrm.storage import write_json, write_text
 
 EVALUATION, PAGE, FEATURES = "evaluation.json", "evaluation.html", "feature_report.json"
 CHAMPION_FILE = "champion.json"
@@ -127,10 +128,10 @@ def evaluate_model(
     }
     result["seconds"] |= {"feature_report": features["seconds"]} if features is not None else {}
     result["seconds"]["total"] = round(time.perf_counter() - started, 2)
-    _write(evaluation / EVALUATION, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(evaluation / EVALUATION, result, allow_nan=False)
     if features is not None:
-        _write(evaluation / FEATURES, json.dumps(features, indent=1, allow_nan=False) + "\n")
-    _write(evaluation / PAGE, render(result, features))
+        write_json(evaluation / FEATURES, features, allow_nan=False)
+    write_text(evaluation / PAGE, render(result, features))
     own = result["models"][CHALLENGER]
     return {"verdict": result["verdict"], "policy_sha256": result["policy"]["sha256"]} | {
         f"{task}_{metric}": cell["value"]
@@ -153,9 +154,3 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

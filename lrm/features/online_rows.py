@@ -17,6 +17,7 @@ from lrm.features.declarations import View
 from lrm.features.feast_repo import quiet
 from lrm.features.sources import INSTANT_TYPE
 from lrm.schema import BAG, CREATED_TIME, DENSE, EMBEDDING, EVENT_TIME, SPARSE
+from lrm.storage import whole_file
 
 _CHUNK = 10_000
 """Rows written in one transaction."""
@@ -98,9 +99,8 @@ def _listed(lists: Path, view: View, rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _write(keys: pl.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".partial")
-    keys.write_parquet(part)
-    part.replace(path)
+    with whole_file(path) as partial:
+        keys.write_parquet(partial)
 
 
 def _remove_from_redis(store: Any, view: View, keys: pl.DataFrame) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lrm.features.store_trial import require_servable
 from lrm.features.tables import MANIFEST, SIGNALS, Tables
 from lrm.record import Metrics, recorded
 from lrm.schema import USER_ID, Signal, write_signals
+from lrm.storage import sha256_of, write_json
 
 DUCKDB, FEAST = "duckdb", "feast"
 
@@ -123,17 +123,10 @@ def _write(examples: Path, tables: Tables, signals: tuple[Signal, ...], manifest
     for name, table in tables._asdict().items():
         path = examples / f"{name}.parquet"
         table.write_parquet(path, statistics=False)
-        snapshot.update(_sha256(path).encode())
-    partial = examples / f".{MANIFEST}.partial"
-    partial.write_text(json.dumps({"snapshot_id": snapshot.hexdigest()} | manifest, indent=1) + "\n")
-    partial.replace(examples / MANIFEST)
+        snapshot.update(sha256_of(path).encode())
+    write_json(examples / MANIFEST, {"snapshot_id": snapshot.hexdigest()} | manifest)
 
 
 def _folder_sha256(data: Path) -> str:
-    lines = [f"{path.name} {_sha256(path)}\n" for path in files_of(data)]
+    lines = [f"{path.name} {sha256_of(path)}\n" for path in files_of(data)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from lrm.errors import DataError
 from lrm.features.tables import SIGNALS
 from lrm.model.recommender import Recommender
 from lrm.schema import read_signals, write_signals
+from lrm.storage import whole_file
 from lrm.tokens import vocabulary as vocabularies
 
 CONFIG, VOCABULARY = "config.json", "vocabulary.json"
@@ -28,9 +29,8 @@ def save(recommender: Recommender, folder: Path) -> None:
     (folder / CONFIG).write_text(configuration.to_json(recommender.config) + "\n")
     write_signals(recommender.signals, folder / SIGNALS)
     vocabularies.save(recommender.vocabulary, folder / VOCABULARY)
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file({name: weight.cpu().contiguous() for name, weight in recommender.state_dict().items()}, partial)
-    partial.replace(folder / WEIGHTS)
+    with whole_file(folder / WEIGHTS) as partial:
+        save_file({name: weight.cpu().contiguous() for name, weight in recommender.state_dict().items()}, partial)
 
 
 def load(folder: Path) -> Recommender:

@@ -20,6 +20,7 @@ from lrm.registry.judgement import CONTENT, PARENT, REJECT
 from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Move, actor, history, peek, rolled_back, told
 from lrm.registry.promotion import Asked
 from lrm.registry.registration import JUDGED, check_scored, log, parent_of
+from lrm.storage import write_json
 
 LOOKS = "looks.json"
 LOOKED_AT = ("version", "weights_sha256", "data", *JUDGED, PARENT)
@@ -344,6 +345,4 @@ def show(registry: str, name: str = "") -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any] | list[dict[str, str]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, content)

@@ -13,6 +13,7 @@ from lrm.record import recorded
 from lrm.reporting import run_files, trend
 from lrm.reporting.page import render
 from lrm.reporting.summary import broken_steps, build
+from lrm.storage import write_text
 
 SUMMARY = "summary.json"
 PAGE = "report.html"
@@ -38,13 +39,13 @@ def report_run(run_dir: Path, *, state: str = "SUCCEEDED", error: str = "", fail
     start, cpu = time.perf_counter(), time.process_time()
     files = run_files.read(run_dir)
     summary = build(files, run_id=run_dir.name, state=state, error=error, failed_step=failed_step)
-    trend.replace(run_dir / PAGE, render(summary, files, trend=trend.link(summary, files)))
+    write_text(run_dir / PAGE, render(summary, files, trend=trend.link(summary, files)))
     summary["steps"][-1] |= {
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
-    trend.replace(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     trend.update(run_dir, summary, files)
     manifest.complete(run_dir, state=summary["status"])
     _point(run_dir.parent / LATEST, run_dir)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lrm.reporting import backtest_plots, results, trend_plots, wording
 from lrm.reporting.page import filled
 from lrm.reporting.run_files import Json, RunFiles
+from lrm.storage import write_text
 
 TEMPLATE = "trend.html.j2"
 FOLDER = "trends"
@@ -32,9 +33,9 @@ def update(run_dir: Path, summary: Json, files: RunFiles) -> Path | None:
         return None
     folder = run_dir.parent / FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / f"{run_dir.name}.json", json.dumps(facts(summary, files), allow_nan=False) + "\n")
+    write_text(folder / f"{run_dir.name}.json", json.dumps(facts(summary, files), allow_nan=False) + "\n")
     page = folder.with_name(f"{name}.html")
-    replace(page, render(name, read(folder), run_dir.parent))
+    write_text(page, render(name, read(folder), run_dir.parent))
     return page
 
 
@@ -47,13 +48,6 @@ def link(summary: Json, files: RunFiles) -> str:
     """Where a run's report finds the page, "" where there is none."""
     name = model_name(summary, files)
     return f"../{FOLDER}/{name}.html" if name else ""
-
-
-def replace(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
 
 
 def facts(summary: Json, files: RunFiles) -> Json:

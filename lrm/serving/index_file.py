@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lrm.content_digest import sha256_of
 from lrm.errors import DataError, ServingError
 from lrm.model.heads import Head, Indexed
 from lrm.serving.release import INDEX, Release
+from lrm.storage import sha256_of
 
 
 def write_index(plan: Mapping[str, Tensor], release: Release) -> str:

@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrm.content_digest import sha256_of
 from lrm.errors import ServingError
+from lrm.storage import sha256_of
 
 FILES = "files.json"
 AGAIN = "roll the version out again, or serve another release"

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lrm.storage import whole_file
+
 CHECKPOINT_ROOT = "LRM_CHECKPOINTS"
 """Folder that outlives a killed run; without it, no checkpoint is kept."""
 PACKAGE = Path(__file__).parent.parent
@@ -40,9 +42,8 @@ def save(folder: Path | None, state: dict[str, Any]) -> None:
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".checkpoint.pt.partial"
-    torch.save(state, partial)
-    partial.replace(folder / "checkpoint.pt")
+    with whole_file(folder / "checkpoint.pt") as partial:
+        torch.save(state, partial)
 
 
 def load(folder: Path | None) -> dict[str, Any] | None:

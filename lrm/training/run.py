@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from lrm.features.tables import MANIFEST, read, read_declared, read_manifest
 from lrm.presets import preset as find_configuration
 from lrm.record import recorded
 from lrm.schema import in_use
+from lrm.storage import sha256_of
 
 KEPT = ("curves.json", "metrics.json", "config.json")
 
@@ -88,7 +88,7 @@ def train_lrm(examples: Path, factory: Path, model: Path, *, seed: int = 0) -> d
     use_device(tf32=True)
     recommender = artifact.load(factory)
     corpus = training_corpus(read(examples), recommender, model)
-    weights = hashlib.sha256((factory / artifact.WEIGHTS).read_bytes()).hexdigest()
+    weights = sha256_of(factory / artifact.WEIGHTS)
     checkpoints = checkpoint.folder_for(
         read_manifest(examples)["snapshot_id"], to_json(recommender.config), str(seed), weights
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from lrm.errors import DataError, ValidationFailed
 from lrm.features.tables import Tables, read, read_declared, read_manifest
 from lrm.record import recorded
 from lrm.schema import EVENT_TIME, REQUEST_ID, Signal
+from lrm.storage import whole_file, write_json, write_text
 from lrm.validation.columns import KEY_TYPES, Placed, place, without
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def validate_data(examples: Path, reference: Path | None, validation: Path) -> d
     drift = measure_drift(tables, sound, before) if before and statistics else []
     summary = _summary([judgement.check for judgement in judgements], drift)
     n_quarantined = _write_quarantine(quarantine(tables, judgements), validation / QUARANTINE)
-    _write(validation / STATISTICS, json.dumps(statistics, indent=1, allow_nan=False))
-    _write(validation / CHECKS, json.dumps(summary, indent=1, allow_nan=False))
+    write_json(validation / STATISTICS, statistics, allow_nan=False)
+    write_json(validation / CHECKS, summary, allow_nan=False)
     material = {"distance": MATERIAL_DISTANCE, "shift": MATERIAL_SHIFT}
     html = render(summary, statistics, signals, manifest, n_quarantined=n_quarantined, material=material)
-    _write(validation / PAGE, html)
+    write_text(validation / PAGE, html)
     if not summary["success"]:
         raise ValidationFailed(_failure(summary["checks"], validation))
     return {
@@ -183,15 +184,6 @@ def _write_quarantine(frames: Iterable[pl.DataFrame], path: Path) -> int:
                 writer.write_table(frame.to_arrow().cast(empty.schema))
                 n_rows += frame.height
 
-    _replace(path, write)
+    with whole_file(path) as partial:
+        write(partial)
     return n_rows
-
-
-def _write(path: Path, text: str) -> None:
-    _replace(path, lambda partial: partial.write_text(text + "\n"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    partial.replace(path)

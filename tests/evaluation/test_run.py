@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lrm.content_digest import WEIGHTS, model_sha256, sha256_of
+from lrm.content_digest import WEIGHTS, model_sha256
 from lrm.errors import DataError
 from lrm.evaluation.run import evaluate_model
 from lrm.features.tables import read_declared
@@ -19,6 +19,7 @@ from lrm.registry import bundle
 from lrm.reporting.evaluation_page import render
 from lrm.reporting.run import report_run
 from lrm.schema import write_signals
+from lrm.storage import sha256_of
 from lrm.tokens.corpus import fit_vocabulary
 from tests.evaluation.test_staging_results import UNSERVED, write_staging_results
 from tests.worlds import SIGNALS

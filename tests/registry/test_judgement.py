@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from lrm.content_digest import WEIGHTS, sha256_of
+from lrm.content_digest import WEIGHTS
 from lrm.errors import RegistryError
 from lrm.registry import backend
 from lrm.registry import bundle as bundles
 from lrm.registry.judgement import next_step
 from lrm.registry.run import approve, register_model, resolve, rollback
+from lrm.storage import sha256_of
 from tests.registry.conftest import NAME, write_trained
 from tests.registry.test_rolled_back import register_bundle
 

@@ -5,11 +5,12 @@ from dataclasses import fields
 
 import pytest
 
-from lrm.content_digest import WEIGHTS, sha256_of
+from lrm.content_digest import WEIGHTS
 from lrm.errors import RegistryError
 from lrm.registry import backend
 from lrm.registry.ledger import APPROVE, PROMOTE, ROLLBACK, Move, rolled_back
 from lrm.registry.run import approve, find_champion, rollback, show
+from lrm.storage import sha256_of
 from tests.registry.conftest import NAME, write_trained
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lrm.errors import DataError
+from lrm.storage import sha256_of
 
 ROOT_VARIABLE = "LRM_DATA_ROOT"
 """Names the data root where a command is told none."""
@@ -94,15 +94,9 @@ def verified(folder: Path, sums: Mapping[str, str], *, obtain: str) -> dict[str,
         path = folder / name
         if not path.is_file():
             raise DataError(f"{path} is missing. {obtain}")
-        seen = sha256(path)
+        seen = sha256_of(path)
         if seen != expected:
             raise DataError(
                 f"{path} has sha256 {seen}, expected {expected}: it is damaged or another version. {obtain}"
             )
     return dict(sums)
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

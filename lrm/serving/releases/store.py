@@ -24,11 +24,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from lrm.content_digest import sha256_of
 from lrm.errors import RegistryError, ServingError
 from lrm.registry import bundle as bundles
 from lrm.serving.release import BUNDLE, Release, read_release
 from lrm.serving.release_contents import FILES, compare, is_one_part, is_sha256, read_list
+from lrm.storage import sha256_of
 
 BUCKET = "gs://"
 CURRENT = "current"

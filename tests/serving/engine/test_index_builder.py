@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.serving_world import made_release
-from lrm.content_digest import sha256_of
 from lrm.errors import ServingError
 from lrm.model.heads._index import plan_index
 from lrm.serving.engine import index_builder
@@ -21,6 +20,7 @@ from lrm.serving.engine.session import open_session
 from lrm.serving.release import INDEX, read_release, write_release
 from lrm.serving.release_contents import write_list
 from lrm.serving.releases.probe import prove
+from lrm.storage import sha256_of
 from tests.serving.conftest import ask, serving
 
 N_ITEMS, N_USERS = 2000, 40
