@@ -165,6 +165,8 @@ class TrainingConfig:
     """Weight of each objective's loss. A name is a module of `lrm/training/objectives/`, or a part of another package
     (`lrm.parts`). The ranking loss is a fraction of a nat; the losses of next item and retrieval are several nats each.
     """
+    objective_options: dict[str, dict[str, float]] = field(default_factory=dict, hash=False)
+    """Options of an objective, by its name."""
     events_only: bool = False
     """Learn only from the next item at events, over windows that every epoch cuts anew, and leave training requests
     out. For data whose requests ask only what comes next."""
@@ -176,6 +178,8 @@ class TrainingConfig:
     """Compute matrix products in bfloat16. Weights, sums and the optimizer stay in float32."""
     n_negatives: int = 1024
     """Negatives of a step for the sampled softmax, shared by all its targets."""
+    negatives_power: float = 0.75
+    """Negatives are drawn in proportion to popularity to this power (word2vec, 1310.4546); 0 draws all items alike."""
     full_softmax_items: int = 5_000
     """A catalogue of at most this many items uses the full softmax."""
     checkpoint_every_steps: int = 200

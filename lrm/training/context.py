@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from lrm.model.heads import Likelihood
@@ -21,6 +22,7 @@ class Context:
         targets: Targets,
         draw_items: Callable[[], Likelihood],
         *,
+        rng: np.random.Generator,
         bfloat16: bool = False,
     ) -> None:
         """Keep what the objectives read.
@@ -29,9 +31,10 @@ class Context:
             batch: the prompts of this step.
             targets: what the batch has to predict.
             draw_items: draws negatives and makes the vectors of items; called once, by the first objective that asks.
+            rng: for what an objective draws itself.
             bfloat16: whether `precision` is bfloat16.
         """
-        self.batch, self.targets = batch, targets
+        self.batch, self.targets, self.rng = batch, targets, rng
         self._draw_items, self._bfloat16 = draw_items, bfloat16
 
     @cached_property

@@ -30,7 +30,7 @@ class Losses:
         """
         self._recommender, self._data = recommender, data
         self._config = recommender.config.training
-        self._objectives = objectives(self._config.objectives)
+        self._objectives = objectives(self._config.objectives, self._config.objective_options)
         self._learner = recommender.head.learner(recommender.factory, data.corpus)
 
     def of_step(self, segments: Segments, *, seed: int, at: int) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ class Losses:
         context = self.context(batch, rng, generator=generator, bfloat16=self._config.bfloat16)
         with context.precision():
             states = self._recommender(batch)
-        return {name: objective.loss(states, context) for name, objective in self._objectives.items()}
+        return {name: loss(states, context) for name, loss in self._objectives.items()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Add the losses up, each times its weight."""
@@ -71,7 +71,7 @@ class Losses:
         def draw_items() -> Likelihood:
             return self._learner.step(batch, targets.rows, rng=rng, generator=generator)
 
-        return Context(batch, targets, draw_items, bfloat16=bfloat16)
+        return Context(batch, targets, draw_items, rng=rng, bfloat16=bfloat16)
 
 
 def drop_identities(batch: Batch, *, ratio: float, generator: torch.Generator) -> Batch:

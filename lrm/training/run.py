@@ -45,7 +45,9 @@ def pretrain_token_factory(examples: Path, factory: Path, *, preset: str, seed: 
 
     use_device(tf32=True)
     config = find_configuration(preset)
-    objectives(config.training.objectives)  # refuses an unknown name before anything is trained
+    objectives(
+        config.training.objectives, config.training.objective_options
+    )  # refuses an unknown name before anything is trained
     tables, signals = read(examples), in_use(read_declared(examples))
     torch.manual_seed(seed)
     vocabulary = fit_vocabulary(tables, signals, config.tokens)

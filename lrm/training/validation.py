@@ -28,6 +28,7 @@ from lrm.training.objectives import ranking, retrieval
 
 K = 10
 """NDCG counts targets among this many items."""
+RANKING = "ranking"
 RANKING_LOSS, RETRIEVAL_LOSS, RETRIEVAL_NDCG = "ranking_loss", "retrieval_loss", "retrieval_ndcg"
 
 
@@ -35,13 +36,16 @@ RANKING_LOSS, RETRIEVAL_LOSS, RETRIEVAL_NDCG = "ranking_loss", "retrieval_loss",
 def validate(recommender: Recommender, data: TrainingData, losses: Losses) -> dict[str, float]:
     """Measure each task that has targets in the validation split: mean losses in nats, and NDCG@10.
 
-    NDCG@10 is measured only if nothing is ranked: it needs a score for every item.
+    NDCG@10 is measured only if nothing is ranked, because it needs a score for every item. Nothing is ranked if there
+    are no candidates, or if ranking is not an objective.
     """
     recommender.eval()
     corpus, requests = data.corpus, data.validation_requests
-    has_candidates = np.diff(corpus.candidate_offset_R)[requests].any()
+    is_ranked = RANKING in recommender.config.training.objectives and bool(
+        np.diff(corpus.candidate_offset_R)[requests].any()
+    )
     has_targets = np.diff(corpus.target_offset_R)[requests].any()
-    finds_items = has_targets and not has_candidates
+    finds_items = has_targets and not is_ranked
     catalogue = recommender.head.prepare(recommender.factory, corpus) if finds_items else None
     totals = {name: [0.0, 0] for name in (RETRIEVAL_LOSS, RANKING_LOSS, RETRIEVAL_NDCG)}
 
@@ -53,7 +57,8 @@ def validate(recommender: Recommender, data: TrainingData, losses: Losses) -> di
         context = losses.context(batch, np.random.default_rng(0))
         with_targets = np.unique(context.targets.request_Q)
         add(RETRIEVAL_LOSS, retrieval.loss(states, context).item(), len(with_targets))
-        add(RANKING_LOSS, ranking.loss(states, context).item(), len(batch.candidates))
+        if is_ranked:
+            add(RANKING_LOSS, ranking.loss(states, context).item(), len(batch.candidates))
         if finds_items and len(with_targets):
             add(RETRIEVAL_NDCG, _ndcg(recommender, catalogue, states, batch, corpus, with_targets), len(with_targets))
     return {name: total / n for name, (total, n) in totals.items() if n}

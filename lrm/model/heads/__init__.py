@@ -85,6 +85,29 @@ class Likelihood(Protocol):
         """
 
 
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """A likelihood that can also give logits of single items: what objectives over pairs need."""
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue."""
+
+    def pair_logits(
+        self, states: States, events: np.ndarray, row_P: np.ndarray, *, n_negatives: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (P,) of the items of events, and (P, K) of negatives, each after the event before it.
+
+        Args:
+            states: of the batch.
+            events: rows in the batch of the events that are predicted.
+            row_P: catalogue rows of their items.
+            n_negatives: K, drawn for each event from the negatives of the step; one that is the event's own item has a
+                logit of minus infinity.
+            rng: draws them.
+        """
+
+
 class Learner(Protocol):
     """What a head works out once for the training on a corpus."""
 

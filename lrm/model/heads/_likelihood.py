@@ -34,9 +34,12 @@ class Negatives:
     A sample is corrected for how often each item is drawn (importance sampling, Bengio and Senecal 2008).
     """
 
-    def __init__(self, item_counts_V: np.ndarray, *, n_negatives: int, full_up_to: int) -> None:
-        weight_V = (item_counts_V + 1e-3) ** SAMPLING_POWER
+    def __init__(
+        self, item_counts_V: np.ndarray, *, n_negatives: int, full_up_to: int, power: float = SAMPLING_POWER
+    ) -> None:
+        weight_V = (item_counts_V + 1e-3) ** power
         self._share_V = weight_V / weight_V.sum()
+        self.n_items = len(item_counts_V)
         self._cumulative_V = np.cumsum(self._share_V)
         self._n_negatives = n_negatives
         self.is_full = len(item_counts_V) <= full_up_to
@@ -53,7 +56,9 @@ class Negatives:
 def negatives_of(corpus: Corpus, config: TrainingConfig) -> Negatives:
     """The negatives of a corpus, by how often each item stands in a training event."""
     counts_V = np.bincount(corpus.event_row_E[corpus.event_is_train_E], minlength=len(corpus.item_ids))
-    return Negatives(counts_V, n_negatives=config.n_negatives, full_up_to=config.full_softmax_items)
+    return Negatives(
+        counts_V, n_negatives=config.n_negatives, full_up_to=config.full_softmax_items, power=config.negatives_power
+    )
 
 
 class SampledLearner:
@@ -79,7 +84,7 @@ class SampledLearner:
             identity_C = forget_identities(identity_C, share=self._head.id_dropout, generator=generator)
         item_CW = self._head.similarity.rows(self._factory.item_vectors(identity_C, corpus.content_V.take(rows)))
         items = StepItems(rows, drawn, log_q, item_CW, is_full=self._negatives.is_full)
-        return SoftmaxLikelihood(self._head, batch, items)
+        return SoftmaxLikelihood(self._head, batch, items, n_items=self._negatives.n_items)
 
 
 class StepItems:
@@ -109,8 +114,8 @@ class StepItems:
 class SoftmaxLikelihood:
     """What a softmax head says of the targets of one step; see `lrm.model.heads.Likelihood`."""
 
-    def __init__(self, head: CatalogueSoftmax, batch: Batch, items: StepItems) -> None:
-        self._head, self._batch, self._items = head, batch, items
+    def __init__(self, head: CatalogueSoftmax, batch: Batch, items: StepItems, *, n_items: int) -> None:
+        self._head, self._batch, self._items, self.n_items = head, batch, items, n_items
 
     def next_item(self, states: States, events: np.ndarray, row_P: np.ndarray) -> Tensor:
         """The mean negative log-probability in nats of the items of events; 0 without events."""
@@ -135,6 +140,20 @@ class SoftmaxLikelihood:
         query_PQ = self._head.similarity.queries(states.request_RD[request_Q])
         log_generated_Q = self.log_p(query_PQ, row_Q, seen, bias)
         return mixture(log_generated_Q, pointed_Q, pointed.gate_R[request_Q])
+
+    def pair_logits(
+        self, states: States, events: np.ndarray, row_P: np.ndarray, *, n_negatives: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Score the item of each event and negatives drawn for it; see `lrm.model.heads.ScoresPairs`."""
+        items, similarity, bias = self._items, self._head.similarity, self._head.seen_bias
+        query_PQ = similarity.queries(states.event_ED[torch.as_tensor(events - 1)])
+        class_P, place_P = items.places(row_P), torch.arange(len(row_P))
+        negative_PK = items.drawn[torch.as_tensor(rng.integers(0, len(items.drawn), (len(row_P), n_negatives)))]
+        logit_PC = similarity.all_pairs(query_PQ, items.item_CW)
+        if bias is not None:
+            logit_PC = logit_PC + bias * items.seen(seen_before(self._batch, events), len(row_P))
+        is_own_PK = negative_PK == class_P.unsqueeze(-1)
+        return logit_PC[place_P, class_P], logit_PC.gather(1, negative_PK).masked_fill(is_own_PK, float("-inf"))
 
     def log_p(
         self, query_PQ: Tensor, row_P: np.ndarray, seen: Seen | None = None, bias: Tensor | None = None

@@ -8,12 +8,12 @@ This file imports no torch, so that a command line can list the objectives quick
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from lrm.parts import part
+from lrm.parts import check_options, part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,25 +25,39 @@ if TYPE_CHECKING:
 class Objective(Protocol):
     """Offer what a module of this folder offers."""
 
-    def loss(self, states: States, context: Context) -> Tensor:
+    def loss(self, states: States, context: Context, **options: float) -> Tensor:
         """Compute the mean loss of one step.
 
         Args:
             states: what the decoder makes of the batch.
-            context: the batch, the corpus, the targets, and the log-probabilities of items.
+            context: the batch, the targets, and what the item head says of items.
+            options: keyword-only arguments of the module's function, from `TrainingConfig.objective_options`.
 
         Returns:
             A scalar in nats; 0 for a batch with nothing to predict.
         """
 
 
-def objectives(names: Iterable[str]) -> dict[str, Objective]:
-    """Import objectives by name, in the given order.
+Loss = Callable[["States", "Context"], "Tensor"]
+"""The function of an objective, with its options."""
+
+
+def objectives(names: Iterable[str], options: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Loss]:
+    """Import the functions of objectives by name, in the given order.
+
+    Args:
+        names: of the objectives.
+        options: of each objective, by its name.
 
     Raises:
-        ConfigError: neither this project nor an installed package has an objective of that name.
+        ConfigError: an objective is not installed, or has no option of that name.
     """
-    return {name: cast(Objective, part(__name__, name)) for name in names}
+    losses: dict[str, Loss] = {}
+    for name in names:
+        objective, chosen = cast(Objective, part(__name__, name)), (options or {}).get(name, {})
+        check_options(f"the objective {name!r}", objective.loss, chosen)
+        losses[name] = partial(cast(Callable[..., Any], objective.loss), **chosen)
+    return losses
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
