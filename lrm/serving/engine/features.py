@@ -33,7 +33,7 @@ CACHE_TTL_S = 60.0
 """Seconds for which a value read from the online store is used again."""
 CACHE_BYTES = 128 * 2**20
 """Bound of the values held, by their estimated size."""
-CACHE_ENTRY_BYTES = 500
+CACHE_ENTRY_BYTES = 540
 """By which a process grows for what is held of one key, beside its values: its places in memory, as measured."""
 _PADDING = 8
 """Bytes that the allocator adds to a number or a text."""

@@ -111,12 +111,13 @@ def check_in_staging(
 
 
 def sealed(model: Path, folder: Path) -> Path:
-    """A copy of a trained model in the form in which a registered one is served."""
+    """Copy a trained model into the form in which a registered one is served; return the folder."""
+    from lrm import formats
     from lrm.content_digest import BUNDLE, NOT_CONTENT, content_sha256, digest
 
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*NOT_CONTENT, ".*"))
     files = digest(folder)
-    facts = {"content_sha256": content_sha256(files), "files": files, "lineage": {}}
+    facts = {formats.FORMAT: formats.BUNDLE, "content_sha256": content_sha256(files), "files": files, "lineage": {}}
     (folder / BUNDLE).write_text(json.dumps(facts, indent=1) + "\n")
     return folder
 
