@@ -54,34 +54,30 @@ def evaluate(
     Returns:
         The main part of `evaluation.json`.
     """
-    n_users, confidence = held_out.n_users(), policy.decision.confidence
+    confidence = policy.decision.confidence
     rng = np.random.default_rng(seed)
     draws = draw_users(held_out.tables.requests[USER_ID].n_unique(), policy.decision.n_resamples, rng)
     statistics = _statistics(held_out, predictions, draws, masked=masked)
     comparisons = _compared(held_out, predictions, draws, statistics, confidence=confidence)
-    at_look = []
-    if facts.looks.n_earlier:
-        sure, main = facts.looks.confidence(confidence), policy.decision.primary
-        found = _compared(held_out, predictions, draws, _only(statistics, main), confidence=sure)
-        at_look = [row._replace(confidence=sure) for row in found]
+    at_look = _at_look(held_out, predictions, draws, statistics, policy, facts)
     parts, part_comparisons = _on_slices(held_out, predictions, draws, policy)
+    by_model = _by_model(statistics, predictions)
     inputs = GateInputs(
         comparisons=comparisons + part_comparisons,
         values={
             model: {
-                task: {metric: interval(value, confidence=confidence) for metric, value in models[model].items()}
-                for task, models in statistics.items()
-                if model in models
+                task: {metric: interval(value, confidence=confidence) for metric, value in metrics.items()}
+                for task, metrics in tasks.items()
             }
-            for model in predictions
+            for model, tasks in by_model.items()
         },
-        n_users=n_users,
+        n_users=held_out.n_users(),
         has_champion=CHAMPION in predictions,
         k=held_out.k,
-        faults=tuple(filter(None, [predictions[CHALLENGER].fault])),
-        champion_faults=tuple(filter(None, [predictions[CHAMPION].fault if CHAMPION in predictions else ""])),
+        faults=_faults(predictions, CHALLENGER),
+        champion_faults=_faults(predictions, CHAMPION),
         facts=facts,
-        at_look=tuple(at_look),
+        at_look=at_look,
     )
     decision = decide(inputs, policy)
     return {
@@ -90,17 +86,7 @@ def evaluate(
         "rules": [_finding_json(rule_result) for rule_result in decision.rule_results],
         "looks": looks_json(facts.looks, confidence),
         "primary": dict(zip(("task", "metric"), inputs.main_metrics(policy)[0], strict=True)),
-        "models": {
-            model: {
-                task: {
-                    metric: as_json(value, confidence=confidence) | {"n_requests": n_requests(held_out, task, metric)}
-                    for metric, value in models[model].items()
-                }
-                for task, models in statistics.items()
-                if model in models
-            }
-            for model in predictions
-        },
+        "models": _models_json(held_out, by_model, confidence),
         "comparisons": [_comparison_json(row) for row in comparisons],
         "slices": parts,
         "slice_comparisons": [{"slice": row.slice} | _comparison_json(row) for row in part_comparisons],
@@ -108,6 +94,50 @@ def evaluate(
         "tasks": _sizes(held_out),
         "seconds": {name: round(prediction.seconds, 2) for name, prediction in predictions.items()},
     }
+
+
+def _by_model(
+    statistics: Mapping[str, Mapping[str, Statistics]], predictions: Mapping[str, Predictions]
+) -> dict[str, dict[str, Statistics]]:
+    """{model: {task: statistics}}, models in the order of their predictions."""
+    return {
+        model: {task: models[model] for task, models in statistics.items() if model in models} for model in predictions
+    }
+
+
+def _models_json(
+    held_out: HeldOut, by_model: Mapping[str, Mapping[str, Statistics]], confidence: float
+) -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        model: {
+            task: {
+                metric: as_json(value, confidence=confidence) | {"n_requests": n_requests(held_out, task, metric)}
+                for metric, value in metrics.items()
+            }
+            for task, metrics in tasks.items()
+        }
+        for model, tasks in by_model.items()
+    }
+
+
+def _faults(predictions: Mapping[str, Predictions], model: str) -> tuple[str, ...]:
+    return (predictions[model].fault,) if model in predictions and predictions[model].fault else ()
+
+
+def _at_look(
+    held_out: HeldOut,
+    predictions: Mapping[str, Predictions],
+    draws: Draws,
+    statistics: Mapping[str, Mapping[str, Statistics]],
+    policy: Policy,
+    facts: Facts,
+) -> tuple[Comparison, ...]:
+    """The deciding comparisons at the confidence that this look has, where the test data were looked at before."""
+    if not facts.looks.n_earlier:
+        return ()
+    confidence = facts.looks.confidence(policy.decision.confidence)
+    rows = _compared(held_out, predictions, draws, _only(statistics, policy.decision.primary), confidence=confidence)
+    return tuple(row._replace(confidence=confidence) for row in rows)
 
 
 def n_requests(held_out: HeldOut, task: str, metric: str) -> int:

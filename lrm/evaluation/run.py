@@ -114,28 +114,42 @@ def evaluate_model(
         "staging": staging_results.as_json(staged),
         "recommendations": compared.recommendations,
         "about": compared.about,
-        "data": {
-            "name": manifest["data"]["name"],
-            "sha256": manifest["data"].get("sha256"),
-            "snapshot_id": manifest["snapshot_id"],
-            "protocol": protocol,
-            "test_from": manifest.get("test_from"),
-            "as_of": manifest.get("as_of"),
-            **alpha_spending.window(held_out.judged_at()),
-        },
+        "data": _data(manifest) | alpha_spending.window(held_out.judged_at()),
         "settings": {"preset": preset, "seed": seed, "is_backfill": is_backfill, "k": config.k},
         "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "system": platform.platform(terse=True)},
     }
     result["seconds"] |= {"feature_report": features["seconds"]} if features is not None else {}
     result["seconds"]["total"] = round(time.perf_counter() - started, 2)
-    write_json(evaluation / EVALUATION, result, allow_nan=False)
+    _write(evaluation, result, features, page=render(result, features))
+    return {"verdict": result["verdict"], "policy_sha256": result["policy"]["sha256"]} | _flat(
+        result["models"][CHALLENGER]
+    )
+
+
+def _data(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the examples' manifest says of the data."""
+    return {
+        "name": manifest["data"]["name"],
+        "sha256": manifest["data"].get("sha256"),
+        "snapshot_id": manifest["snapshot_id"],
+        "protocol": manifest["data"]["protocol"],
+        "test_from": manifest.get("test_from"),
+        "as_of": manifest.get("as_of"),
+    }
+
+
+def _write(folder: Path, result: dict[str, Any], features: dict[str, Any] | None, *, page: str) -> None:
+    write_json(folder / EVALUATION, result, allow_nan=False)
     if features is not None:
-        write_json(evaluation / FEATURES, features, allow_nan=False)
-    write_text(evaluation / PAGE, render(result, features))
-    own = result["models"][CHALLENGER]
-    return {"verdict": result["verdict"], "policy_sha256": result["policy"]["sha256"]} | {
+        write_json(folder / FEATURES, features, allow_nan=False)
+    write_text(folder / PAGE, page)
+
+
+def _flat(models: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Metrics as `<task>_<metric>`; those that could not be computed are left out."""
+    return {
         f"{task}_{metric}": cell["value"]
-        for task, metrics in own.items()
+        for task, metrics in models.items()
         for metric, cell in metrics.items()
         if cell["value"] is not None
     }
