@@ -51,7 +51,7 @@ def test_a_step_has_a_reason_to_run_always_exactly_where_the_compiled_workflow_d
 def test_what_a_step_is_reused_by_holds_the_content_of_all_it_reads():
     by = {step.name: set(step.inputs) for step in steps.compiled(workflow) if step.is_reused}
     assert by["retrieve_features"] == {"as_of", "code_version", "data", "data_version", "feature_repo", "seed"}
-    assert by["train_lrm"] == {"code_version", "examples", "factory", "preset", "seed"}
+    assert by["train_lrm"] == {"code_version", "examples", "factory", "seed"}
     assert all("code_version" in inputs for inputs in by.values())
 
 
