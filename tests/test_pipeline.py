@@ -270,7 +270,7 @@ def weights_sha256(done: Run) -> str:
     ("options", "message"),
     [
         (("--data", "nowhere"), r"error: 'nowhere' is neither built-in data \(complete-journey, .*no such folder"),
-        (("--preset", "huge"), "error: no preset is called 'huge'; lrm/config.py has default, "),
+        (("--preset", "huge"), "error: no preset is called 'huge'; there are default, "),
         (
             ("--registry", "foo"),
             "error: registry 'foo' is neither a sqlite:///PATH nor the http:// address of an MLflow",
