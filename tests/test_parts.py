@@ -1,6 +1,5 @@
 """Parts of a model by name: this project's by their file, others' by an entry point."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,30 +7,26 @@ import pytest
 
 from lrm.errors import ConfigError
 from lrm.parts import check_options, part, part_names
+from tests.outside_package import installed
 
 PACKAGE = "lrm.features.datasets"
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A package of somebody else's, installed on the path, that has one part called `toy`."""
-    (tmp_path / "their_package.py").write_text("answer = 42\n")
-    facts = tmp_path / "their_package-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(f"[{PACKAGE}]\ntoy = their_package\nsplit = their_package\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield "toy"
-    sys.modules.pop("their_package", None)
+    parts = {PACKAGE: "toy = their_package\nsplit = their_package"}
+    with installed(tmp_path / "package", monkeypatch, modules={"their_package": "answer = 42\n"}, parts=parts):
+        yield "toy"
 
 
 def test_a_part_of_the_project_is_the_module_of_its_name():
     assert part(PACKAGE, "movielens").__name__ == "lrm.features.datasets.movielens"
 
 
-def test_a_part_of_an_installed_package_is_found_by_its_entry_point(installed):
-    assert installed in part_names(PACKAGE)
-    assert part(PACKAGE, installed).answer == 42
+def test_a_part_of_an_installed_package_is_found_by_its_entry_point(toy):
+    assert toy in part_names(PACKAGE)
+    assert part(PACKAGE, toy).answer == 42
 
 
 @pytest.mark.parametrize("name", ["nothing", "../errors", "movielens.sources", "os", ""])

@@ -1,7 +1,7 @@
 """Published systems in small form, for data of which only the order of each user's events (and their times) is known.
 
 They learn what comes next at every event, from item ids alone. Sizes and rates are those of the papers for
-MovieLens-1M. What differs from the authors' code is said at each preset and in the file of its block. All three end in
+MovieLens-1M. What differs from the authors' code is said at each preset and in the file of its block. All end in
 an RMS norm. Negatives are drawn by popularity to the power of .75, and corrected for it; the authors draw evenly.
 """
 
@@ -84,9 +84,10 @@ def tiger() -> RunConfig:
 
     Codes are residual k-means in place of a residual autoencoder; the encoder is this project's causal decoder.
     """
-    return RunConfig(
+    base = sasrec()
+    return replace(
+        base,
         name="tiger",
-        tokens=TokensConfig(variant=NONE, n_query_tokens=0, item_identity="id", min_item_count=1),
         model=ModelConfig(
             d_model=128,
             n_layers=4,
@@ -96,19 +97,7 @@ def tiger() -> RunConfig:
             head="semantic_codes",
             head_options={"decoder_layers": 4},
         ),
-        pretrain=PretrainConfig(steps=0),
-        training=TrainingConfig(
-            max_steps=10_000,
-            patience=10,
-            batch_tokens=4096,
-            learning_rate=5e-4,
-            weight_decay=0.0,
-            warmup_steps=100,
-            objectives={"next_item": 1.0},
-            events_only=True,
-            id_dropout=0.0,
-            ema_decay=0.0,
-        ),
+        training=replace(base.training, learning_rate=5e-4, warmup_steps=100),
     )
 
 

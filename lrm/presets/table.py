@@ -6,7 +6,7 @@ from lrm.config import BUDGETS, NONE, RunConfig
 from lrm.presets import find_preset, preset, preset_names
 from lrm.presets.preset import Preset
 
-HEADER = ("preset", "what it is for", "source", "time on 2 cores", "block", "objectives", "tokens")
+HEADER = ("preset", "what it is for", "source", "time on 2 cores", "block", "item head", "objectives", "tokens")
 
 
 def preset_table() -> str:
@@ -25,7 +25,16 @@ def _row(name: str) -> tuple[str, ...]:
         objective if weight == 1 else f"{weight:g} {objective}"
         for objective, weight in config.training.objectives.items()
     )
-    return (name, about.purpose, about.source, about.time, config.model.block, objectives, _tokens(config))
+    return (
+        name,
+        about.purpose,
+        about.source,
+        about.time,
+        config.model.block,
+        config.model.head,
+        objectives,
+        _tokens(config),
+    )
 
 
 def _tokens(config: RunConfig) -> str:

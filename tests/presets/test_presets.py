@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from lrm.errors import ConfigError, SchemaError
 from lrm.presets import PRESETS, check_parts, find_preset, preset, preset_names
 from lrm.presets.preset import Preset
 from lrm.presets.table import HEADER, preset_table
+from tests.outside_package import installed
 
 THEIRS = """
 from dataclasses import replace
@@ -28,14 +28,9 @@ MINE = Preset(make=make, purpose="to show how", source="2401.00001", time="secon
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a preset of another package, which is installed on the path."""
-    (tmp_path / "their_presets.py").write_text(THEIRS)
-    facts = tmp_path / "their_presets-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-presets\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lrm.presets]\ntheirs = their_presets:MINE\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield "theirs"
-    sys.modules.pop("their_presets", None)
+    parts = {"lrm.presets": "theirs = their_presets:MINE"}
+    with installed(tmp_path / "package", monkeypatch, modules={"their_presets": THEIRS}, parts=parts):
+        yield "theirs"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,7 +1,6 @@
 """A block of another package is trained, scored, saved, loaded and served like one of the project."""
 
 import json
-import os
 import sys
 from dataclasses import replace
 
@@ -9,18 +8,13 @@ import numpy as np
 import pytest
 
 from lrm.errors import ConfigError
-from lrm.features.run import retrieve_features
 from lrm.features.tables import read
 from lrm.model import artifact
 from lrm.model.decoder import Decoder
 from lrm.model.scoring import Scorer
 from lrm.presets import PRESETS, preset
-from lrm.registry.run import promote_model
-from lrm.serving.run import roll_out
-from lrm.serving.staging.process import running
-from lrm.training.run import pretrain_token_factory, train_lrm
-from tests.serving.conftest import NAME, ask, register
-from tests.serving.shop import write_shop
+from tests.outside_package import installed, served, train
+from tests.serving.conftest import ask
 
 TOY = '''
 """Tokens read the mean of the history tokens that they see; a layer keeps one tensor and offers nothing."""
@@ -51,41 +45,24 @@ class Block(nn.Module):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """The name of a preset whose block is another package's, installed on the path of this process and its children."""
-    package = tmp_path / "package"
-    facts = package / "their_blocks-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (package / "their_blocks.py").write_text(TOY)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-blocks\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lrm.model.blocks]\nmean = their_blocks\n")
-    monkeypatch.syspath_prepend(str(package))
-    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     tiny = preset("tiny")
     model = replace(tiny.model, block="mean", block_options={"strength": 0.5}, n_layers=2)
     monkeypatch.setitem(PRESETS, "toy", lambda: replace(tiny, model=model))
-    yield "toy"
-    sys.modules.pop("their_blocks", None)
+    parts = {"lrm.model.blocks": "mean = their_blocks"}
+    with installed(tmp_path / "package", monkeypatch, modules={"their_blocks": TOY}, parts=parts):
+        yield "toy"
 
 
 def test_it_is_trained_scored_saved_loaded_and_served(toy, tmp_path):
-    data, repo = write_shop(tmp_path)
-    examples, state = tmp_path / "examples", tmp_path / "state"
-    registry = f"sqlite:///{state}/mlflow.db"
-    retrieve_features(data, repo, examples)
-    pretrain_token_factory(examples, tmp_path / "factory", preset=toy)
-    train_lrm(examples, tmp_path / "factory", tmp_path / "model")
+    shop = train(tmp_path, toy)
     losses = json.loads((tmp_path / "model/curves.json").read_text())["train/next_item_loss"]
     assert losses[-1][1] < losses[0][1]
     recommender = artifact.load(tmp_path / "model")
-    scorer, requests = Scorer(recommender, read(examples)), np.arange(8)
+    scorer, requests = Scorer(recommender, read(shop.examples)), np.arange(8)
     whole = scorer.item_scores(requests)
     scorer.keep_histories(most_bytes=2**20)
     assert scorer.item_scores(requests) == pytest.approx(whole, abs=1e-5)
-    version = register(tmp_path, registry, "toy")
-    promote_model(tmp_path / "promoted", registry=registry, name=NAME, version=version, run_id="run-toy")
-    told = {"registry": registry, "name": NAME, "data": data, "feature_repo": repo, "state": state}
-    found = roll_out(examples, tmp_path / "rolled_out", **told)
-    assert found["max_score_difference"] < 1e-4
-    with running((state / "serving" / NAME / "current").resolve(), log=tmp_path / "log") as address:
+    with served(shop) as address:
         decoder = ask(address, "/v1/model")[1]["decoder"]
         answer = ask(address, "/v1/recommend", user_id=3)[1]
     assert (decoder["runtime"], decoder["reason"]) == ("torch", "the block 'mean' has no form for ONNX Runtime")

@@ -1,8 +1,6 @@
 """A head of another package, which cannot score all items, is trained, scored, saved, loaded, judged and served."""
 
 import json
-import os
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +14,9 @@ from lrm.model import artifact
 from lrm.model.heads import ScoresAll, Wanted
 from lrm.model.scoring import Scorer
 from lrm.presets import PRESETS, preset
-from lrm.registry.run import promote_model
-from lrm.serving.run import roll_out
-from lrm.serving.staging.process import running
-from lrm.training.run import pretrain_token_factory, train_lrm
-from tests.serving.conftest import NAME, ask, register
+from lrm.training.run import pretrain_token_factory
+from tests.outside_package import installed, served, train
+from tests.serving.conftest import ask
 from tests.serving.shop import write_shop
 
 TOY = '''
@@ -108,44 +104,28 @@ class Likelihood:
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """The name of a preset whose head is another package's, installed on the path of this process and its children."""
-    package = tmp_path / "package"
-    facts = package / "their_heads-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (package / "their_heads.py").write_text(TOY)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-heads\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lrm.model.heads]\ntwice = their_heads\n")
-    monkeypatch.syspath_prepend(str(package))
-    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     tiny = preset("tiny")
     model = replace(tiny.model, head="twice", head_options={"strength": 0.5})
     monkeypatch.setitem(PRESETS, "toy", lambda: replace(tiny, model=model))
-    yield "toy"
-    sys.modules.pop("their_heads", None)
+    parts = {"lrm.model.heads": "twice = their_heads"}
+    with installed(tmp_path / "package", monkeypatch, modules={"their_heads": TOY}, parts=parts):
+        yield "toy"
 
 
 def test_it_is_trained_scored_saved_loaded_judged_and_served(toy, tmp_path):
-    data, repo = write_shop(tmp_path)
-    examples, state, judged = tmp_path / "examples", tmp_path / "state", tmp_path / "evaluation"
-    registry = f"sqlite:///{state}/mlflow.db"
-    retrieve_features(data, repo, examples)
-    pretrain_token_factory(examples, tmp_path / "factory", preset=toy)
-    train_lrm(examples, tmp_path / "factory", tmp_path / "model")
+    shop = train(tmp_path, toy)
+    judged = tmp_path / "evaluation"
     losses = json.loads((tmp_path / "model/curves.json").read_text())["train/next_item_loss"]
     assert losses[-1][1] < losses[0][1]
     recommender = artifact.load(tmp_path / "model")
     assert not isinstance(recommender.head, ScoresAll)
-    (best,) = Scorer(recommender, read(examples)).best_items(np.array([0]), [Wanted(5, without=np.array([2]))])
+    (best,) = Scorer(recommender, read(shop.examples)).best_items(np.array([0]), [Wanted(5, without=np.array([2]))])
     assert len(best.rows) == 5
     assert 2 not in best.rows
     judged.mkdir()
-    metrics = evaluate_model(examples, tmp_path / "model", None, judged, preset=toy)
+    metrics = evaluate_model(shop.examples, tmp_path / "model", None, judged, preset=toy)
     assert 0 < metrics["retrieval_recall@10"] <= 1
-    version = register(tmp_path, registry, "toy")
-    promote_model(tmp_path / "promoted", registry=registry, name=NAME, version=version, run_id="run-toy")
-    told = {"registry": registry, "name": NAME, "data": data, "feature_repo": repo, "state": state}
-    found = roll_out(examples, tmp_path / "rolled_out", **told)
-    assert found["max_score_difference"] < 1e-4
-    with running((state / "serving" / NAME / "current").resolve(), log=tmp_path / "log") as address:
+    with served(shop) as address:
         answer = ask(address, "/v1/recommend", user_id=3, k=4)[1]
     assert len(answer["items"]) == 4
 

@@ -1,7 +1,6 @@
 """A token maker of another package is trained, scored, saved, loaded and served like one of the project."""
 
 import json
-import os
 import sys
 from dataclasses import replace
 
@@ -11,21 +10,17 @@ import torch
 
 from lrm.config import TokensConfig
 from lrm.errors import ConfigError
-from lrm.features.run import retrieve_features
 from lrm.features.tables import read
 from lrm.model import artifact
 from lrm.model.recommender import Recommender
 from lrm.model.scoring import Scorer
 from lrm.presets import PRESETS, preset
-from lrm.registry.run import promote_model
-from lrm.serving.run import roll_out
-from lrm.serving.staging.process import running
 from lrm.tokens.corpus import fit_vocabulary
 from lrm.tokens.makers import make
 from lrm.training.pretrain import makers
-from lrm.training.run import pretrain_token_factory, train_lrm
-from tests.serving.conftest import NAME, ask, register
-from tests.serving.shop import write_shop
+from lrm.training.run import pretrain_token_factory
+from tests.outside_package import installed, served, train
+from tests.serving.conftest import ask
 from tests.tokens.test_vocabulary import FITTED
 from tests.worlds import SIGNALS, write_examples
 
@@ -69,18 +64,10 @@ def make(signals, vocabulary, config, *, n_tokens, d_model):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Another package with two variants, on the path of this process and of its children."""
-    folder = tmp_path / "package"
-    facts = folder / "their_makers-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (folder / "their_linear.py").write_text(TOY)
-    (folder / "their_doubled.py").write_text(SUBCLASS)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-makers\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[lrm.tokens.makers]\nlinear = their_linear\ndoubled = their_doubled\n")
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-    yield folder
-    for name in ("their_linear", "their_doubled"):
-        sys.modules.pop(name, None)
+    modules = {"their_linear": TOY, "their_doubled": SUBCLASS}
+    parts = {"lrm.tokens.makers": "linear = their_linear\ndoubled = their_doubled"}
+    with installed(tmp_path / "package", monkeypatch, modules=modules, parts=parts) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -93,27 +80,17 @@ def toy(package, monkeypatch):
 
 
 def test_it_is_trained_scored_saved_loaded_and_served(toy, tmp_path):
-    data, repo = write_shop(tmp_path)
-    examples, state = tmp_path / "examples", tmp_path / "state"
-    registry = f"sqlite:///{state}/mlflow.db"
-    retrieve_features(data, repo, examples)
-    pretrain_token_factory(examples, tmp_path / "factory", preset=toy)
-    train_lrm(examples, tmp_path / "factory", tmp_path / "model")
+    shop = train(tmp_path, toy)
     losses = json.loads((tmp_path / "model/curves.json").read_text())["train/next_item_loss"]
     assert losses[-1][1] < losses[0][1]
     recommender = artifact.load(tmp_path / "model")
     assert (type(recommender.factory.query).__name__, recommender.factory.query.scale) == ("Linear", 0.5)
-    tables, requests = read(examples), np.arange(8)
+    tables, requests = read(shop.examples), np.arange(8)
     scores = Scorer(recommender, tables).item_scores(requests)
     artifact.save(recommender, tmp_path / "copy")
     again = Scorer(artifact.load(tmp_path / "copy"), tables).item_scores(requests)
     assert all(np.array_equal(one, other) for one, other in zip(scores, again, strict=True))
-    version = register(tmp_path, registry, "toy")
-    promote_model(tmp_path / "promoted", registry=registry, name=NAME, version=version, run_id="run-toy")
-    told = {"registry": registry, "name": NAME, "data": data, "feature_repo": repo, "state": state}
-    found = roll_out(examples, tmp_path / "rolled_out", **told)
-    assert found["max_score_difference"] < 1e-4
-    with running((state / "serving" / NAME / "current").resolve(), log=tmp_path / "log") as address:
+    with served(shop) as address:
         assert len(ask(address, "/v1/recommend", user_id=3)[1]["items"]) > 0
 
 
